@@ -1,0 +1,166 @@
+"""The factory that makes a table asset: what all nine have in common.
+
+An asset module writes one generator of window frames per table; here it becomes a Dagster asset with its
+partitions, backfill policy, catalog metadata, and the check that names every market that could not proceed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from logging import Logger
+from typing import Any
+
+import dagster as dg
+from dagster._core.types.dagster_type import resolve_dagster_type
+from sqlalchemy.dialects import postgresql
+
+from algobot_assets.assets.chain import Tally
+from algobot_assets.assets.partitions import daily
+from algobot_assets.errors import AlgobotError, WindowError
+from algobot_assets.io_manager import run_days
+from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
+from algobot_assets.schema.tables import metadata
+from algobot_assets.store.connection import Store
+from algobot_assets.windows import Frames, WindowFrame
+
+CHECK = "every_market_proceeded"
+OWNERS = ("team:data",)
+
+
+@dataclass
+class TableRun:
+    """One table in one run: the days [first, end), what it works with, and whom it had to leave out."""
+
+    table: str
+    store: Store
+    first: date
+    end: date
+    log: Logger
+    options: Any
+    feed: FeedResource
+    state: StateResource
+    refusals: list[str] = field(default_factory=list)
+    proceeded: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    def refuse(self, sentence: str) -> None:
+        """Leave a market or strategy out; the sentence says why and what to do, and fails the run's check."""
+        self.refusals.append(sentence)
+        self.log.warning(sentence)
+
+
+class RecomputeOptions(dg.Config):
+    """Run configuration of the computed tables."""
+
+    recompute: bool = False
+    """Compute days again even where nothing they were computed from has changed."""
+
+
+Body = Callable[..., Iterator[WindowFrame]]
+
+
+def table_asset(
+    *,
+    group: str,
+    kinds: Sequence[str],
+    description: str,
+    code_version: str,
+    tags: Mapping[str, str] | None = None,
+    options: type[dg.Config] = RecomputeOptions,
+) -> Callable[[Body], dg.AssetsDefinition]:
+    """Decorator: a generator ``body(run: TableRun, **upstream: Table)`` becomes the asset of the table of its name.
+
+    Every other parameter of the body is an upstream asset, handed over by the IO manager as its annotation says.
+    The run fails with its sentences where no market could proceed; where some could, the check names the others.
+    """
+
+    def decorate(body: Body) -> dg.AssetsDefinition:
+        table = body.__name__
+        hints = typing.get_type_hints(body)
+        upstream = [name for name in inspect.signature(body).parameters if name != "run"]
+
+        def asset(
+            context: dg.AssetExecutionContext,
+            config: dg.Config,
+            database: DatabaseResource,
+            feed: FeedResource,
+            state: StateResource,
+            **inputs: Any,
+        ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+            run = TableRun(table, database.store, *run_days(context, table), context.log, config, feed, state)
+            yield dg.Output(Frames(_guarded(run, body(run, **inputs))), output_name=table)
+            yield dg.AssetCheckResult(
+                check_name=CHECK,
+                asset_key=table,
+                passed=not run.refusals,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="\n".join(run.refusals) or "All markets proceeded.",
+                metadata={"left out": len(run.refusals), "days": run.tally.days, "days computed": run.tally.computed},
+            )
+
+        # Dagster reads these two before it resolves annotations; the options are known only here
+        asset.__annotations__.update(context=dg.AssetExecutionContext, config=options)
+        return dg.multi_asset(
+            name=table,
+            outs={
+                table: dg.AssetOut(
+                    dagster_type=dg.Any,
+                    description=description,
+                    group_name=group,
+                    code_version=code_version,
+                    kinds={"postgres", *kinds},
+                    owners=list(OWNERS),
+                    tags=dict(tags or {}),
+                    metadata=catalog_metadata(table),
+                    io_manager_key="io_manager",
+                )
+            },
+            ins={name: dg.AssetIn(key=name, dagster_type=resolve_dagster_type(hints[name])) for name in upstream},
+            partitions_def=daily,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            check_specs=[
+                dg.AssetCheckSpec(
+                    CHECK, asset=table, description="Every market or strategy of the run's days could be computed."
+                )
+            ],
+        )(asset)
+
+    return decorate
+
+
+def _guarded(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
+    """The frames; an error at the end where nothing could proceed at all."""
+    yield from frames
+    if run.refusals and not run.proceeded:
+        raise WindowError("\n".join(run.refusals))
+
+
+def catalog_metadata(table: str) -> dict[str, Any]:
+    """Table name and columns for Dagster's catalog, from the schema's comments."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            str(column.type.compile(dialect=postgresql.dialect())),
+            column.comment,
+            dg.TableColumnConstraints(nullable=bool(column.nullable), unique=bool(column.unique)),
+        )
+        for column in metadata.tables[table].columns
+    ]
+    return {
+        "dagster/table_name": f"public.{table}",
+        "dagster/storage_kind": "postgres",
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+
+
+def attempt(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
+    """The frames of one market; an error meant for people leaves the market out, and the others go on."""
+    try:
+        yield from frames
+    except AlgobotError as error:
+        run.refuse(str(error))
+

@@ -1,0 +1,82 @@
+"""configurations, strategies and risk_parameters: the declared state, by the day from which each version holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from algobot_assets.assets.factory import TableRun, table_asset
+from algobot_assets.declared.differences import Stored, rows_to_hold
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.schema.intervals import days_between, midnight
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.connection import Store
+from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.reader import query
+from algobot_assets.windows import Table, WindowFrame
+
+
+class DeclaredOptions(dg.Config):
+    """Run configuration of the reference tables."""
+
+    rewrite: bool = False
+    """Correct versions that are stored with other values; what was computed from them becomes stale."""
+
+
+def stored_state(store: Store) -> Stored:
+    """What the three reference tables hold, with ids."""
+    frames = {
+        table: query(store, f"SELECT * FROM {table} ORDER BY id", schema=schema_of(table, generated=True))
+        for table in ("configurations", "strategies", "risk_parameters")
+    }
+    return Stored(**frames)
+
+
+def _declared_days(run: TableRun) -> Iterator[WindowFrame]:
+    state = run.state.load()
+    rows = rows_to_hold(run.table, state, stored_state(run.store), run.first, run.end, run.options.rewrite)
+    days = [DayInputs(day, midnight(day + timedelta(days=1)), code_version="1") for day in days_between(run.first, run.end)]
+    run.proceeded += 1
+    run.tally.days += len(days)
+    yield WindowFrame(Window(run.table, run.first, run.end), rows, days)
+
+
+@table_asset(
+    group="reference",
+    kinds=("yaml",),
+    description="Settings of the computations, from the declared state: partition D holds the versions that become "
+    "effective on D.",
+    code_version="1",
+    options=DeclaredOptions,
+)
+def configurations(run: TableRun) -> Iterator[WindowFrame]:
+    """Configurations that become effective in the run's days."""
+    yield from _declared_days(run)
+
+
+@table_asset(
+    group="reference",
+    kinds=("yaml",),
+    description="Strategy versions, from the declared state: a new version is a new row that replaces the old from "
+    "its effective date.",
+    code_version="1",
+    options=DeclaredOptions,
+)
+def strategies(run: TableRun) -> Iterator[WindowFrame]:
+    """Strategy versions that become effective in the run's days."""
+    yield from _declared_days(run)
+
+
+@table_asset(
+    group="reference",
+    kinds=("yaml",),
+    description="Limits of risk of each strategy version, from the declared state.",
+    code_version="1",
+    options=DeclaredOptions,
+)
+def risk_parameters(run: TableRun, strategies: Table) -> Iterator[WindowFrame]:
+    """Risk parameters that become effective in the run's days."""
+    yield from _declared_days(run)
+

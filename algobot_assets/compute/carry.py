@@ -1,0 +1,265 @@
+"""Recursions over candles that give the same bits however the candles are cut into chunks.
+
+Here: `Days` (which partition days a chunk covers), `Chunk` (one chunk of one market's candles with the state
+carried from the day before) and its primitives: averages, previous value, sums, crossings, and `scan` for a
+recursion of one's own. Not here: formulas of indicators (`indicators`), rules of strategies (`strategies`),
+where a state is kept (the store).
+
+A primitive looks back only through what it carries. Polars' own `shift`, `diff`, `rolling_*` and `cum_*` know
+nothing of the candles before the chunk, so a computation that calls them changes with the chunking.
+
+The loops are compiled by Numba without fastmath: every + - * / is one IEEE 754 double operation in the
+order written, so the bits are the same on every machine. The averages' written form, y + alpha (x - y), is
+also that of Polars 2.1's `ewm_mean(adjust=False)`, which gives the same bits at a third of the speed.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from algobot_assets.errors import SettingsError, WindowError
+
+MAX_WINDOW = 10_000
+"""Longest window in candles; a rolling sum carries window - 1 numbers per day."""
+
+
+class Days:
+    """The partition days of a chunk, and the day each of its candles belongs to.
+
+    `days`: ascending; days without a candle are listed too. `of_candle`: Date per candle, ascending, each
+    one of `days` (`schema.intervals.day_of` computes it: a 1w candle belongs to the day it ends).
+    ValueError where this does not hold. `ends`: for each day the number of candles up to its end.
+    """
+
+    def __init__(self, days: Sequence[date], of_candle: pl.Series) -> None:
+        self.days = tuple(days)
+        listed = pl.Series(self.days, dtype=pl.Date).to_physical().to_numpy()
+        if not len(listed) or (np.diff(listed) <= 0).any():
+            raise ValueError("the days of a chunk must ascend, and there must be one")
+        if of_candle.dtype != pl.Date or of_candle.null_count() or not of_candle.is_sorted():
+            raise ValueError("the candles' days must be dates, ascending and without nulls")
+        owned = of_candle.to_physical().to_numpy()
+        self.candles = len(owned)
+        self.ends = np.searchsorted(owned, listed, side="right")
+        if (self.ends - np.searchsorted(owned, listed, side="left")).sum() != self.candles:
+            raise ValueError("a candle belongs to none of the days of its chunk")
+
+
+class Chunk:
+    """Consecutive candles of one market, whole days (the last may be unfinished), and the state before them.
+
+    `state` is what `states()` gave for the day before, None for the market's first candle. Each primitive
+    takes its part of the state in the order of the calls, so a computation must always make the same calls;
+    `states()` refuses a state that another sequence of calls or other windows wrote.
+
+    A primitive takes and gives Float64 series with one value per candle. Null means "no value": a value
+    that is missing or not finite (a division by zero) is none, a recursion passes over it and its result
+    for that candle is null. A candle that does not exist (a gap) resets nothing: "previous" is always the
+    last candle that exists.
+    """
+
+    def __init__(self, days: Days, state: np.ndarray | None = None) -> None:
+        self.days = days
+        self._state = None if state is None else np.asarray(state, dtype=np.float64)
+        self._calls: list[str] = []
+        self._taken = 1  # the first number of a state identifies the calls that wrote it
+        self._parts: list[np.ndarray] = []
+        # By identity of a series, which is held so that its id is not given to another one.
+        self._arrays: dict[int, tuple[pl.Series, np.ndarray]] = {}
+        self._priors: dict[int, np.ndarray] = {}
+
+    def ema(self, x: pl.Series, n: int) -> pl.Series:
+        """Exponential moving average over `n` candles, null before `n` values exist. Same unit as `x`.
+
+        Seeded with the mean of the first n values, then alpha = 2/(n + 1): TA-Lib's EMA. State: the number of
+        values seen up to n, and their sum while fewer than n, thereafter the average.
+        """
+        return self.scan(f"ema {n}", _average, (0.0, 0.0), [x], check_window(n), 2.0 / (n + 1))
+
+    def wilder(self, x: pl.Series, n: int) -> pl.Series:
+        """Wilder's average over `n` candles, alpha = 1/n; seed, nulls and state as `ema`. Same unit as `x`.
+
+        J. Welles Wilder, New Concepts in Technical Trading Systems (1978): (y (n - 1) + x) / n.
+        """
+        return self.scan(f"wilder {n}", _average, (0.0, 0.0), [x], check_window(n), 1.0 / n)
+
+    def previous(self, x: pl.Series) -> pl.Series:
+        """The value of `x` at the candle before; null at the market's first candle. State: the last value."""
+        return _series(x.name, self._previous(x))
+
+    def rolling_sum(self, x: pl.Series, n: int) -> pl.Series:
+        """The sum over the last `n` candles, added from the oldest on; null if one of them is null or
+        missing.
+
+        A running total (`rolling_sum` of Polars or pandas) depends on where it began; a fixed order does not.
+        State: the last n - 1 values.
+        """
+        back = check_window(n) - 1
+        values = self._values(x)
+        line = np.concatenate([self._carried(f"sum {n}", (np.nan,) * back), values])
+        total = line[: len(values)].copy()
+        for k in range(1, n):
+            total += line[k : k + len(values)]
+        self._parts.append(line[self.days.ends[:, None] + np.arange(back)])
+        return _series(x.name, total)
+
+    def session_sum(self, x: pl.Series) -> pl.Series:
+        """The sum since the first candle of the candle's day, null where `x` is null. Nothing is carried."""
+        return self.scan("session", _session_sum, (), [x])
+
+    def crosses_above(self, a: pl.Series, b: pl.Series | float) -> pl.Series:
+        """True where previous a <= previous b and now a > b; `b` may be a level. False where one is null."""
+        return self._crosses(a, b, upwards=True)
+
+    def crosses_below(self, a: pl.Series, b: pl.Series | float) -> pl.Series:
+        """True where previous a >= previous b and now a < b; `b` may be a level. False where one is null."""
+        return self._crosses(a, b, upwards=False)
+
+    def scan(
+        self,
+        call: str,
+        kernel: Callable[..., None],
+        initial: Sequence[float],
+        inputs: Sequence[pl.Series],
+        *parameters: float,
+    ) -> pl.Series:
+        """A recursion of one's own: one compiled pass over the candles with a state of `len(initial)`
+        numbers.
+
+        `kernel(carried, ends, states, line, *inputs, *parameters)` is a function compiled by `numba.njit`.
+        It reads `carried` (the state before the first candle, `initial` at the market's first), goes
+        through the rows of `inputs` (arrays, NaN for none), writes one number per candle to `line` (NaN for
+        none) and, when it has done `ends[d]` rows, its state to `states[d]`, for every d. `call` names the
+        recursion and everything in `parameters` that its state depends on; the state is refused by a
+        computation that calls it otherwise.
+        """
+        carried = np.array(self._carried(call, initial))
+        arrays = [self._values(x) for x in inputs]
+        states, line = np.empty((len(self.days.ends), len(carried))), np.empty(self.days.candles)
+        kernel(carried, self.days.ends, states, line, *arrays, *parameters)
+        self._parts.append(states)
+        return _series(inputs[0].name, line)
+
+    def states(self) -> np.ndarray:
+        """The state at the end of each day of the chunk: float64 of shape (days, numbers), to be stored bit
+        by bit.
+
+        A day without candles has the state of the day before. The first number identifies the calls, then
+        come the parts of the primitives in the order of the calls; NaN stands for "none". To be asked after
+        all calls. Raises WindowError where the state handed in was written by other calls.
+        """
+        identity = float(zlib.crc32("; ".join(self._calls).encode()))
+        if self._state is not None and (len(self._state) != self._taken or self._state[0] != identity):
+            raise self._foreign_state()
+        return np.column_stack([np.full(len(self.days.days), identity), *self._parts])
+
+    def _crosses(self, a: pl.Series, b: pl.Series | float, *, upwards: bool) -> pl.Series:
+        now_a, prior_a = self._values(a), self._previous(a)
+        if isinstance(b, pl.Series):
+            now_b, prior_b = self._values(b), self._previous(b)
+        else:
+            now_b = prior_b = float(b)
+        if upwards:
+            crossed = (prior_a <= prior_b) & (now_a > now_b)
+        else:
+            crossed = (prior_a >= prior_b) & (now_a < now_b)
+        return pl.Series(crossed)  # a comparison with NaN, which is none, is False
+
+    def _previous(self, x: pl.Series) -> np.ndarray:
+        """`previous` with NaN for none; the same series asked again takes no second place in the state."""
+        if id(x) not in self._priors:
+            line = np.concatenate([self._carried("previous", (np.nan,)), self._values(x)])
+            self._parts.append(line[self.days.ends])
+            self._priors[id(x)] = line[:-1]
+        return self._priors[id(x)]
+
+    def _carried(self, call: str, initial: Sequence[float]) -> np.ndarray:
+        self._calls.append(call)
+        begin, self._taken = self._taken, self._taken + len(initial)
+        if self._state is None:
+            return np.array(initial, dtype=np.float64)
+        if len(self._state) < self._taken:
+            raise self._foreign_state()
+        return self._state[begin : self._taken]
+
+    def _foreign_state(self) -> WindowError:
+        return WindowError(
+            f"The state carried into {self.days.days[0]} was written by other code, windows or parameters"
+            f" ({len(self._state)} numbers). Recompute the market from its first day."
+        )
+
+    def _values(self, x: pl.Series) -> np.ndarray:
+        """`x` as an array with NaN for null and for what is not finite."""
+        if id(x) in self._arrays:
+            return self._arrays[id(x)][1]
+        if len(x) != self.days.candles or x.dtype != pl.Float64:
+            raise ValueError(
+                f"{x.name!r} must be one Float64 per candle ({self.days.candles}), not {len(x)} of {x.dtype}"
+            )
+        values = (x.fill_null(np.nan) if x.null_count() else x).to_numpy()
+        if not math.isfinite(x.sum()):  # one cheap pass; a look at each value only if it fails
+            values = np.where(np.isfinite(values), values, np.nan)
+        values.setflags(write=False)  # as Polars' own arrays are: one type, so that a kernel is compiled once
+        self._arrays[id(x)] = (x, values)
+        return values
+
+
+def check_window(n: int) -> int:
+    """`n` if it is a window, a whole number of candles from 1 to MAX_WINDOW; else SettingsError."""
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_WINDOW:
+        raise SettingsError(f"A window is a whole number of candles from 1 to {MAX_WINDOW}, not {n!r}.")
+    return n
+
+
+def _series(name: str, values: np.ndarray) -> pl.Series:
+    return pl.Series(name, values, nan_to_null=True)
+
+
+@njit(cache=True)
+def averaged(seen, value, x, n, alpha):
+    """One step of a recursive average for kernels: (seen, value) after `x`.
+
+    While `seen` < n, `value` is the sum of the values seen, from the oldest on; when `seen` reaches n it
+    becomes their mean, and from then on y + alpha (x - y).
+    """
+    if seen == n:
+        return seen, value + alpha * (x - value)
+    value = value + x
+    if seen + 1 == n:
+        value = value / n
+    return seen + 1, value
+
+
+@njit(cache=True)
+def _average(carried, ends, states, line, values, n, alpha):
+    seen, value = carried[0], carried[1]
+    i = 0
+    for day in range(len(ends)):
+        while i < ends[day]:
+            line[i] = np.nan
+            if not np.isnan(values[i]):
+                seen, value = averaged(seen, value, values[i], n, alpha)
+                if seen == n:
+                    line[i] = value
+            i += 1
+        states[day, 0], states[day, 1] = seen, value
+
+
+@njit(cache=True)
+def _session_sum(carried, ends, states, line, values):
+    i = 0
+    for day in range(len(ends)):
+        total = 0.0
+        while i < ends[day]:
+            line[i] = np.nan
+            if not np.isnan(values[i]):
+                total += values[i]
+                line[i] = total
+            i += 1

@@ -1,0 +1,224 @@
+"""The stored indicators of a candle: ema, rsi, atr and vwap.
+
+Here: their windows and formulas, on candles of one market. Not here: the recursions they are made of
+(`carry`), rules built on them (`strategies`), their table (`schema.tables`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from algobot_assets.compute.candles import as_floats
+from algobot_assets.compute.carry import MAX_WINDOW, Chunk, Days, averaged, check_window
+from algobot_assets.errors import SettingsError
+from algobot_assets.schema.intervals import is_intraday
+
+CONFIGURATIONS = {
+    "indicators.ema_window": "ema",
+    "indicators.rsi_window": "rsi",
+    "indicators.atr_window": "atr",
+    "indicators.vwap_mode": "vwap_mode",
+    "indicators.vwap_window": "vwap_window",
+}
+"""Name in `configurations` to the field of IndicatorWindows it sets."""
+
+
+@dataclass(frozen=True)
+class IndicatorWindows:
+    """What the indicators are computed with; windows in candles.
+
+    `vwap_mode`: "session" (since 00:00 UTC), "rolling" (over the last `vwap_window` candles) or "auto":
+    session for intervals below a day, rolling from a day on. Raises SettingsError for a window that is not
+    a whole number from 2 to MAX_WINDOW (over one candle none of these says anything) and for an unknown
+    mode.
+    """
+
+    ema: int = 14
+    rsi: int = 14
+    atr: int = 14
+    vwap_mode: str = "auto"
+    vwap_window: int = 14
+
+    def __post_init__(self) -> None:
+        for name, field in CONFIGURATIONS.items():
+            value = getattr(self, field)
+            if field == "vwap_mode":
+                if value not in ("session", "rolling", "auto"):
+                    raise SettingsError(f"{name} is {value!r}; it must be session, rolling or auto.")
+            elif isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= MAX_WINDOW:
+                raise SettingsError(f"{name} is {value!r}; it must be a whole number from 2 to {MAX_WINDOW}.")
+
+    @classmethod
+    def from_configurations(cls, values: Mapping[str, str]) -> IndicatorWindows:
+        """From rows of `configurations` as {config_name: config_value}, those in force on the day.
+
+        Names outside "indicators." are not its business; a name missing has its default. An unknown
+        "indicators." name or a bad value raises SettingsError.
+        """
+        chosen: dict[str, int | str] = {}
+        for name, text in values.items():
+            if not name.startswith("indicators."):
+                continue
+            if name not in CONFIGURATIONS:
+                known = ", ".join(CONFIGURATIONS)
+                raise SettingsError(f"There is no configuration {name}. The indicators have: {known}.")
+            field = CONFIGURATIONS[name]
+            chosen[field] = text if field == "vwap_mode" else _whole(name, text)
+        return cls(**chosen)
+
+    def vwap_mode_for(self, interval: str) -> str:
+        """ "session" or "rolling": the mode configured, else the default of the interval."""
+        if self.vwap_mode != "auto":
+            return self.vwap_mode
+        return "session" if is_intraday(interval) else "rolling"
+
+    def as_parameters(self, interval: str) -> dict[str, int | str]:
+        """Everything that decides the values for this interval, for the lineage's parameters digest."""
+        mode = self.vwap_mode_for(interval)
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)} | {"vwap_mode": mode}
+        if mode == "session":
+            del chosen["vwap_window"]
+        return chosen
+
+
+def compute_indicators(
+    candles: pl.DataFrame,
+    windows: IndicatorWindows,
+    interval: str,
+    days: Days,
+    state: np.ndarray | None = None,
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """Indicators of one market's candles, and the state at the end of each day.
+
+    `candles`: ascending by timestamp, with high, low, close, volume (Decimal or Float64). `days`: see
+    `Days`. `state`: that at the end of the day before, None at the market's first candle. Returns a frame
+    of timestamp and Float64 ema, atr, vwap (quote asset per base asset) and rsi (0 to 100), null while
+    warming, one row per candle; and states of shape (days, numbers), see `Chunk.states`. Any chunking gives
+    the same bits of both.
+
+    ema: `Chunk.ema` of the close; rsi, atr, vwap: the functions of this module.
+    """
+    if not candles["timestamp"].is_sorted():
+        raise ValueError("candles must ascend by timestamp")
+    high, low, close, volume = as_floats(candles, "high", "low", "close", "volume")
+    chunk = Chunk(days, state)
+    frame = pl.DataFrame(
+        {
+            "timestamp": candles["timestamp"],
+            "ema": chunk.ema(close, windows.ema),
+            "rsi": rsi(chunk, close, windows.rsi),
+            "atr": atr(chunk, high, low, close, windows.atr),
+            "vwap": session_vwap(chunk, high, low, close, volume)
+            if windows.vwap_mode_for(interval) == "session"
+            else rolling_vwap(chunk, high, low, close, volume, windows.vwap_window),
+        }
+    )
+    return frame, chunk.states()
+
+
+def rsi(chunk: Chunk, close: pl.Series, n: int) -> pl.Series:
+    """Wilder's relative strength index of the close, 0 to 100; null at the first n candles.
+
+    100 g/(g + l), g and l Wilder's averages of the rises and falls of the close, seeded with the mean of the
+    first n; 50 where both are exactly 0. TA-Lib's RSI, which says 0 there (and from 1e-14 down).
+    State: previous close, changes seen, g, l.
+    """
+    return chunk.scan(f"rsi {n}", _rsi, (np.nan, 0.0, 0.0, 0.0), [close], check_window(n))
+
+
+def atr(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, n: int) -> pl.Series:
+    """Wilder's average true range, in units of the price; null at the first n candles. TA-Lib's ATR.
+
+    True range: max(high, previous close) - min(low, previous close), which the first candle does not have.
+    State: previous close, ranges seen, their average.
+    """
+    return chunk.scan(f"atr {n}", _atr, (np.nan, 0.0, 0.0), [high, low, close], check_window(n))
+
+
+def session_vwap(
+    chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, volume: pl.Series
+) -> pl.Series:
+    """Mean of (high + low + close)/3 weighted by volume since 00:00 UTC; null while that volume is 0.
+
+    In units of the price. Both sums run in sequence and begin anew with each day; nothing is carried.
+    """
+    return chunk.scan("session vwap", _session_vwap, (), [high, low, close, volume])
+
+
+def rolling_vwap(
+    chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, volume: pl.Series, n: int
+) -> pl.Series:
+    """Mean of (high + low + close)/3 weighted by volume over the last `n` candles; in units of the price.
+
+    Null before n candles exist and where their volume is 0. State: the last n - 1 weighted prices and
+    volumes.
+    """
+    # NumPy's division, because Polars divides a series by a number by multiplying with the reciprocal.
+    typical = pl.Series((high + low + close).to_numpy() / 3.0)
+    paid = chunk.rolling_sum(typical * volume, n)
+    traded = chunk.rolling_sum(volume, n)
+    return (paid / traded).set(traded <= 0.0, None)
+
+
+@njit(cache=True)
+def _rsi(carried, ends, states, line, close, n):
+    previous, seen, rise, fall = carried[0], carried[1], carried[2], carried[3]
+    alpha = 1.0 / n
+    i = 0
+    for day in range(len(ends)):
+        while i < ends[day]:
+            line[i] = np.nan
+            change = close[i] - previous
+            if not np.isnan(change):
+                _, rise = averaged(seen, rise, max(change, 0.0), n, alpha)
+                seen, fall = averaged(seen, fall, max(-change, 0.0), n, alpha)
+                if seen == n:
+                    both = rise + fall
+                    line[i] = 100.0 * (rise / both) if both > 0.0 else 50.0
+            previous = close[i]
+            i += 1
+        states[day, 0], states[day, 1], states[day, 2], states[day, 3] = previous, seen, rise, fall
+
+
+@njit(cache=True)
+def _atr(carried, ends, states, line, high, low, close, n):
+    previous, seen, average = carried[0], carried[1], carried[2]
+    alpha = 1.0 / n
+    i = 0
+    for day in range(len(ends)):
+        while i < ends[day]:
+            line[i] = np.nan
+            if not np.isnan(previous):
+                true_range = max(high[i], previous) - min(low[i], previous)
+                seen, average = averaged(seen, average, true_range, n, alpha)
+                if seen == n:
+                    line[i] = average
+            previous = close[i]
+            i += 1
+        states[day, 0], states[day, 1], states[day, 2] = previous, seen, average
+
+
+@njit(cache=True)
+def _session_vwap(carried, ends, states, line, high, low, close, volume):
+    i = 0
+    for day in range(len(ends)):
+        paid, traded = 0.0, 0.0
+        while i < ends[day]:
+            paid += (high[i] + low[i] + close[i]) / 3.0 * volume[i]
+            traded += volume[i]
+            line[i] = paid / traded if traded > 0.0 else np.nan
+            i += 1
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(
+            f"{name} is {text!r}; it must be a whole number from 2 to {MAX_WINDOW}."
+        ) from None

@@ -1,0 +1,425 @@
+"""The path of an account through its candles: the one loop of the ledger that cannot be vectorised.
+
+Here: the layout of its arrays, the execution of orders, stops and targets, the marks and the running sums.
+Not here: frames, dates, terms, formulas of metrics (ledger.py, ledger_terms.py, metrics.py).
+
+Everything is float64 holding whole numbers where exactness counts: prices and money in units of 1e-8 of the
+quote asset (exact below 2**53 units, 9.007e7 quote), times in milliseconds since 1970-01-01. A sum of such
+numbers is exact, so only products are rounded: r8(x) = rint(x * 1e8) / 1e8 keeps its numerator.
+
+The layout constants live beside the code that uses them because Numba's cache watches this file alone:
+a constant imported from another module would stay frozen in a cached machine code after it changed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+LAYOUT_VERSION = 1.0
+UNIT = 1e8
+LIMIT = 9e15  # units: money beyond 9e7 quote is refused, because float64 could no longer hold every unit
+TWO_53 = 9007199254740992.0
+
+# The carried state: HEAD scalars, then LOT scalars for every open lot, oldest first.
+(LAYOUT, START, INITIAL, CASH, EQUITY, PEAK, DRAWDOWN, RETURNS, MEAN, M2, CLOSED, WON, SUM_WON, SUM_LOST, SUM_PCT,
+ AMBIGUOUS, SKIPPED, SIDE, ORDER, ORDER_TIME, ORDER_EQUITY, ENDED, LOTS) = range(23)
+HEAD = 23
+(ENTRY_TIME, ENTRY_SIGNAL, QUANTITY, STEPS, STEP, ENTRY_PRICE, NOTIONAL, ENTRY_FEE, ENTRY_SLIPPAGE,
+ STOP, STOP_FILL, TARGET, TARGET_FILL, STOP_REASON) = range(14)
+LOT = 14
+
+# One row per closed trade.
+(T_ENTRY_TIME, T_EXIT_TIME, T_SIDE, T_ENTRY_PRICE, T_EXIT_PRICE, T_PCT, T_FEE, T_ENTRY_SIGNAL, T_EXIT_SIGNAL,
+ T_STEPS, T_STEP, T_GROSS, T_NET, T_SLIPPAGE, T_REASON, T_AMBIGUOUS, T_DAY) = range(17)
+TRADE = 17
+
+# One row per closed trade and per day: what the metrics are made of, as of one candle close.
+(S_EQUITY, S_DRAWDOWN, S_RETURNS, S_MEAN, S_M2, S_CLOSED, S_WON, S_SUM_WON, S_SUM_LOST, S_SUM_PCT, S_END,
+ S_LOTS, S_OPEN_PROFIT, S_AMBIGUOUS) = range(14)
+SNAPSHOT = 14
+
+# The terms in force, as numbers.
+(K_RISK, K_STOP, K_STOP_PCT, K_TARGET_PCT, K_MAX_LOTS, K_TICK, K_STEP, K_MIN_NOTIONAL, K_FEE, K_BPS, K_SHORTING,
+ K_MINUTES) = range(12)
+KNOBS = 12
+
+SIGNAL, STOP_LOSS, TAKE_PROFIT, COLLATERAL, SUPERSEDED = 1.0, 2.0, 3.0, 4.0, 5.0
+DAY_MS = 86400000.0
+
+
+@njit(cache=True)
+def level_units(price, pct, sign, up):
+    """price x (1 + sign x pct / 1e10) in units, rounded down or up to a whole unit, exactly.
+
+    `price` in units, `pct` in 1e-8 of a percent. The product has up to 27 digits, so it is taken apart into
+    pieces that fit 64-bit integers. Levels no price can reach are -inf and inf.
+    """
+    base = 10_000_000_000
+    m = base + np.int64(sign) * np.int64(pct)
+    if m <= 0:
+        return -np.inf
+    if price * (m / 1e10) >= TWO_53:
+        return np.inf
+    k = np.int64(price)
+    whole, part = m // base, m % base
+    high, low = k // base, k % base
+    a = low * (part // 100_000)
+    rest = (a % 100_000) * 100_000 + low * (part % 100_000)
+    level = k * whole + high * part + a // 100_000 + rest // base
+    if up and rest % base != 0:
+        level += 1
+    return np.float64(level)
+
+
+@njit(cache=True)
+def on_tick(level, tick, up):
+    """`level` moved down or up to a multiple of `tick`.
+
+    A tick larger than the level cannot have been the tick of that day (prices were below it): it is ignored.
+    """
+    if not np.isfinite(level) or level < tick:
+        return level
+    k, t = np.int64(level), np.int64(tick)
+    down = (k // t) * t
+    if up and down < k:
+        return np.float64(down + t)
+    return np.float64(down)
+
+
+@njit(cache=True)
+def account_equity(head, lots, price):
+    """Cash and the marks of all lots at `price`, in units. A mark knows no future costs."""
+    quote = price / UNIT
+    equity = head[CASH]
+    for j in range(np.int64(head[LOTS])):
+        mark = np.rint(lots[j, QUANTITY] * quote * UNIT)
+        equity += mark if head[SIDE] > 0 else 2.0 * lots[j, NOTIONAL] - mark
+    return equity
+
+
+@njit(cache=True)
+def mark(head, equity):
+    """Take `equity` as the mark of a candle close: peak and deepest drawdown follow it."""
+    head[EQUITY] = equity
+    if equity > head[PEAK]:
+        head[PEAK] = equity
+    else:
+        drawdown = equity / head[PEAK] - 1.0
+        if drawdown < head[DRAWDOWN]:
+            head[DRAWDOWN] = drawdown
+    return abs(equity) < LIMIT
+
+
+@njit(cache=True)
+def add_return(count, mean, m2, value):
+    """One step of Welford's recursion: count, mean and sum of squared deviations with `value` included."""
+    count += 1.0
+    delta = value - mean
+    mean += delta / count
+    return count, mean, m2 + delta * (value - mean)
+
+
+@njit(cache=True)
+def daily_return(equity, before):
+    """Return of a day; NaN, and with it every later Sharpe ratio, once the account had nothing left."""
+    return equity / before - 1.0 if before > 0.0 else np.nan
+
+
+@njit(cache=True)
+def snapshot(head, lots, count, mean, m2, end, row):
+    """Write what the metrics at this mark are made of into `row`."""
+    row[S_EQUITY], row[S_DRAWDOWN], row[S_END] = head[EQUITY], head[DRAWDOWN], end
+    row[S_RETURNS], row[S_MEAN], row[S_M2] = count, mean, m2
+    row[S_CLOSED], row[S_WON] = head[CLOSED], head[WON]
+    row[S_SUM_WON], row[S_SUM_LOST], row[S_SUM_PCT] = head[SUM_WON], head[SUM_LOST], head[SUM_PCT]
+    row[S_LOTS], row[S_AMBIGUOUS] = head[LOTS], head[AMBIGUOUS]
+    profit = head[EQUITY] - head[CASH]
+    for j in range(np.int64(head[LOTS])):
+        profit -= lots[j, NOTIONAL] + lots[j, ENTRY_FEE] + lots[j, ENTRY_SLIPPAGE]
+    row[S_OPEN_PROFIT] = profit
+
+
+@njit(cache=True)
+def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs, day, trades, t):
+    """Sell lot `j` (or buy it back) at `price`: cash, running sums and row `t` of trades. False beyond LIMIT."""
+    notional, fees, slippages = lots[j, NOTIONAL], lots[j, ENTRY_FEE], lots[j, ENTRY_SLIPPAGE]
+    out = np.rint(lots[j, QUANTITY] * (price / UNIT) * UNIT)
+    fee = np.rint(out / UNIT * knobs[K_FEE] * UNIT)
+    slippage = np.rint(out / UNIT * knobs[K_BPS] / 10000.0 * UNIT)
+    if head[SIDE] > 0.0:
+        gross = out - notional
+        head[CASH] += out - fee - slippage
+    else:
+        gross = notional - out
+        head[CASH] += 2.0 * notional - out - fee - slippage
+    fees += fee
+    slippages += slippage
+    net = gross - fees - slippages
+    pct = np.rint(100.0 * (net / UNIT) / (notional / UNIT) * UNIT)
+    head[CLOSED] += 1.0
+    head[SUM_PCT] += pct
+    if net > 0.0:
+        head[WON] += 1.0
+        head[SUM_WON] += net
+    else:
+        head[SUM_LOST] += net
+    if ambiguous:
+        head[AMBIGUOUS] += 1.0
+    r = min(t, trades.shape[0] - 1)
+    trades[r, T_ENTRY_TIME], trades[r, T_EXIT_TIME], trades[r, T_DAY] = lots[j, ENTRY_TIME], time, day
+    trades[r, T_ENTRY_SIGNAL], trades[r, T_EXIT_SIGNAL] = lots[j, ENTRY_SIGNAL], signal_time
+    trades[r, T_ENTRY_PRICE], trades[r, T_EXIT_PRICE], trades[r, T_PCT] = lots[j, ENTRY_PRICE], price, pct
+    trades[r, T_STEPS], trades[r, T_STEP], trades[r, T_SIDE] = lots[j, STEPS], lots[j, STEP], head[SIDE]
+    trades[r, T_FEE], trades[r, T_SLIPPAGE], trades[r, T_GROSS], trades[r, T_NET] = fees, slippages, gross, net
+    trades[r, T_REASON], trades[r, T_AMBIGUOUS] = reason, 1.0 if ambiguous else 0.0
+    n = np.int64(head[LOTS]) - 1
+    for i in range(j, n):
+        for c in range(LOT):
+            lots[i, c] = lots[i + 1, c]
+    head[LOTS] = n
+    if n == 0:
+        head[SIDE] = 0.0
+    return (out < LIMIT and abs(head[CASH]) < LIMIT and abs(head[SUM_WON]) < LIMIT
+            and abs(head[SUM_LOST]) < LIMIT and abs(head[SUM_PCT]) < LIMIT)
+
+
+@njit(cache=True)
+def order_size(head, knobs, quote):
+    """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
+    costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
+    quantity = min(knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote),
+                   head[CASH] / UNIT / (quote * costs))
+    step = knobs[K_STEP]
+    while quantity / (step / UNIT) >= TWO_53:  # float64 cannot count so many: a coarser power of ten
+        step *= 10.0
+    if UNIT % step == 0.0:
+        n = UNIT / step
+        steps = np.floor(quantity * n)
+        return steps / n, steps, step
+    steps = np.floor(quantity / (step / UNIT))
+    return steps * (step / UNIT), steps, step
+
+
+@njit(cache=True)
+def open_lot(head, lots, side, price, time, knobs):
+    """Buy (side 1) or sell short (side -1) at `price`; an order below the minimum notional is counted only."""
+    quantity, steps, step = order_size(head, knobs, price / UNIT)
+    notional = np.rint(quantity * (price / UNIT) * UNIT)
+    if steps <= 0.0 or notional <= 0.0 or notional < knobs[K_MIN_NOTIONAL]:
+        head[SKIPPED] += 1.0
+        return True
+    n = np.int64(head[LOTS])
+    lot = lots[n]
+    lot[ENTRY_TIME], lot[ENTRY_SIGNAL], lot[ENTRY_PRICE], lot[NOTIONAL] = time, head[ORDER_TIME], price, notional
+    lot[QUANTITY], lot[STEPS], lot[STEP] = quantity, steps, step
+    lot[ENTRY_FEE] = np.rint(notional / UNIT * knobs[K_FEE] * UNIT)
+    lot[ENTRY_SLIPPAGE] = np.rint(notional / UNIT * knobs[K_BPS] / 10000.0 * UNIT)
+    up = side < 0.0
+    # Candles hold whole units, so touching the level is touching the first whole unit beyond it.
+    lot[STOP] = level_units(price, knobs[K_STOP_PCT], -side, up)
+    lot[STOP_FILL], lot[STOP_REASON] = on_tick(lot[STOP], knobs[K_TICK], up), STOP_LOSS
+    if up and lot[STOP] > 2.0 * price:
+        lot[STOP], lot[STOP_FILL] = 2.0 * price, on_tick(2.0 * price, knobs[K_TICK], up)
+        lot[STOP_REASON] = COLLATERAL
+    lot[TARGET] = lot[TARGET_FILL] = side * np.inf
+    if knobs[K_TARGET_PCT] > 0.0:
+        lot[TARGET] = level_units(price, knobs[K_TARGET_PCT], side, not up)
+        lot[TARGET_FILL] = on_tick(level_units(price, knobs[K_TARGET_PCT], side, up), knobs[K_TICK], up)
+    head[CASH] -= notional + lot[ENTRY_FEE] + lot[ENTRY_SLIPPAGE]
+    head[LOTS], head[SIDE] = n + 1, side
+    return notional < LIMIT
+
+
+@njit(cache=True)
+def along_minutes(lot, side, time, end, high, low, minutes):
+    """Follow the stored minutes of one candle to the first level of `lot`: (price, time, stopped, ambiguous).
+
+    The price is NaN where the minutes do not tell: one is missing, or together they span another range than
+    the candle. `minutes` has the columns open time, open, high, low.
+    """
+    count = np.int64((end - time) // 60000.0)
+    first = np.searchsorted(minutes[0], time)
+    nothing = (np.nan, np.nan, False, False)
+    if first + count > minutes.shape[1] or count < 1:
+        return nothing
+    top, bottom = -np.inf, np.inf
+    for i in range(count):
+        if minutes[0, first + i] != time + 60000.0 * i:
+            return nothing
+        top, bottom = max(top, minutes[2, first + i]), min(bottom, minutes[3, first + i])
+    if top != high or bottom != low:
+        return nothing
+    for i in range(first, first + count):
+        at, begin = minutes[1, i], minutes[0, i]
+        if (at - lot[STOP]) * side <= 0.0:
+            return at, begin, True, False
+        if (at - lot[TARGET]) * side >= 0.0:
+            return at, begin, False, False
+        adverse, favourable = (minutes[3, i], minutes[2, i]) if side > 0.0 else (minutes[2, i], minutes[3, i])
+        stopped, reached = (adverse - lot[STOP]) * side <= 0.0, (favourable - lot[TARGET]) * side >= 0.0
+        if stopped:
+            return lot[STOP_FILL], begin + 59999.0, True, reached
+        if reached:
+            return lot[TARGET_FILL], begin + 59999.0, False, False
+    return nothing
+
+
+@njit(cache=True)
+def leave_inside(head, lots, time, end, open_, high, low, knobs, minutes, day, trades, t):
+    """Close the lots whose stop or target this candle reaches: gaps at its open first, then inside it."""
+    ok = True
+    j = 0
+    while j < head[LOTS]:
+        side = head[SIDE]
+        stopped = (open_ - lots[j, STOP]) * side <= 0.0
+        if stopped or (open_ - lots[j, TARGET]) * side >= 0.0:
+            reason = lots[j, STOP_REASON] if stopped else TAKE_PROFIT
+            ok = close_lot(head, lots, j, open_, time, reason, np.nan, False, knobs, day, trades, t) and ok
+            t += 1
+        else:
+            j += 1
+    j = 0
+    while j < head[LOTS]:
+        side = head[SIDE]
+        adverse, favourable = (low, high) if side > 0.0 else (high, low)
+        stopped, reached = (adverse - lots[j, STOP]) * side <= 0.0, (favourable - lots[j, TARGET]) * side >= 0.0
+        if not (stopped or reached):
+            j += 1
+            continue
+        price = lots[j, STOP_FILL] if stopped else lots[j, TARGET_FILL]
+        when, ambiguous = end - 1.0, stopped and reached
+        if knobs[K_MINUTES] > 0.0:
+            along, then, first, unclear = along_minutes(lots[j], side, time, end, high, low, minutes)
+            if not np.isnan(along):
+                price, when, stopped, ambiguous = along, then, first, unclear
+        reason = lots[j, STOP_REASON] if stopped else TAKE_PROFIT
+        ok = close_lot(head, lots, j, price, when, reason, np.nan, ambiguous, knobs, day, trades, t) and ok
+        t += 1
+    return t, ok
+
+
+@njit(cache=True)
+def close_all(head, lots, price, time, reason, signal_time, knobs, day, trades, t):
+    """Close every lot at the candle's open, oldest first."""
+    ok = True
+    while head[LOTS] > 0.0:
+        ok = close_lot(head, lots, 0, price, time, reason, signal_time, False, knobs, day, trades, t) and ok
+        t += 1
+    return t, ok
+
+
+@njit(cache=True)
+def execute(head, lots, price, time, knobs, day, trades, t):
+    """Fill the pending order at the candle's open: closes of the other side, then one entry."""
+    ok, side = True, head[ORDER]
+    if head[SIDE] == -side:
+        t, ok = close_all(head, lots, price, time, SIGNAL, head[ORDER_TIME], knobs, day, trades, t)
+    if head[LOTS] < knobs[K_MAX_LOTS] and (side > 0.0 or knobs[K_SHORTING] > 0.0):
+        ok = open_lot(head, lots, side, price, time, knobs) and ok
+    return t, ok
+
+
+@njit(cache=True)
+def limits(head, lots):
+    """What a candle must pass to matter while the lots stay as they are: (low, high, close above, close below).
+
+    `low` and `high` are the nearest levels of any lot. Equity is a straight line over the close, so the closes
+    that make a new peak or a deeper drawdown lie beyond two thresholds; a candle between them need not be
+    marked. They err on the safe side by `slack`, so the result is that of marking every candle.
+    """
+    low, high, fixed, slope = -np.inf, np.inf, head[CASH], 0.0
+    n = np.int64(head[LOTS])
+    if n == 0:
+        return low, high, np.inf, -np.inf
+    for j in range(n):
+        if head[SIDE] > 0.0:
+            low, high = max(low, lots[j, STOP]), min(high, lots[j, TARGET])
+            slope += lots[j, QUANTITY]
+        else:
+            low, high = max(low, lots[j, TARGET]), min(high, lots[j, STOP])
+            slope -= lots[j, QUANTITY]
+            fixed += 2.0 * lots[j, NOTIONAL]
+    slack = 16.0 + n + 1e-12 * (abs(fixed) + head[PEAK])
+    best = (head[PEAK] - slack - fixed) / slope
+    worst = (head[PEAK] * (1.0 + head[DRAWDOWN]) + slack - fixed) / slope
+    return low, high, max(best, worst), min(best, worst)
+
+
+@njit(cache=True)
+def walk(times, ends, open_, high, low, close, signal, first, days, as_of, until, head, lots, knobs, minutes,
+         trades, marks, daily, log):
+    """Lead the account from its state (`head`, `lots`, changed in place) through whole days of candles.
+
+    times, ends          open and exclusive end of each candle, ms, float64, ascending
+    open_ high low close prices in units, float64; signal int8
+    first                index of the first candle of each day, and the number of candles at the end
+    days                 00:00 UTC of each day, ms; as_of: the clock at the end of the last one
+    until                the version ends here, ms; inf: it goes on
+    lots                 room for every lot that may be open; minutes: see along_minutes
+    trades, marks        rows for closed trades and their snapshots, at least one: the last takes what is beyond
+    daily, log           a snapshot and the carried state at the end of each day, or no rows at all
+    Returns (closed trades, index of the candle at which money passed LIMIT or -1).
+    """
+    t = 0
+    begin, limit = np.searchsorted(times, head[START]), np.searchsorted(times, until)
+    down, up, above, below = limits(head, lots)
+    for d in range(days.size):
+        day, before, closed = days[d], head[EQUITY], t
+        if day >= until and head[LOTS] == 0.0 and head[ORDER] == 0.0:
+            head[ENDED] = 1.0
+        i, stop = max(first[d], begin), first[d + 1]
+        while i < stop and head[ENDED] == 0.0:
+            if head[ORDER] == 0.0 and i < limit:  # the hot loops: pass over candles at which nothing happens
+                pause = min(stop, limit)
+                if head[LOTS] == 0.0:
+                    while i < pause and signal[i] == 0:
+                        i += 1
+                else:
+                    while (i < pause and signal[i] == 0 and low[i] > down and high[i] < up
+                           and close[i] <= above and close[i] >= below):
+                        i += 1
+                if i == stop:
+                    break
+            t0, lots0, ok, inside = t, head[LOTS], True, True
+            if i >= limit:
+                t, ok = close_all(head, lots, open_[i], times[i], SUPERSEDED, np.nan, knobs, day, trades, t)
+                head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY], head[ENDED] = 0.0, np.nan, np.nan, 1.0
+            else:
+                if head[ORDER] != 0.0:
+                    t, ok = execute(head, lots, open_[i], times[i], knobs, day, trades, t)
+                    head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY] = 0.0, np.nan, np.nan
+                traded = t > t0 or head[LOTS] != lots0
+                if head[LOTS] > 0.0 and (traded or low[i] <= down or high[i] >= up):
+                    t, inside = leave_inside(head, lots, times[i], ends[i], open_[i], high[i], low[i], knobs,
+                                             minutes, day, trades, t)
+            traded = t > t0 or head[LOTS] != lots0
+            if traded or lots0 > 0.0:
+                ok = mark(head, account_equity(head, lots, close[i])) and ok and inside
+                if not ok:
+                    return t, i
+                if traded or close[i] > above or close[i] < below:
+                    down, up, above, below = limits(head, lots)
+            if t > t0:
+                change = daily_return(head[EQUITY], before)
+                count, mean, m2 = add_return(head[RETURNS], head[MEAN], head[M2], change)
+                for row in range(t0, t):
+                    snapshot(head, lots, count, mean, m2, ends[i], marks[min(row, marks.shape[0] - 1)])
+            if head[ENDED] == 0.0 and signal[i] != 0:
+                head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY] = signal[i], times[i], head[EQUITY]
+            i += 1
+        if head[LOTS] > 0.0 and stop > first[d]:
+            if not mark(head, account_equity(head, lots, close[stop - 1])):
+                return t, stop - 1
+            down, up, above, below = limits(head, lots)
+        end = day + DAY_MS if d + 1 < days.size else as_of
+        if end > day and (head[ENDED] == 0.0 or t > closed):
+            change = daily_return(head[EQUITY], before)
+            head[RETURNS], head[MEAN], head[M2] = add_return(head[RETURNS], head[MEAN], head[M2], change)
+        if d < daily.shape[0]:
+            snapshot(head, lots, head[RETURNS], head[MEAN], head[M2], end, daily[d])
+        if d < log.shape[0]:
+            log[d, :HEAD] = head
+            for j in range(np.int64(head[LOTS])):
+                log[d, HEAD + j * LOT:HEAD + (j + 1) * LOT] = lots[j]
+    return t, -1

@@ -1,0 +1,65 @@
+"""Exact passage between decimal columns and the float64 of the ledger's loop.
+
+Here: decimals to whole units of 1e-8 and back, and the rounding of ratios to their column. Not here: the rounding
+of money while it is posted (ledger_kernel.py). A cast from Float64 to Decimal is never used: Polars computes it
+in float64 and digits beyond the fifteenth come out wrong.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import polars as pl
+
+PRICE = pl.Decimal(20, 8)
+QUANTITY = pl.Decimal(28, 8)
+WHOLE = 2**53
+"""Whole numbers below this are exact in float64: 9.007e7 quote units of 1e-8."""
+
+_UNIT = pl.Series([Decimal("0.00000001")], dtype=pl.Decimal(38, 8))
+_HUNDRED_MILLION = pl.Series([10**8], dtype=pl.Int128)
+
+
+def to_units(values: pl.Series) -> np.ndarray:
+    """A decimal series with 8 places, without nulls, as float64 counts of 1e-8: exact, or OverflowError."""
+    if values.dtype.base_type() != pl.Decimal or values.dtype.scale != 8:
+        raise ValueError(f"{values.name}: expected decimals with 8 places, not {values.dtype}")
+    if values.null_count():
+        raise ValueError(f"{values.name}: nulls are not prices")
+    whole = values.to_physical()
+    if len(whole) and max(whole.max(), -whole.min()) >= WHOLE:
+        raise OverflowError(values.name)
+    return whole.cast(pl.Int64, wrap_numerical=True).to_numpy().astype(np.float64)  # in range: checked above
+
+
+def units_of(value: Decimal) -> int:
+    """`value` in units of 1e-8; ValueError where it has more than 8 decimals."""
+    units = value.scaleb(8)
+    if units != units.to_integral_value():
+        raise ValueError(f"{value} has more than 8 decimals")
+    return int(units)
+
+
+def from_units(name: str, units: np.ndarray | pl.Series, dtype: pl.Decimal = PRICE) -> pl.Series:
+    """Whole numbers of units (float64 below 2**53, or an integer series) as a decimal column, exactly."""
+    if isinstance(units, np.ndarray):
+        units = pl.Series(np.rint(units).astype(np.int64))
+    return (units.cast(pl.Decimal(38, 0)) * _UNIT).cast(dtype).alias(name)
+
+
+def steps_to_quantity(name: str, steps: np.ndarray, step: np.ndarray) -> pl.Series:
+    """`steps` whole steps of `step` units each as a quantity column, exactly, also beyond 64 bits."""
+    count, size = (pl.Series(x.astype(np.int64)).cast(pl.Int128) for x in (steps, step))
+    return from_units(name, count * size, QUANTITY)
+
+
+def ratio_column(name: str, values: np.ndarray) -> pl.Series:
+    """Float64 figures rounded to 8 decimals (half to even). Not finite or beyond DECIMAL(20,8): null."""
+    good = np.isfinite(values) & (np.abs(values) < 1e12)
+    safe = np.where(good, values, 0.0)
+    whole = np.trunc(safe)
+    part = np.rint((safe - whole) * 1e8).astype(np.int64)
+    units = pl.Series(whole.astype(np.int64)).cast(pl.Int128) * _HUNDRED_MILLION + pl.Series(part).cast(pl.Int128)
+    column = from_units(name, units)
+    return column if good.all() else pl.select(pl.when(pl.Series(good)).then(column)).to_series().alias(name)

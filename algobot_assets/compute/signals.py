@@ -1,0 +1,77 @@
+"""Signals: a strategy run over one market's candles.
+
+Here: what goes into a strategy and what may come out. Not here: the rules (`strategies`), what happens to a
+signal (the ledger).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from algobot_assets.compute.bars import Bars
+from algobot_assets.compute.carry import Days
+from algobot_assets.compute.strategies import get_strategy
+from algobot_assets.compute.strategy import BUY, HOLD, SELL, Strategy
+from algobot_assets.errors import SettingsError, WindowError
+
+
+def compute_signals(
+    strategy_type: str,
+    candles: pl.DataFrame,
+    indicators: pl.DataFrame | None,
+    parameters: Mapping[str, Any] | None,
+    days: Days,
+    state: np.ndarray | None = None,
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """Signals of one strategy on one market's candles, and the strategy's state at the end of each day.
+
+    `candles`: ascending by timestamp, open, high, low, close, volume (Decimal or Float64). `indicators`:
+    the same timestamps with the columns the strategy declares (more do not harm); None for a strategy that
+    declares none. `parameters`: those that differ from the defaults. `state`: that at the end of the day
+    before, None at the market's first candle. Returns a frame of timestamp and signal (Int32: 1 buy, -1
+    sell, 0 hold), one row per candle, and states of shape (days, numbers), see `Chunk.states`. Any chunking
+    gives the same bits of both.
+
+    Raises SettingsError for an unknown strategy or parameter and for a strategy that returns something else
+    than signals, WindowError where indicators are missing or the state is of other code or parameters.
+    """
+    strategy = get_strategy(strategy_type)
+    resolved = strategy.resolve(parameters)
+    if not candles["timestamp"].is_sorted():
+        raise ValueError("candles must ascend by timestamp")
+    bars = Bars(candles, _declared(strategy, candles, indicators, days), days, state)
+    signal = strategy(bars, SimpleNamespace(**resolved))
+    _check(strategy, signal, candles.height)
+    return pl.DataFrame({"timestamp": candles["timestamp"], "signal": signal}), bars.states()
+
+
+def _declared(
+    strategy: Strategy, candles: pl.DataFrame, indicators: pl.DataFrame | None, days: Days
+) -> pl.DataFrame:
+    """The indicators the strategy declares, one row per candle."""
+    if not strategy.indicators:
+        return pl.DataFrame()
+    if indicators is None or not indicators["timestamp"].equals(candles["timestamp"]):
+        rows = 0 if indicators is None else indicators.height
+        raise WindowError(
+            f"Strategy {strategy.name} reads {', '.join(strategy.indicators)} of each of the {candles.height}"
+            f" candles of {days.days[0]} to {days.days[-1]}, but {rows} rows of indicators came, or of other times."
+            " Materialise the indicators of these days first."
+        )
+    return indicators.select("timestamp", *strategy.indicators)
+
+
+def _check(strategy: Strategy, signal: Any, height: int) -> None:
+    if not isinstance(signal, pl.Series) or signal.dtype != pl.Int32 or len(signal) != height:
+        found = f"{len(signal)} of {signal.dtype}" if isinstance(signal, pl.Series) else type(signal).__name__
+        raise SettingsError(
+            f"Strategy {strategy.name} must return one Int32 per candle ({height}), as bars.decide gives;"
+            f" it returned {found}."
+        )
+    if not signal.is_in([BUY, SELL, HOLD]).all():
+        raise SettingsError(f"Strategy {strategy.name} returned signals other than 1, -1 and 0.")

@@ -1,0 +1,239 @@
+"""A strict subset of YAML read into nodes that know their line and column, and typed reading of those nodes.
+
+What belongs here: syntax. PyYAML's safe loader only turns text into events; the values are read from the text
+of each scalar by whoever knows which type is meant, so 0.1 is never a float on its way to a decimal, and none
+of YAML 1.1's surprises (no, 010, 1:30) happens. What the keys mean does not belong here.
+
+Refused: aliases and anchors, tags, several documents, duplicate and non-text keys, characters that a database
+cannot hold, nesting deeper than MAX_DEPTH, and files longer than MAX_CHARACTERS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+
+MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 12
+_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*|[1-9][0-9]{0,2}(_[0-9]{3})+)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_MAX_NUMBER = 60
+
+
+class Problem(Exception):
+    """Something wrong at a line (from 1) of the file; the text says what and the cure."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value as written; ``plain`` if without quotes. Lines and columns count from 1."""
+
+    text: str
+    plain: bool
+    line: int
+    column: int
+
+    @property
+    def is_empty(self) -> bool:
+        """True where the file gives no value, or a null."""
+        return self.plain and self.text in ("", "~", "null", "Null", "NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    items: tuple[Node, ...]
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys in the order of the file, with the places of the keys."""
+
+    keys: dict[str, Scalar]
+    values: dict[str, Node]
+    line: int
+    column: int
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def parse(text: str) -> Node:
+    """The document in ``text``. Problem where it is not the YAML that is read here."""
+    if len(text) > MAX_CHARACTERS:
+        raise Problem(1, f"the file is longer than {MAX_CHARACTERS} characters; is it the right one?")
+    events = _events(text)
+    root: Node | None = None
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent):
+            if root is not None:
+                raise Problem(
+                    event.start_mark.line + 1, "a second document begins here; keep one, remove the ---"
+                )
+            root = _node(next(events), events, 1)
+    if root is None or (isinstance(root, Scalar) and root.is_empty):
+        raise Problem(1, "the file is empty; declare at least one market under `markets`")
+    return root
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    line = 1
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1
+            yield event
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if mark is not None:
+            line = mark.line + 1
+        said = (error.problem or error.context or "the text cannot be read").replace("\n", " ")
+        cure = (
+            "indent with spaces" if "\\t" in said else "check indentation, colons and quotes here and above"
+        )
+        raise Problem(line, f"not YAML: {said}; {cure}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise Problem(line, f"the character U+{error.character:04X} cannot be read; remove it") from None
+    except (ValueError, OverflowError):
+        # PyYAML lets chr() and int() fail on escapes and versions that are out of range.
+        raise Problem(
+            line, "not YAML: a number in an escape or directive is out of range; remove it"
+        ) from None
+
+
+def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
+    line, column = event.start_mark.line + 1, event.start_mark.column + 1
+    if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+        raise Problem(
+            line, "anchors (&) and aliases (*) are not read; write the values out, or quote the text"
+        )
+    if event.tag is not None:
+        raise Problem(line, "tags (!) are not read; remove it, or quote the text")
+    if depth > MAX_DEPTH:
+        raise Problem(line, f"nested deeper than {MAX_DEPTH} levels; check the indentation or brackets")
+    match event:
+        case yaml.ScalarEvent():
+            if unfit := _UNFIT.search(event.value):
+                raise Problem(line, f"the text holds the character U+{ord(unfit[0]):04X}; remove it")
+            return Scalar(event.value, event.style is None, line, column)
+        case yaml.SequenceStartEvent():
+            items = []
+            while not isinstance(event := next(events), yaml.SequenceEndEvent):
+                items.append(_node(event, events, depth + 1))
+            return Sequence(tuple(items), line, column)
+    keys: dict[str, Scalar] = {}
+    values: dict[str, Node] = {}
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        key = _node(event, events, depth + 1)
+        if not isinstance(key, Scalar) or key.is_empty or len(key.text.splitlines()) != 1:
+            raise Problem(
+                key.line, "a key must be text of one line; look for a missing name or a stray bracket"
+            )
+        if key.text in keys:
+            raise Problem(
+                key.line, f"{shown(key)} was already given in line {keys[key.text].line}; keep one of the two"
+            )
+        keys[key.text] = key
+        values[key.text] = _node(next(events), events, depth + 1)
+    return Mapping(keys, values, line, column)
+
+
+def shown(node: Node) -> str:
+    """A node as it is quoted in a sentence."""
+    match node:
+        case Sequence():
+            return "a list"
+        case Mapping():
+            return "a mapping"
+    if node.is_empty:
+        return "nothing"
+    text = " ".join(node.text.split())
+    text = text if len(text) <= 40 else f"{text[:37]}..."
+    return f"`{text}`" if node.plain else f'"{text}"'
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """The cure for an unknown word: the most similar known one, or all of them."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word[:60].lower(), by_lower, n=1, cutoff=0.6)
+    return f"did you mean `{by_lower[close[0]]}`?" if close else f"known are {', '.join(known)}"
+
+
+def text_of(node: Node, what: str) -> str:
+    """A text of one line that is not empty."""
+    if not isinstance(node, Scalar) or node.is_empty or not node.text.strip() or "\n" in node.text:
+        raise Problem(node.line, f"{what} is {shown(node)}; write a text")
+    return node.text
+
+
+def decimal_of(node: Node, what: str) -> Decimal:
+    """A number, exactly as written."""
+    if (
+        isinstance(node, Scalar)
+        and node.plain
+        and len(node.text) <= _MAX_NUMBER
+        and _NUMBER.fullmatch(node.text)
+    ):
+        return Decimal(node.text.replace("_", ""))
+    cure = "write a number, like 0.02"
+    if isinstance(node, Scalar) and not node.plain and _NUMBER.fullmatch(node.text):
+        cure = "remove the quotes"
+    elif isinstance(node, Scalar) and node.text.endswith("%"):
+        cure = "write a number without the percent sign"
+    raise Problem(node.line, f"{what} is {shown(node)}; {cure}")
+
+
+def whole_of(node: Node, what: str) -> int:
+    """A whole number."""
+    number = decimal_of(node, what)
+    if number != number.to_integral_value():
+        raise Problem(node.line, f"{what} is {shown(node)}; write a whole number")
+    return int(number)
+
+
+def truth_of(node: Node, what: str) -> bool:
+    """true or false, written so."""
+    if isinstance(node, Scalar) and node.plain and node.text in ("true", "false"):
+        return node.text == "true"
+    raise Problem(node.line, f"{what} is {shown(node)}; write true or false")
+
+
+def day_of(node: Node, what: str) -> date:
+    """A day, written YYYY-MM-DD."""
+    if isinstance(node, Scalar) and _DAY.fullmatch(node.text):
+        try:
+            return date.fromisoformat(node.text)
+        except ValueError:
+            raise Problem(node.line, f"{what} is {shown(node)}, a day that no calendar has") from None
+    raise Problem(node.line, f"{what} is {shown(node)}; write a day as YYYY-MM-DD, like 2024-01-01")
+
+
+def value_of(node: Node, what: str) -> Any:
+    """Whatever is written: a Decimal, True, False, text, a list or a mapping of these; never null."""
+    match node:
+        case Sequence():
+            return [value_of(item, f"an item of {what}") for item in node.items]
+        case Mapping():
+            return {key: value_of(item, f"{what}.{key}") for key, item in node.values.items()}
+    if node.is_empty:
+        raise Problem(node.line, f"{what} has no value; write one or remove the key")
+    if not node.plain:
+        return node.text
+    if node.text in ("true", "false"):
+        return node.text == "true"
+    return decimal_of(node, what) if _NUMBER.fullmatch(node.text) else node.text

@@ -1,0 +1,53 @@
+"""What Dagster loads: all assets, checks, schedules and sensors with their resources.
+
+``build_defs`` composes them; production calls it bare, tests with overrides. Nothing is opened or read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from algobot_assets.assets import market, reference, trading
+from algobot_assets.io_manager import PostgresIOManager
+from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
+
+#: The nine tables as assets, in the order in which one follows from another.
+TABLES = (
+    reference.configurations,
+    reference.strategies,
+    reference.risk_parameters,
+    market.market_data,
+    market.indicators,
+    market.signals,
+    trading.trade_history,
+    trading.performance_metrics,
+    trading.backtest_results,
+)
+
+
+def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The resources of the assets; ``overrides`` replaces some by name (database, feed, state, io_manager)."""
+    overrides = dict(overrides or {})
+    database = overrides.get("database", DatabaseResource())
+    return {
+        "database": database,
+        "io_manager": PostgresIOManager(database=database),
+        "feed": FeedResource(),
+        "state": StateResource(),
+        **overrides,
+    }
+
+
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Everything Dagster needs to know; see the module's text."""
+    return dg.Definitions(
+        assets=[*TABLES],
+        resources=build_resources(resource_overrides),
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

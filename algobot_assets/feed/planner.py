@@ -1,0 +1,195 @@
+"""Archive and REST of one exchange as a single source: which to ask for which stretch.
+
+Here belongs the choice, and the rule by which a candle counts as absent. Fetching belongs to exchange and
+archive.
+
+- Whole past months come from monthly archives, longer stretches of whole past days from daily archives, the
+  rest from REST: today, days whose archive is missing, corrupt or not out yet, anything two pages of REST
+  can bring, and all intervals from 1d on, of which one page holds years.
+- An archive alone never proves that a candle does not exist: files have been published early and with
+  holes. Each day of an archive that lacks a candle of the grid is asked from REST, and what REST holds of
+  that day is taken in its place, unless the archive holds more. Only then are the candles that are still
+  absent confirmed so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from itertools import groupby
+
+import polars as pl
+
+from algobot_assets.errors import BadCandles
+from algobot_assets.feed.archive import Archive, ArchiveName
+from algobot_assets.feed.exchange import PAGE, Exchange
+from algobot_assets.feed.source import Fetched, SymbolRules
+from algobot_assets.schema.intervals import (
+    days_between,
+    expected_opens,
+    floor_open,
+    interval_ms,
+    is_intraday,
+    midnight,
+    month_start,
+    next_month,
+)
+
+_DAY = timedelta(days=1)
+_FEW_PAGES = 2
+
+
+class Feed:
+    """Candles of one exchange from its archive and its REST API, as a `Source`."""
+
+    def __init__(self, exchange: Exchange, archive: Archive) -> None:
+        self._exchange = exchange
+        self._archive = archive
+
+    @property
+    def name(self) -> str:
+        return f"{self._exchange.name} with its archive"
+
+    def close(self) -> None:
+        self._exchange.close()
+        self._archive.close()
+
+    def server_time(self) -> datetime:
+        return self._exchange.server_time()
+
+    def known_through(self, symbol: str, interval: str) -> datetime:
+        return self._exchange.known_through(symbol, interval)
+
+    def first_open(self, symbol: str, interval: str) -> datetime | None:
+        return self._exchange.first_open(symbol, interval)
+
+    def symbols(self, market: str = "spot") -> Sequence[str]:
+        return self._exchange.symbols(market)
+
+    def rules(self, symbol: str) -> SymbolRules:
+        return self._exchange.rules(symbol)
+
+    def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
+        """Closed candles that open in [lo, hi), a stretch per origin and calendar month; see
+        `Source.fetch`."""
+        now = self._exchange.server_time()
+        end = min(hi, self._exchange.closed_before(symbol, interval, now))
+        first = self._exchange.first_open(symbol, interval) if is_intraday(interval) else None
+        listed = end if first is None else min(max(first, lo), end)
+        # Before the listing, or for candles of a day and longer, a request or two to REST answer it all.
+        yield from self._exchange.fetch_closed(symbol, interval, lo, listed, now)
+        lo = max(lo, listed)
+        while lo < end:
+            stop = min(end, midnight(next_month(lo.date())))
+            yield from _Month(self._exchange, self._archive, symbol, interval, now).fetch(lo, stop, first)
+            lo = stop
+
+
+class _Month:
+    """A stretch of one market within one calendar month, on which its candles are being gathered."""
+
+    def __init__(
+        self, exchange: Exchange, archive: Archive, symbol: str, interval: str, now: datetime
+    ) -> None:
+        self._exchange = exchange
+        self._archive = archive
+        self._symbol = symbol
+        self._interval = interval
+        self._now = now
+        self._notes: list[str] = []
+
+    def fetch(self, lo: datetime, hi: datetime, listing: datetime | None) -> Iterator[Fetched]:
+        month = month_start(lo.date())
+        begin = max(midnight(month), listing) if listing else midnight(month)
+        whole = lo <= begin and hi == midnight(next_month(month))
+        parts: list[Fetched] = []
+        if whole:
+            parts = self._files([ArchiveName(self._symbol, self._interval, "monthly", month)])
+            if not parts and self._exchange.next_open(self._symbol, self._interval, lo, hi) is None:
+                yield from self._rest(lo, hi)
+                return
+        if not parts and (hi - lo) > timedelta(
+            milliseconds=_FEW_PAGES * PAGE * (interval_ms(self._interval) or 0)
+        ):
+            days = [day for day in _days(lo, hi) if midnight(day) >= lo and midnight(day + _DAY) <= hi]
+            parts = self._files(ArchiveName(self._symbol, self._interval, "daily", day) for day in days)
+        yield from self._complete(parts, lo, hi)
+
+    def _files(self, names: Iterator[ArchiveName] | list[ArchiveName]) -> list[Fetched]:
+        """What can be had of the files; one that cannot be used is noted and left to the next best source."""
+        found = []
+        for _, answer in self._archive.read_all(names):
+            if isinstance(answer, BadCandles):
+                self._notes.append(f"{answer} Its candles were taken from daily archives or REST.")
+            elif answer is not None:
+                found.append(answer)
+        return found
+
+    def _complete(self, parts: list[Fetched], lo: datetime, hi: datetime) -> Iterator[Fetched]:
+        """[lo, hi) without a hole: each day from its archive, or from REST where that lacks a candle."""
+        held = [part for part in parts if part.frame.height]
+        short = self._short_days(held, lo, hi)
+
+        def provider(day: date) -> int:
+            """Which of ``held`` answers for the day; -1 for REST."""
+            if day in short:
+                return -1
+            return next((i for i, part in enumerate(held) if part.lo <= midnight(day) < part.hi), -1)
+
+        for index, days in groupby(_days(lo, hi), provider):
+            run = list(days)
+            start, stop = max(lo, midnight(run[0])), min(hi, midnight(run[-1] + _DAY))
+            if index >= 0:
+                yield self._noted(_cut(held[index], start, stop))
+                continue
+            for answer in self._rest(start, stop):
+                yield from self._compare(answer, held)
+
+    def _short_days(self, held: list[Fetched], lo: datetime, hi: datetime) -> set[date]:
+        """The days of [lo, hi) on which a candle of the grid is in none of the files."""
+        present = pl.concat([part.frame.select("timestamp") for part in held]) if held else None
+        expected = expected_opens(self._interval, lo, hi).to_frame("timestamp")
+        if present is not None:
+            expected = expected.join(present.select(floor_open(self._interval)), on="timestamp", how="anti")
+        return set(expected["timestamp"].dt.date().unique().to_list())
+
+    def _compare(self, answer: Fetched, held: list[Fetched]) -> Iterator[Fetched]:
+        """REST's answer, day by day replaced by an archive that holds more of the day; differences are
+        noted."""
+        chosen: list[tuple[date, Fetched]] = []
+        for day in _days(answer.lo, answer.hi):
+            rest = _cut(answer, max(answer.lo, midnight(day)), min(answer.hi, midnight(day + _DAY)))
+            best = rest
+            for part in held:
+                mine = _cut(part, rest.lo, rest.hi)
+                if not mine.frame.height or mine.frame.equals(rest.frame):
+                    continue
+                if mine.frame.height > rest.frame.height:
+                    best = mine
+                self._notes.append(
+                    f"{self._symbol} {self._interval} {day}: {part.origin.name} holds {mine.frame.height}"
+                    f" candles, REST {rest.frame.height}, not all alike; those of {best.origin.name} are"
+                    " kept."
+                )
+            chosen.append((day, best))
+        for origin, group in groupby(chosen, lambda pair: pair[1].origin):
+            pieces = [piece for _, piece in group]
+            frame = pl.concat([piece.frame for piece in pieces])
+            yield self._noted(Fetched(frame, origin, pieces[0].lo, pieces[-1].hi))
+
+    def _rest(self, lo: datetime, hi: datetime) -> Iterator[Fetched]:
+        return self._exchange.fetch_closed(self._symbol, self._interval, lo, hi, self._now)
+
+    def _noted(self, stretch: Fetched) -> Fetched:
+        """The stretch with the notes gathered so far, each of which is handed on once."""
+        notes, self._notes = tuple(self._notes), []
+        return Fetched(stretch.frame, stretch.origin, stretch.lo, stretch.hi, (*stretch.notes, *notes))
+
+
+def _days(lo: datetime, hi: datetime) -> list[date]:
+    """The UTC days that [lo, hi) touches."""
+    return days_between(lo.date(), (hi - timedelta(microseconds=1)).date() + _DAY)
+
+
+def _cut(part: Fetched, lo: datetime, hi: datetime) -> Fetched:
+    frame = part.frame.filter(pl.col("timestamp").is_between(lo, hi, closed="left"))
+    return Fetched(frame, part.origin, lo, hi, part.notes)

@@ -1,0 +1,129 @@
+"""The IO manager: what an asset returns is persisted for the run's window, and handed to the next asset.
+
+An asset may return a Polars frame of the run's days or ``Frames``; an input is given as ``Table``,
+``pl.DataFrame`` or ``pl.LazyFrame`` by its annotation. How windows are written and read is the store's affair;
+here Dagster's partitions become days, and results become metadata and log lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from algobot_assets.errors import WindowError
+from algobot_assets.resources import DatabaseResource
+from algobot_assets.schema.intervals import days_between
+from algobot_assets.schema.tables import MONTHLY, NINE
+from algobot_assets.store.partitions import leaf, settle
+from algobot_assets.store.writer import months_of, write_window
+from algobot_assets.windows import Frames, Table, split
+
+#: Rows inserted into one leaf beyond which statistics are made anew after the run's writes.
+_BULK = 1_000
+
+
+def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext, table: str) -> tuple[date, date]:
+    """The run's days [first, end). WindowError where the run names no partition."""
+    has = context.has_partition_key_range if isinstance(context, dg.AssetExecutionContext) else context.has_asset_partitions
+    if not has and not getattr(context, "has_partition_key", False):
+        raise WindowError(
+            f"{table} was asked for without a partition: choose a day or a range of days (in the UI: Materialize, "
+            "then the days; in code: partition_key=\"2024-01-31\")."
+        )
+    if isinstance(context, dg.AssetExecutionContext):
+        window = context.partition_time_window
+    else:
+        window = context.asset_partitions_time_window
+    return window.start.date(), window.end.date()
+
+
+class PostgresIOManager(dg.ConfigurableIOManager):
+    """Persists the nine tables. Configuration: the database resource."""
+
+    database: DatabaseResource
+
+    def handle_output(self, context: dg.OutputContext, obj: Frames | pl.DataFrame | pl.LazyFrame) -> None:
+        """Write what the asset returned for the run's days; one transaction per window."""
+        table = self._table(context)
+        first, end = run_days(context, table)
+        store = self.database.store
+        if isinstance(obj, pl.LazyFrame):
+            obj = obj.collect()
+        if isinstance(obj, pl.DataFrame):
+            obj = split(store, table, first, end, obj)
+        if not isinstance(obj, Frames):
+            raise WindowError(f"{table} returned {type(obj).__name__}; return a Polars frame or Frames.")
+        per_day: Counter[date] = Counter()
+        totals: Counter[str] = Counter()
+        inserted: Counter[str] = Counter()
+        sample: pl.DataFrame | None = None
+        for item in obj:
+            began = time.perf_counter()
+            written = write_window(store, item.window, item.frame, item.days, item.record)
+            took = time.perf_counter() - began
+            per_day.update(written.per_day)
+            totals.update(
+                inserted=written.inserted, updated=written.updated, deleted=written.deleted, windows=1, ms=int(took * 1000)
+            )
+            if table in MONTHLY and written.inserted > _BULK:
+                inserted.update(leaf(table, month) for month in months_of(item.window))
+            if item.frame.height:
+                sample = item.frame.tail(5)
+            context.log.info(
+                f"{item.window}: {written.rows} rows, {written.inserted} inserted, {written.updated} updated, "
+                f"{written.deleted} deleted, {took:.3f} s"
+            )
+        if inserted:
+            settle(store, sorted(inserted))
+        self._add_metadata(context, per_day, totals, sample)
+
+    def _add_metadata(
+        self, context: dg.OutputContext, per_day: Counter[date], totals: Counter[str], sample: pl.DataFrame | None
+    ) -> None:
+        metadata: dict[str, Any] = {f"rows {name}": totals[name] for name in ("inserted", "updated", "deleted")}
+        metadata["windows written"] = totals["windows"]
+        metadata["seconds writing"] = totals["ms"] / 1000
+        if sample is not None:
+            metadata["preview"] = dg.MetadataValue.md(_markdown(sample))
+        context.add_output_metadata(metadata)
+        step = context.step_context
+        for key in context.asset_partition_keys:
+            count = per_day.get(date.fromisoformat(key))
+            if count is not None:
+                step.add_asset_metadata(
+                    {"dagster/partition_row_count": count}, asset_key=context.asset_key, partition_key=key
+                )
+
+    def load_input(self, context: dg.InputContext) -> Table | pl.DataFrame | pl.LazyFrame:
+        """The upstream table for the run's days, as the annotation asks: Table, DataFrame (default) or LazyFrame."""
+        table = self._table(context)
+        first, end = run_days(context, table)
+        handle = Table(self.database.store, table, first, end)
+        kind = context.dagster_type.typing_type
+        if kind is Table:
+            return handle
+        return handle.lazy() if kind is pl.LazyFrame else handle.frame()
+
+    @staticmethod
+    def _table(context: dg.OutputContext | dg.InputContext) -> str:
+        table = context.asset_key.path[-1]
+        if table not in NINE:
+            raise WindowError(f"{table} is no table of this platform; the IO manager keeps {', '.join(NINE)}.")
+        return table
+
+
+def _markdown(frame: pl.DataFrame) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * frame.width]
+    lines += ["| " + " | ".join("" if v is None else str(v) for v in row) + " |" for row in frame.iter_rows()]
+    return "\n".join(lines)
+
+
+def days_of(context: dg.AssetExecutionContext, table: str) -> list[date]:
+    """The run's days as a list."""
+    return days_between(*run_days(context, table))

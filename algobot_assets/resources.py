@@ -1,0 +1,71 @@
+"""What assets are given by Dagster: the database, the source of candles, the declared state.
+
+Resources open things for a run and close them after it; they hold no logic of their own, and no secret is part
+of their configuration (the database's URL comes from the environment only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from algobot_assets.compute.strategies import get_strategy, strategy_types
+from algobot_assets.declared.model import DeclaredState
+from algobot_assets.declared.reading import load
+from algobot_assets.feed.open import open_source
+from algobot_assets.feed.source import Source
+from algobot_assets.settings import Settings
+from algobot_assets.store.connection import Store
+
+
+class DatabaseResource(dg.ConfigurableResource):
+    """The data database for the time of a run; its connections carry the run's id."""
+
+    _store: Store | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DatabaseResource]:
+        """Open the store for the run, close it after it."""
+        with Store.open(run_id=context.run_id or "") as store:
+            self._store = store
+            yield self
+
+    @property
+    def store(self) -> Store:
+        """The open store of this run."""
+        if self._store is None:
+            raise RuntimeError("the database resource is used outside of a run")
+        return self._store
+
+
+class FeedResource(dg.ConfigurableResource):
+    """The source of candles. ``source`` overrides ALGOBOT_SOURCE: binance, simulated, or a folder of klines."""
+
+    source: str = ""
+
+    @contextmanager
+    def opened(self) -> Iterator[Source]:
+        """The source, open for the time of the block."""
+        settings = Settings(source=self.source) if self.source else Settings()
+        with open_source(settings) as source:
+            yield source
+
+    @property
+    def exchange(self) -> str:
+        """Which exchange the candles are of: binance or simulated."""
+        return (Settings(source=self.source) if self.source else Settings()).exchange
+
+
+class StateResource(dg.ConfigurableResource):
+    """The declared state. ``path`` overrides ALGOBOT_STATE_FILE."""
+
+    path: str = ""
+
+    def load(self) -> DeclaredState:
+        """Read and validate the file anew. SettingsError names the line of what is wrong."""
+        path = Path(self.path) if self.path else Settings().state_file
+        return load(path, {name: get_strategy(name).resolve for name in strategy_types()})

@@ -1,0 +1,97 @@
+"""Range runs outside of the daemon: one Dagster run over a range of days, in this process.
+
+The command line starts runs here. They are recorded in Dagster's storage like any other and seen in the UI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef  # the one way to keep artefacts away from dagster.yaml
+
+from algobot_assets.definitions import TABLES, build_resources
+from algobot_assets.errors import AlgobotError, SettingsError
+from algobot_assets.settings import Settings, project_root
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a range run ended: its id, whether it succeeded, and the sentences of checks that did not pass."""
+
+    run_id: str
+    success: bool
+    left_out: tuple[str, ...]
+    error: str | None
+
+
+@contextmanager
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The project's Dagster instance: dagster.yaml of the checkout, artefacts in the settings' home."""
+    root = project_root()
+    if root is None or not (root / "dagster.yaml").is_file():
+        raise SettingsError("dagster.yaml is not where it should be: run from a checkout of the project.")
+    artefacts = settings.home / "dagster"
+    artefacts.mkdir(parents=True, exist_ok=True)
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(artefacts), config_dir=str(root))) as opened:
+        yield opened
+
+
+def materialise(
+    on: dg.DagsterInstance,
+    first: date,
+    last: date,
+    tables: Sequence[str] | None = None,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    resources: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> RunResult:
+    """One run over the days first to last (both included) of ``tables``, default all nine.
+
+    ``options``: run configuration per table. The result holds what went wrong as sentences; programming errors
+    are raised.
+    """
+    chosen = [a for a in TABLES if tables is None or a.key.path[-1] in tables]
+    result = dg.materialize(
+        list(TABLES),
+        selection=[a.key for a in chosen],
+        instance=on,
+        resources=build_resources(resources),
+        tags={RANGE_START: first.isoformat(), RANGE_END: last.isoformat(), **(tags or {})},
+        run_config={"ops": {table: {"config": dict(config)} for table, config in (options or {}).items()}},
+        raise_on_error=False,
+    )
+    left_out = [
+        line
+        for evaluation in result.get_asset_check_evaluations()
+        if not evaluation.passed
+        for line in (evaluation.description or "").splitlines()
+    ]
+    error = None
+    for failure in result.filter_events(lambda event: event.is_step_failure):
+        info = failure.step_failure_data.error
+        while info.cause is not None:
+            info = info.cause
+        error = info.message.split(": ", 1)[-1].strip() if _is_ours(info.cls_name) else info.to_string()
+        break
+    return RunResult(result.run_id, result.success, tuple(dict.fromkeys(left_out)), error)
+
+
+def _is_ours(name: str | None) -> bool:
+    def names(kind: type) -> set[str]:
+        return {kind.__name__}.union(*(names(sub) for sub in kind.__subclasses__()))
+
+    return name in names(AlgobotError)
+
+
+def last_whole_day(now_day: date) -> date:
+    """Yesterday, seen from ``now_day``."""
+    return now_day - timedelta(days=1)

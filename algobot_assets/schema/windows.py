@@ -1,0 +1,101 @@
+"""What a window of each table is: which rows belong to it, by which keys rows are told apart.
+
+A window is what one transaction writes: one table, one market or strategy, a run of days. The mapping of days
+to candle opens is in intervals.py; how windows are written and read is the store's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.schema.intervals import opens_window
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How one table is cut into windows.
+
+    ``time``: the column that places a row in a day: "timestamp" (a candle's open), "day" or "effective_from".
+    ``scope``: the columns that hold a window's market or strategy. ``natural_key``: what tells rows apart.
+    ``links``: surrogate keys into other tables; they are no part of a row's content.
+    """
+
+    time: str
+    scope: tuple[str, ...]
+    natural_key: tuple[str, ...]
+    links: tuple[str, ...] = ()
+
+
+_MARKET = ("symbol", "interval")
+WINDOWING: dict[str, Windowing] = {
+    "market_data": Windowing("timestamp", _MARKET, (*_MARKET, "timestamp")),
+    "indicators": Windowing("timestamp", _MARKET, (*_MARKET, "timestamp"), ("market_data_id",)),
+    "signals": Windowing(
+        "timestamp", (*_MARKET, "strategy_id"), (*_MARKET, "strategy_id", "timestamp"), ("market_data_id",)
+    ),
+    "trade_history": Windowing("day", ("strategy_id",), ("strategy_id", "entry_time")),
+    # a metrics row has its strategy through its trade
+    "performance_metrics": Windowing("day", (), ("trade_id",), ("trade_id",)),
+    "backtest_results": Windowing("day", ("strategy_id",), ("strategy_id", "day")),
+    "configurations": Windowing("effective_from", (), ("config_name", "effective_from")),
+    "strategies": Windowing("effective_from", (), ("strategy_name", "effective_from")),
+    "risk_parameters": Windowing("effective_from", (), ("strategy_id", "effective_from")),
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """One table, one market or strategy, the days [first, end).
+
+    ``symbol`` and ``interval`` are empty for reference tables; ``strategy_id`` is 0 where the table has none.
+    ``phase`` is the listing's phase of 3d candles (intervals.py). Two windows of one table never overlap unless
+    market, strategy and days do.
+    """
+
+    table: str
+    first: date
+    end: date
+    symbol: str = ""
+    interval: str = ""
+    strategy_id: int = 0
+    phase: int | None = None
+
+    @property
+    def rule(self) -> Windowing:
+        """How the window's table is cut."""
+        return WINDOWING[self.table]
+
+    @property
+    def bounds(self) -> tuple[date, date] | tuple[datetime, datetime]:
+        """Half-open range of the rule's time column."""
+        if self.rule.time == "timestamp":
+            return opens_window(self.interval, self.first, self.end, self.phase)
+        return self.first, self.end
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """The window's key in lineage, without the day."""
+        return self.table, self.symbol, self.interval, self.strategy_id
+
+    def of(self, first: date, end: date) -> Window:
+        """The same market or strategy over other days."""
+        return Window(self.table, first, end, self.symbol, self.interval, self.strategy_id, self.phase)
+
+    def __str__(self) -> str:
+        market = f" of {self.symbol} {self.interval}" if self.symbol else ""
+        strategy = f" (strategy {self.strategy_id})" if self.strategy_id else ""
+        last = self.end.toordinal() - 1
+        days = f"{self.first}" if last == self.first.toordinal() else f"{self.first} to {date.fromordinal(last)}"
+        return f"{self.table}{market}{strategy}, {days}"
+
+
+def content_columns(table: str) -> list[str]:
+    """The columns that make up a row's content: what Binance or a computation says, no surrogate keys.
+
+    Columns that are constant in a window (its market or strategy) are left out too; the rest is what an output
+    digest covers, so equal digests in two databases mean equal tables.
+    """
+    rule = WINDOWING[table]
+    return [c for c in schema_of(table) if c not in rule.links and c not in rule.scope]

@@ -1,0 +1,150 @@
+"""Connections to the data database: pool, timeouts, transactions, and which failures are worth another try.
+
+Every statement of the platform runs through ``Store.transaction``; nobody else opens connections, except
+connectorx, which is handed ``Store.connectorx_url`` after a connection of the pool has proved the login.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from algobot_assets.errors import StoreError
+from algobot_assets.settings import Settings
+from algobot_assets.store.database import Database, data_database
+
+T = TypeVar("T")
+#: SQLSTATEs after which the whole transaction may be run again: nothing of it was kept, and the cause passes.
+#: 40001 serialization, 40P01 deadlock, 55P03 lock timeout, 57P01-57P03 server going down or coming up,
+#: 53300 too many connections, class 08 connection lost.
+RETRYABLE = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"})
+ATTEMPTS = 5
+
+
+def is_retryable(error: psycopg.Error) -> bool:
+    """True where running the transaction again can succeed (see RETRYABLE)."""
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError)
+    return state in RETRYABLE or state.startswith("08")
+
+
+class Store:
+    """The data database, as the rest of the platform sees it.
+
+    ``run_id`` goes into application_name, so that pg_stat_activity shows which Dagster run a statement serves.
+    """
+
+    def __init__(self, database: Database, run_id: str = "") -> None:
+        self.database = database
+        self.run_id = run_id
+        timeout = float(database.parameters.get("connect_timeout", 10))
+        self._pool = ConnectionPool(
+            database.conninfo(),
+            kwargs={"autocommit": True},
+            configure=self._configure,
+            min_size=0,
+            max_size=4,
+            max_idle=60,
+            timeout=timeout,
+            reconnect_timeout=timeout,
+            open=True,
+        )
+
+    def _configure(self, connection: psycopg.Connection) -> None:
+        # by statement and not by the start-up option of libpq, which connection poolers refuse
+        settings = {
+            "TimeZone": "UTC",
+            "statement_timeout": f"{self.database.statement_timeout * 1000:.0f}",
+            "lock_timeout": f"{self.database.lock_timeout * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{self.database.statement_timeout * 1000:.0f}",
+            "application_name": f"algobot {self.run_id}".strip(),
+            "enable_partitionwise_join": "on",
+            "jit": "off",
+        }
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, run_id: str = "") -> Store:
+        """The store of the settings; starts the embedded server where it is used and not running."""
+        return cls(data_database(settings or Settings()), run_id)
+
+    @property
+    def connectorx_url(self) -> str:
+        """URL for connectorx; a login is proved first, because connectorx retries a bad one for 30 s."""
+        return self.database.connectorx_url()
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection]:
+        """One pooled connection outside of any transaction, for what cannot run inside one.
+
+        Raises StoreError with a sentence where the server cannot be reached; errors of statements pass through
+        as psycopg raised them.
+        """
+        try:
+            connection = self._pool.getconn()
+        except PoolTimeout as error:
+            raise StoreError(
+                f"{self.database!r} could not be reached within {self._pool.timeout:g} s. "
+                "Start it (`algobot db start`) or correct ALGOBOT_DATABASE_URL."
+            ) from error
+        try:
+            yield connection
+        finally:
+            self._pool.putconn(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        """One transaction on one pooled connection: committed at the end of the block, else rolled back."""
+        with self.connection() as connection, connection.transaction():
+            yield connection
+
+    def retrying(self, work: Callable[[psycopg.Connection], T], what: str) -> T:
+        """Run ``work`` in a transaction, again from the start after a passing failure; ``what`` names it in errors."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except psycopg.Error as error:
+                if not is_retryable(error):
+                    raise StoreError(explain(error, what)) from error
+                if attempt == ATTEMPTS:
+                    raise StoreError(
+                        f"{explain(error, what)} Tried {ATTEMPTS} times; nothing was changed, run it again later."
+                    ) from error
+                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Give all connections back to the server."""
+        self._pool.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_SENTENCES = {
+    "42P01": "A table is missing: run `algobot db migrate`.",
+    "42703": "A column is missing: run `algobot db migrate`.",
+    "42501": "The database role may not do this; grant it or use the owner.",
+    "53100": "The server's disk is full: free space, then run again.",
+    "55P03": "Another run holds the lock; it was waited for in vain.",
+    "57014": "The statement took longer than the statement timeout (ALGOBOT_STATEMENT_TIMEOUT).",
+}
+
+
+def explain(error: psycopg.Error, what: str) -> str:
+    """One sentence for a person: what failed and what to do; the server's message without its context."""
+    message = error.diag.message_primary or str(error).strip().split("\n")[0]
+    cure = _SENTENCES.get(error.sqlstate or "", "")
+    return f"{what} failed in the database: {message} {f'({error.sqlstate}).' if error.sqlstate else ''} {cure}".strip()

@@ -1,0 +1,95 @@
+"""Frames into and out of PostgreSQL by COPY, exact to the last digit.
+
+In: Polars to Arrow to binary COPY by pgpq, CSV where pgpq has no wheel. Out: CSV blocks parsed by Polars while
+the next ones arrive. Which rows, and in which transaction, is the business of writer.py and reader.py.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.schema.frames import UTC
+
+try:
+    from pgpq import ArrowToPostgresBinaryEncoder
+except ImportError:  # no wheel for this platform
+    ArrowToPostgresBinaryEncoder = None
+
+_BATCH = 65_536
+_BLOCK = 8 << 20
+
+
+def copy_in(connection: psycopg.Connection, table: str, frame: pl.DataFrame, *, binary: bool = True) -> None:
+    """COPY the rows of ``frame`` into ``table``, its columns by name.
+
+    Strings, integers, decimals, floats, booleans, dates and UTC times arrive as they are; NaN is not NULL and is
+    written as NaN. ``binary=False`` sends text, for types that pgpq does not encode (JSONB).
+    """
+    if frame.is_empty():
+        return
+    binary = binary and ArrowToPostgresBinaryEncoder is not None
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(map(sql.Identifier, frame.columns)),
+        sql.SQL("binary" if binary else "csv"),
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        if binary:
+            arrow = frame.to_arrow()
+            encoder = ArrowToPostgresBinaryEncoder(arrow.schema)
+            copy.write(encoder.write_header())
+            for batch in arrow.to_batches(max_chunksize=_BATCH):
+                copy.write(encoder.write_batch(batch))
+            copy.write(encoder.finish())
+        else:
+            for part in frame.iter_slices(_BATCH):
+                copy.write(part.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00").encode())
+
+
+def copy_out(
+    connection: psycopg.Connection,
+    query: sql.Composable,
+    parameters: Sequence[Any],
+    schema: Mapping[str, pl.DataType],
+) -> pl.DataFrame:
+    """The rows of ``query`` as a frame of ``schema`` (its columns in order). One snapshot, any transaction.
+
+    Times must be selected as microseconds since 1970 (see ``time_out``): parsing them as text costs half the rate.
+    """
+    raw = {name: pl.Int64() if dtype == UTC else dtype for name, dtype in schema.items()}
+
+    def parse(block: io.BytesIO) -> pl.DataFrame:
+        block.seek(0)
+        return pl.read_csv(block, has_header=False, schema=raw)
+
+    parts: list[Future[pl.DataFrame]] = []
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query)
+    with ThreadPoolExecutor(1) as parser, connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
+        block = io.BytesIO()
+        for chunk in copy:  # psycopg hands over whole rows
+            block.write(chunk)
+            if block.tell() >= _BLOCK:
+                parts.append(parser.submit(parse, block))
+                block = io.BytesIO()
+        if block.tell():
+            parts.append(parser.submit(parse, block))
+    if not parts:
+        return pl.DataFrame(schema=dict(schema))
+    frame = pl.concat([part.result() for part in parts], rechunk=True)
+    times = [name for name, dtype in schema.items() if dtype == UTC]
+    return frame.with_columns(
+        pl.col(times).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") if times else []
+    )
+
+
+def time_out(column: str, of: str | None = None) -> sql.Composable:
+    """Expression that selects a TIMESTAMPTZ as microseconds since 1970, for ``copy_out``."""
+    name = sql.Identifier(of, column) if of else sql.Identifier(column)
+    return sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint").format(name)

@@ -1,0 +1,203 @@
+"""The database by name: what each client library needs to connect to it, whatever the kind of server.
+
+Belongs here: connection strings for psycopg, SQLAlchemy and connectorx, plain connections, creating and
+dropping whole databases. Does not belong here: starting a server (server.py), tables, COPY, transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from urllib.parse import quote, urlencode
+
+import psycopg
+import sqlalchemy
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from algobot_assets.errors import SettingsError, StoreError
+from algobot_assets.settings import Settings
+
+MAINTENANCE = "postgres"
+"""The database every server has; others are created and dropped from there."""
+
+_CREATE_KEY = 0x616C676F
+"""Advisory lock under which databases are created: two that copy one template would fail each other."""
+
+
+@dataclass(frozen=True, repr=False)
+class Database:
+    """A database on a server. Methods take another name where another database of that server is meant.
+
+    `repr` and every error name host, user and database, never the password; the strings that the URL methods
+    return do hold it, so they are for the libraries, not for logs.
+    """
+
+    name: str
+    parameters: Mapping[str, str]
+    """libpq parameters but for dbname; may hold a password."""
+    statement_timeout: float = field(default=0, kw_only=True)
+    lock_timeout: float = field(default=0, kw_only=True)
+
+    @classmethod
+    def from_url(cls, settings: Settings) -> Database:
+        """The database of `settings.database_url`. Raises SettingsError if that is no PostgreSQL URL."""
+        text = settings.database_url.get_secret_value() if settings.database_url else ""
+        scheme, separator, rest = text.partition("://")
+        parameters: dict[str, str] | None = None
+        if separator and scheme.partition("+")[0] in ("postgresql", "postgres"):
+            try:
+                parameters = {k: str(v) for k, v in conninfo_to_dict(f"postgresql://{rest}").items()}
+            except psycopg.Error:  # libpq quotes the offending part of the URL, which may be the password
+                parameters = None
+        if parameters is None:
+            raise SettingsError(
+                "ALGOBOT_DATABASE_URL is not a PostgreSQL URL. Write postgresql://user:password@host:port/name, "
+                "special characters of the password percent-encoded."
+            )
+        name = parameters.pop("dbname", settings.database)
+        parameters.setdefault("connect_timeout", str(settings.connect_timeout))
+        parameters.setdefault("application_name", "algobot")
+        return cls(
+            name,
+            parameters,
+            statement_timeout=settings.statement_timeout,
+            lock_timeout=settings.lock_timeout,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r} at {self.location})"
+
+    @property
+    def location(self) -> str:
+        """Host and port for people, without user and password."""
+        host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default host"
+        port = self.parameters.get("port")
+        return f"{host}:{port}" if port else host
+
+    def conninfo(self, dbname: str | None = None) -> str:
+        """For psycopg."""
+        return make_conninfo("", **self.parameters, dbname=dbname or self.name)
+
+    def sqlalchemy_url(
+        self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg"
+    ) -> str:
+        """For SQLAlchemy and Alembic. The driver is named because SQLAlchemy's default changed with 2.1."""
+        query = dict(self.parameters)
+        user, password = query.pop("user", None), query.pop("password", None)
+        url = sqlalchemy.URL.create(
+            f"postgresql+{driver}", user, password, database=dbname or self.name, query=query
+        )
+        return url.render_as_string(hide_password=False)
+
+    def connectorx_url(self, dbname: str | None = None) -> str:
+        """For connectorx, which knows neither PG* variables nor password files nor service files.
+
+        Connects once through libpq and hands over what that used. A bad login thus fails here at once;
+        connectorx itself would retry it for 30 seconds. Raises StoreError for that, and where the server is
+        to be checked by host name or the client by certificate: connectorx can do neither.
+        """
+        with self.connect(dbname) as connection:
+            used, given = connection.pgconn, connection.info.get_parameters()
+            host, port = used.host.decode(), used.port.decode()
+            user, password = used.user.decode(), used.password.decode()
+        login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+        place = f"[{host}]" if ":" in host else quote(host, safe="")
+        url = f"postgresql://{login}@{place}:{port}/{quote(dbname or self.name, safe='')}"
+        if host.startswith("/"):
+            return url
+        mode = given.get("sslmode", "prefer")
+        if mode == "verify-full" or "sslcert" in given:
+            raise StoreError(
+                f"connectorx cannot honour sslmode={mode} with its certificates for {self.location}; "
+                "read through COPY instead."
+            )
+        options = {"sslmode": {"allow": "prefer", "verify-ca": "require"}.get(mode, mode)}
+        if "sslrootcert" in given:
+            options["sslrootcert"] = given["sslrootcert"]
+        return f"{url}?{urlencode(options)}"
+
+    def connect(self, dbname: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
+        """A connection in UTC with the timeouts of the settings. Raises StoreError where there is none."""
+        name = dbname or self.name
+        connection, problem = None, ""
+        try:
+            connection = psycopg.connect(self.conninfo(name), autocommit=True)
+        except psycopg.Error as error:
+            problem = " ".join(str(error).split())
+        if connection is None:
+            raise StoreError(f"No connection to database {name} at {self.location}: {problem}")
+        # By statement and not by the start-up option of libpq, which connection poolers refuse.
+        connection.execute(
+            "SELECT set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %s, false),"
+            " set_config('lock_timeout', %s, false)",
+            [f"{self.statement_timeout * 1000:.0f}", f"{self.lock_timeout * 1000:.0f}"],
+        )
+        connection.autocommit = autocommit
+        return connection
+
+    def ensure_database(self, name: str | None = None, *, template: str = "template0") -> None:
+        """Create the database unless it is there; any number of processes may ask at the same time.
+
+        An existing one is left as it is, whatever its template. Raises StoreError if the user may not.
+        """
+        name = name or self.name
+        with self._maintenance() as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
+            if found is not None:
+                return
+            connection.execute("SELECT pg_advisory_lock(%s)", [_CREATE_KEY])
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+            try:
+                connection.execute(statement)
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return
+            except psycopg.errors.InsufficientPrivilege:
+                raise StoreError(
+                    f"User {connection.info.user} may not create database {name} at {self.location}. Let an "
+                    f"administrator run: CREATE DATABASE {name} OWNER {connection.info.user} ENCODING 'UTF8'."
+                ) from None
+            except psycopg.errors.ObjectInUse:
+                raise StoreError(
+                    f"Database {name} cannot be made from {template} while somebody is connected to that. "
+                    "Close those connections first."
+                ) from None
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database with all in it and end its connections; one that is not there is no error."""
+        with self._maintenance() as connection:
+            statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            connection.execute(statement)
+
+    def _maintenance(self) -> psycopg.Connection:
+        """A connection that sees all databases; where a hosted server closes `postgres`, to our own."""
+        try:
+            return self.connect(MAINTENANCE, autocommit=True)
+        except StoreError:
+            if self.name == MAINTENANCE:
+                raise
+            return self.connect(autocommit=True)
+
+
+def resolve(settings: Settings) -> Database:
+    """The database of these settings: at the URL, or else on the embedded server, started if needed."""
+    if settings.database_url is not None:
+        return Database.from_url(settings)
+    from algobot_assets.store.server import ensure_running  # POSIX only, a URL works everywhere
+
+    return ensure_running(settings)
+
+
+def data_database(settings: Settings) -> Database:
+    """The database of the tables: that of the settings, for simulated candles one of their own beside it.
+
+    Real and simulated rows thus never meet; the database is created where it is missing.
+    """
+    database = resolve(settings)
+    if settings.exchange == "simulated":
+        database = replace(database, name=f"{database.name}_simulated")
+    database.ensure_database()
+    return database

@@ -1,0 +1,98 @@
+"""Digests of rows and states: equal digests mean equal bits.
+
+A day's digest covers the content columns of its rows (schema/windows.py) in their canonical order. It does not
+depend on how the rows were batched, nor on surrogate keys, so it can be compared between databases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+#: Bytes of a digest: 128 bits, beyond accident.
+SIZE = 16
+NOTHING = b""
+
+
+def _hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=SIZE)
+
+
+def digest(*parts: bytes) -> bytes:
+    """Digest of ``parts``, each with its length, so that their borders count."""
+    total = _hash()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.digest()
+
+
+def state_digest(state: np.ndarray | None) -> bytes | None:
+    """Digest of a carried state's bits; None for the empty state."""
+    if state is None:
+        return None
+    return digest(np.ascontiguousarray(state, dtype="<f8").tobytes())
+
+
+def _buffers(series: pl.Series) -> list[tuple[memoryview, int]]:
+    """The column's values, and its nulls, as buffers with the bytes of one row."""
+    buffers: list[tuple[memoryview, int]] = []
+    if series.null_count():
+        nulls = series.is_null().cast(pl.UInt8).to_numpy()
+        buffers.append((memoryview(np.ascontiguousarray(nulls)).cast("B"), 1))
+    dtype = series.dtype
+    if dtype == pl.String:
+        # 64 bits of each text; texts are few, and keys of a row
+        values = np.array(
+            [hashlib.blake2b((text or "").encode(), digest_size=8).digest() for text in series], dtype="S8"
+        )
+    elif dtype == pl.Boolean:
+        values = series.fill_null(False).cast(pl.UInt8).to_numpy()
+    elif isinstance(dtype, pl.Decimal):
+        arrow = series.fill_null(0).rechunk().to_arrow()
+        start = arrow.offset * 16
+        return [*buffers, (memoryview(arrow.buffers()[1])[start : start + 16 * len(arrow)].cast("B"), 16)]
+    else:
+        physical = series.to_physical()
+        values = physical.fill_null(0).to_numpy()
+    values = np.ascontiguousarray(values)
+    return [*buffers, (memoryview(values.view(np.uint8)).cast("B"), values.dtype.itemsize)]
+
+
+def day_digests(frame: pl.DataFrame, columns: Sequence[str], days: pl.Series) -> dict[date, tuple[int, bytes]]:
+    """Rows and digest of each day that has rows.
+
+    ``frame`` must be in canonical order with equal ``days`` (Date, one per row) beside each other.
+    """
+    if frame.is_empty():
+        return {}
+    header = digest(*(f"{name}:{frame.schema[name]}".encode() for name in columns))
+    runs = days.rle().struct.unnest()
+    buffers_by_run: dict[date, tuple[int, bytes]] = {}
+    if runs["value"].n_unique() != runs.height:
+        raise ValueError("the rows of one day must stand together")
+    offset = 0
+    nullable = [name for name in columns if frame[name].null_count()]
+    columns_buffers = {name: _buffers(frame[name]) for name in columns}
+    for length, day in runs.iter_rows():
+        total = _hash()
+        total.update(header)
+        for name in columns:
+            parts = columns_buffers[name]
+            if name in nullable:
+                mask, _ = parts[0]
+                mask = mask[offset : offset + length]
+                # whether another day of the frame has a null must not show in this day's digest
+                if any(mask):
+                    total.update(b"\x01")
+                    total.update(mask)
+                parts = parts[1:]
+            values, width = parts[0]
+            total.update(values[offset * width : (offset + length) * width])
+        buffers_by_run[day] = (length, total.digest())
+        offset += length
+    return buffers_by_run

@@ -1,0 +1,174 @@
+"""Lineage: what every partition of every table was computed from.
+
+One row per table, market or strategy, and day, written in the transaction of the rows it describes. Reading,
+writing and comparing lineage belongs here; deciding what is stale from it is a view of the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from algobot_assets.schema.intervals import midnight
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.digests import NOTHING, state_digest
+
+
+@dataclass(frozen=True)
+class DayInputs:
+    """What one day of a window was computed from, as the computation says it.
+
+    ``inputs``: output digests of the partitions read, concatenated in fixed order. ``parameters``: digest of the
+    settings in force. ``state_in`` is the digest of the carried state it started from, ``state_out`` the state at
+    its end (None: none). ``complete_through``: up to when the day is complete, UTC.
+    """
+
+    day: date
+    complete_through: datetime
+    inputs: bytes = NOTHING
+    parameters: bytes = NOTHING
+    code_version: str = ""
+    state_in: bytes | None = None
+    state_out: np.ndarray | None = field(default=None, compare=False)
+
+    @property
+    def is_complete(self) -> bool:
+        """True when the day's end has passed and every candle is stored or confirmed absent."""
+        return self.complete_through >= midnight(self.day + timedelta(days=1))
+
+
+@dataclass(frozen=True)
+class DayLineage(DayInputs):
+    """One recorded day: its inputs, and digest and number of the rows that came out."""
+
+    output: bytes = NOTHING
+    rows: int = 0
+    dirty: bool = False
+
+    def same_inputs(self, inputs: DayInputs) -> bool:
+        """True when the recorded day was computed from exactly ``inputs`` and nobody changed its rows since."""
+        return not self.dirty and (
+            self.complete_through,
+            self.inputs,
+            self.parameters,
+            self.code_version,
+            self.state_in,
+        ) == (inputs.complete_through, inputs.inputs, inputs.parameters, inputs.code_version, inputs.state_in)
+
+
+#: Rows of one INSERT: a statement takes at most 65,535 parameters.
+_ROWS = 1_000
+_KEY = ("table_name", "symbol", "interval", "strategy_id", "day")
+_VALUES = (
+    "rows",
+    "input_digest",
+    "parameters_digest",
+    "code_version",
+    "state_in",
+    "state_out",
+    "state_digest",
+    "output_digest",
+    "complete_through",
+    "run_id",
+)
+
+
+def read(connection: psycopg.Connection, window: Window) -> dict[date, DayLineage]:
+    """The recorded days of the window, by day."""
+    rows = connection.execute(
+        """SELECT l.day, l.complete_through, l.input_digest, l.parameters_digest, l.code_version, l.state_in,
+                  l.state_out, l.output_digest, l.rows, d.day IS NOT NULL
+             FROM lineage AS l LEFT JOIN dirty_days AS d USING (table_name, symbol, "interval", strategy_id, day)
+            WHERE l.table_name = %s AND l.symbol = %s AND l."interval" = %s AND l.strategy_id = %s
+              AND l.day >= %s AND l.day < %s
+            ORDER BY l.day""",
+        (*window.key, window.first, window.end),
+    )
+    return {
+        row[0]: DayLineage(
+            row[0],
+            row[1].astimezone(UTC),
+            bytes(row[2]),
+            bytes(row[3]),
+            row[4],
+            None if row[5] is None else bytes(row[5]),
+            None if row[6] is None else np.array(row[6], dtype=np.float64),
+            bytes(row[7]),
+            row[8],
+            row[9],
+        )
+        for row in rows
+    }
+
+
+def first_day(connection: psycopg.Connection, window: Window) -> date | None:
+    """The earliest recorded day of the window's table and market or strategy, whatever the window's days."""
+    row = connection.execute(
+        """SELECT min(day) FROM lineage WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s""",
+        window.key,
+    ).fetchone()
+    return row[0] if row else None
+
+
+def write(
+    connection: psycopg.Connection,
+    window: Window,
+    days: Iterable[tuple[DayInputs, int, bytes]],
+    run_id: str,
+) -> None:
+    """Record days of the window, each with the number and digest of its rows; one statement, not one per day."""
+    records: list[tuple[object, ...]] = [
+        (
+            *window.key,
+            day.day,
+            rows,
+            day.inputs,
+            day.parameters,
+            day.code_version,
+            day.state_in,
+            None if day.state_out is None else day.state_out.tolist(),
+            state_digest(day.state_out),
+            output,
+            day.complete_through,
+            run_id,
+        )
+        for day, rows, output in days
+    ]
+    for start in range(0, len(records), _ROWS):
+        _insert(connection, records[start : start + _ROWS])
+
+
+def _insert(connection: psycopg.Connection, records: Sequence[tuple[object, ...]]) -> None:
+    row = sql.SQL("({})").format(
+        sql.SQL(", ").join(
+            # a column of NULLs gives VALUES no type
+            sql.SQL({"state_out": "%s::float8[]", "state_in": "%s::bytea", "state_digest": "%s::bytea"}.get(name, "%s"))
+            for name in (*_KEY, *_VALUES)
+        )
+    )
+    statement = sql.SQL(
+        "INSERT INTO lineage ({columns}) VALUES {rows} ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
+    ).format(
+        columns=sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES))),
+        rows=sql.SQL(", ").join([row] * len(records)),
+        key=sql.SQL(", ").join(map(sql.Identifier, _KEY)),
+        updates=sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _VALUES
+        ),
+    )
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(statement, [value for record in records for value in record])
+
+
+def clear_dirty(connection: psycopg.Connection, window: Window) -> None:
+    """Forget the marks of the window's days; called in the transaction that wrote them anew."""
+    connection.execute(
+        """DELETE FROM dirty_days WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
+              AND day >= %s AND day < %s""",
+        (*window.key, window.first, window.end),
+    )

@@ -1,0 +1,87 @@
+"""Bringing a database to the schema that this code expects, and saying what is missing where it is not.
+
+Running Alembic's revisions and comparing the result with the metadata belong here; the revisions themselves
+are in migrations/versions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.schema import SetColumnComment, SetTableComment
+
+from algobot_assets.errors import StoreError
+from algobot_assets.schema.tables import metadata
+from algobot_assets.settings import Settings
+from algobot_assets.store.database import data_database
+
+#: Key of the advisory lock that lets one migration run at a time ("algobot" in ASCII, as a number).
+MIGRATION_LOCK = 0x616C676F626F74
+_FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+
+
+def is_declared(_object: Any, name: str | None, kind: str, reflected: bool, _compare_to: Any) -> bool:
+    """False for what the database has beyond the metadata: the monthly leaves and Alembic's own table."""
+    return not (kind == "table" and reflected and name not in metadata.tables)
+
+
+def engine_of(url: str | None = None) -> sa.Engine:
+    """A SQLAlchemy engine without a pool on ``url``, default: the settings' data database."""
+    if url is None:
+        url = data_database(Settings()).sqlalchemy_url()
+    return sa.create_engine(url, poolclass=sa.NullPool)
+
+
+def _config(connection: sa.Connection | None = None) -> Config:
+    if not _FOLDER.is_dir():
+        raise StoreError(f"The folder of migrations is not where it should be ({_FOLDER}); run from a checkout.")
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(url: str | None = None, revision: str = "head") -> None:
+    """Run the revisions that the database lacks, in one transaction. Concurrent calls wait for one another."""
+    with engine_of(url).begin() as connection:
+        command.upgrade(_config(connection), revision)
+        if revision == "head":
+            _apply_comments(connection)
+
+
+def _apply_comments(connection: sa.Connection) -> None:
+    """Set every table's and column's comment from the metadata, so that they are written in one place only."""
+    for table in metadata.sorted_tables:
+        connection.execute(SetTableComment(table))
+        for column in table.columns:
+            connection.execute(SetColumnComment(column))
+
+
+def downgrade(url: str | None = None, revision: str = "base") -> None:
+    """Undo revisions down to ``revision``; at ``base`` nothing of the project is left in the database."""
+    with engine_of(url).begin() as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def differences(url: str | None = None) -> list[Any]:
+    """What differs between the database and the metadata (tables, columns, types, comments, keys, indexes)."""
+    with engine_of(url).connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={"include_object": is_declared, "compare_type": True, "target_metadata": metadata},
+        )
+        return compare_metadata(context, metadata)
+
+
+def current_and_head(url: str | None = None) -> tuple[str | None, str | None]:
+    """The database's revision (None for none) and the newest one of this code."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    with engine_of(url).connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision(), head

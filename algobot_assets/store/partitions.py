@@ -1,0 +1,56 @@
+"""Care of the monthly leaves: which exist, and statistics after a bulk load.
+
+Making leaves is ensure_month in the database; retiring them belongs to the archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from algobot_assets.schema.tables import MONTHLY
+from algobot_assets.store.connection import Store
+
+
+def leaf(table: str, month: date) -> str:
+    """Name of the table's leaf of ``month``, e.g. market_data_2024_01."""
+    return f"{table}_{month:%Y_%m}"
+
+
+def months_present(connection: psycopg.Connection) -> list[date]:
+    """First days of the months that have leaves, ascending."""
+    rows = connection.execute(
+        """SELECT to_date(right(c.relname, 7), 'YYYY_MM')
+             FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = 'market_data'::regclass AND NOT i.inhdetachpending ORDER BY 1"""
+    )
+    return [row[0] for row in rows]
+
+
+def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
+    """Make the leaves of ``months`` where they are missing; those that were made."""
+
+    def work(connection: psycopg.Connection) -> list[date]:
+        return [
+            month
+            for month in sorted(set(months))
+            if connection.execute("SELECT ensure_month(%s)", (month,)).fetchone()[0]
+        ]
+
+    return store.retrying(work, "Making partitions ahead")
+
+
+def settle(store: Store, leaves: Iterable[str]) -> None:
+    """VACUUM (ANALYZE) tables after a bulk load: without it the planner expects one row and index-only scans
+    visit the heap. A role that may not is told so by the server's warning and goes on."""
+    with store.connection() as connection:
+        for name in leaves:
+            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(name)))
+
+
+def is_monthly(table: str) -> bool:
+    """True for the tables that are cut into leaves."""
+    return table in MONTHLY

@@ -1,0 +1,78 @@
+"""Reading windows: only the window, only the columns asked for, exact.
+
+Two readers, by what measures well (docs/performance.md): COPY parsed by Polars for large windows and where a read
+must share a transaction, connectorx for the client and for small tables. Both give the same frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import connectorx
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.errors import StoreError
+from algobot_assets.schema.frames import UTC, schema_of
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.connection import Store, explain
+from algobot_assets.store.copy import copy_out, time_out
+from algobot_assets.store.writer import scope
+
+
+def read_window(
+    store: Store,
+    window: Window,
+    columns: Sequence[str] | None = None,
+    connection: psycopg.Connection | None = None,
+) -> pl.DataFrame:
+    """The stored rows of the window, in order of time; ``columns`` default to all that a frame has (no id).
+
+    "id" may be asked for. With ``connection`` the read is part of its transaction.
+    """
+    schema = schema_of(window.table, generated=True)
+    names = list(columns) if columns is not None else list(schema_of(window.table))
+    selected = {name: schema[name] for name in names}
+    condition, parameters = scope(window)
+    query = sql.SQL("SELECT {} FROM {} AS t WHERE {} ORDER BY {}").format(
+        sql.SQL(", ").join(
+            time_out(name, "t") if dtype == UTC else sql.Identifier("t", name) for name, dtype in selected.items()
+        ),
+        sql.Identifier(window.table),
+        condition,
+        sql.SQL(", ").join(
+            sql.Identifier("t", name)
+            for name in (window.rule.time, *(k for k in window.rule.natural_key if k != window.rule.time))
+        ),
+    )
+    if connection is not None:
+        return copy_out(connection, query, parameters, selected)
+    return store.retrying(lambda c: copy_out(c, query, parameters, selected), f"Reading {window}")
+
+
+def query(
+    store: Store,
+    statement: sql.Composable | str,
+    parameters: Sequence[Any] = (),
+    schema: Mapping[str, pl.DataType] | None = None,
+) -> pl.DataFrame:
+    """The rows of any SELECT through connectorx, in one snapshot; ``schema`` casts columns to their dtypes.
+
+    NUMERIC arrives as Decimal(38, 10), TIMESTAMPTZ as UTC. Parameters are composed on the client by psycopg, as
+    connectorx takes plain text only.
+    """
+    with store.transaction() as connection:
+        text = psycopg.ClientCursor(connection).mogrify(statement, parameters or None)
+    try:
+        frame = connectorx.read_sql(store.connectorx_url, text, return_type="polars", protocol="binary")
+    except BaseException as error:  # connectorx panics as PanicException, which is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        cause = error if isinstance(error, psycopg.Error) else None
+        message = explain(cause, "The query") if cause else f"The query failed: {str(error).splitlines()[0]}"
+        raise StoreError(message) from error
+    if schema:
+        frame = frame.cast({name: dtype for name, dtype in schema.items() if name in frame.columns})
+    return frame

@@ -1,0 +1,290 @@
+"""Writing a window: which statements belong together, and in which order.
+
+One transaction per window: advisory locks per table and database month in ascending order; days whose digest is
+recorded are left alone; an empty stretch is filled by COPY straight in; else rows are staged, those that differ
+are merged, those that are gone are deleted, so ids stay and a repeat writes nothing; count and exact sums are
+compared with the frame; lineage is recorded; commit. A killed run leaves each window old or new, never half.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.errors import StoreError
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.schema.intervals import day_of, months_between
+from algobot_assets.schema.tables import MONTHLY
+from algobot_assets.schema.windows import Window, content_columns
+from algobot_assets.store import lineage
+from algobot_assets.store.connection import Store
+from algobot_assets.store.copy import copy_in
+from algobot_assets.store.digests import NOTHING, day_digests
+from algobot_assets.store.lineage import DayInputs
+
+#: Tables with a column that pgpq does not know (JSONB).
+_TEXT_ONLY = frozenset({"strategies"})
+Extra = Callable[[psycopg.Connection], None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What writing a window did, in rows. ``per_day``: rows of each day of the window after it."""
+
+    rows: int
+    inserted: int
+    updated: int
+    deleted: int
+    per_day: dict[date, int]
+
+    @property
+    def changed(self) -> int:
+        """Rows inserted, updated or deleted."""
+        return self.inserted + self.updated + self.deleted
+
+
+def write_window(
+    store: Store, window: Window, frame: pl.DataFrame, days: Sequence[DayInputs], extra: Extra | None = None
+) -> Written:
+    """Make the stored rows of the window's ``days`` equal to ``frame``, in one transaction with their lineage.
+
+    ``frame`` has the columns and dtypes of ``schema_of(window.table)`` and only rows of those days; days without
+    rows are emptied. ``extra`` runs in the same transaction, before lineage. Raises StoreError, with nothing
+    changed, when the frame does not fit the window or the database refuses.
+    """
+    frame = _fitted(window, frame)
+    row_days = _days_of(window, frame)
+    wanted = {day.day: day for day in days}
+    strays = set(row_days.unique().to_list()) - set(wanted)
+    if strays:
+        raise StoreError(f"Rows of {min(strays)} were computed for {window}, where they do not belong; nothing was written.")
+    outputs = day_digests(frame, content_columns(window.table), row_days)
+
+    def work(connection: psycopg.Connection) -> Written:
+        _lock(connection, window)
+        recorded = lineage.read(connection, window)
+        differing = [
+            day
+            for day in sorted(wanted)
+            if day not in recorded
+            or recorded[day].dirty
+            or recorded[day].output != outputs.get(day, (0, NOTHING))[1]
+        ]
+        inserted = updated = deleted = 0
+        if differing:
+            connection.execute("SELECT set_config('algobot.writing', %s, true)", (window.table,))
+        for first, end in _stretches(differing):
+            part = window.of(first, end)
+            rows = frame.filter(row_days.is_between(first, end, closed="left"))
+            counts = _write_stretch(connection, part, rows)
+            inserted, updated, deleted = (a + b for a, b in zip((inserted, updated, deleted), counts, strict=True))
+            lineage.clear_dirty(connection, part)
+        if extra is not None:
+            extra(connection)
+        lineage.write(
+            connection,
+            window,
+            [
+                (day, *outputs.get(day.day, (0, NOTHING)))
+                for day in wanted.values()
+                if day.day in differing or not recorded[day.day].same_inputs(day)
+            ],
+            store.run_id,
+        )
+        per_day = {day: outputs.get(day, (0, NOTHING))[0] for day in wanted}
+        return Written(frame.height, inserted, updated, deleted, per_day)
+
+    return store.retrying(work, f"Writing {window}")
+
+
+def _fitted(window: Window, frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the table's columns in canonical order, sorted; StoreError where columns or dtypes differ."""
+    schema = schema_of(window.table)
+    missing = [name for name in schema if name not in frame.columns]
+    unknown = [name for name in frame.columns if name not in schema]
+    if missing or unknown:
+        parts = [f"{word} {', '.join(names)}" for word, names in (("lack", missing), ("do not know", unknown)) if names]
+        raise StoreError(f"The frame for {window} cannot be written: its columns {' and '.join(parts)}.")
+    wrong = {name: frame.schema[name] for name, dtype in schema.items() if frame.schema[name] != dtype}
+    if wrong:
+        text = "; ".join(f"{name} is {is_}, must be {schema[name]}" for name, is_ in wrong.items())
+        raise StoreError(f"The frame for {window} cannot be written: {text}.")
+    rule = window.rule
+    order = [rule.time, *(c for c in rule.natural_key if c != rule.time and c not in rule.scope)]
+    return frame.select(*schema).sort(order, maintain_order=True)
+
+
+def _days_of(window: Window, frame: pl.DataFrame) -> pl.Series:
+    if window.rule.time == "timestamp":
+        return frame.select(day_of(window.interval, window.phase).alias("day"))["day"]
+    return frame[window.rule.time].alias("day")
+
+
+def _stretches(days: Sequence[date]) -> list[tuple[date, date]]:
+    """Runs of consecutive days as half-open ranges."""
+    runs: list[tuple[date, date]] = []
+    for day in days:
+        if runs and runs[-1][1] == day:
+            runs[-1] = (runs[-1][0], day + timedelta(days=1))
+        else:
+            runs.append((day, day + timedelta(days=1)))
+    return runs
+
+
+def months_of(window: Window) -> list[date]:
+    """The database months that the window's rows can lie in, ascending."""
+    lo, hi = window.bounds
+    if isinstance(lo, datetime):
+        lo, hi = lo.date(), (hi - timedelta(microseconds=1)).date() + timedelta(days=1)
+    return months_between(lo, hi)
+
+
+def _lock(connection: psycopg.Connection, window: Window) -> None:
+    """One lock per table and database month, ascending, so that no two writers of one month meet half-way."""
+    table = zlib.crc32(window.table.encode()) - 2**31
+    for month in months_of(window):
+        connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", (table, month.year * 100 + month.month))
+        if window.table in MONTHLY:
+            connection.execute("SELECT ensure_month(%s)", (month,))
+
+
+def scope(window: Window, alias: str = "t") -> tuple[sql.Composable, list[Any]]:
+    """The condition that selects the window's rows of its table, and its parameters."""
+    rule = window.rule
+    lo, hi = window.bounds
+    column = sql.Identifier(alias, rule.time)
+    conditions = [sql.SQL("{} >= %s").format(column), sql.SQL("{} < %s").format(column)]
+    parameters: list[Any] = [lo, hi]
+    for name in rule.scope:
+        conditions.append(sql.SQL("{} = %s").format(sql.Identifier(alias, name)))
+        parameters.append(getattr(window, name))
+    if window.table == "performance_metrics":
+        conditions.append(
+            sql.SQL("{} IN (SELECT id FROM trade_history WHERE strategy_id = %s)").format(
+                sql.Identifier(alias, "trade_id")
+            )
+        )
+        parameters.append(window.strategy_id)
+    return sql.SQL(" AND ").join(conditions), parameters
+
+
+def _write_stretch(connection: psycopg.Connection, window: Window, rows: pl.DataFrame) -> tuple[int, int, int]:
+    """Insert, or stage and merge, one stretch of days; (inserted, updated, deleted)."""
+    condition, parameters = scope(window)
+    table = sql.Identifier(window.table)
+    occupied = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {} AS t WHERE {})").format(table, condition), parameters
+    ).fetchone()
+    if not occupied[0] and window.rule.time != "day":
+        copy_in(connection, window.table, rows, binary=window.table not in _TEXT_ONLY)
+        _compare(connection, window, window.table, condition, parameters, rows)
+        return rows.height, 0, 0
+    return _merge(connection, window, rows, condition, parameters)
+
+
+def _merge(
+    connection: psycopg.Connection,
+    window: Window,
+    rows: pl.DataFrame,
+    condition: sql.Composable,
+    parameters: list[Any],
+) -> tuple[int, int, int]:
+    """Stage the rows, then delete what is gone, update what differs and insert what is new; ids stay.
+
+    A trade that now closes on another day is found by its natural key, wherever it was.
+    """
+    table, stage = sql.Identifier(window.table), sql.Identifier("stage")
+    names = rows.columns
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    connection.execute("DROP TABLE IF EXISTS pg_temp.stage")
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE stage ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(columns, table)
+    )
+    copy_in(connection, "stage", rows, binary=window.table not in _TEXT_ONLY)
+    connection.execute("ANALYZE pg_temp.stage")
+    _compare(connection, window, "stage", sql.SQL("true"), [], rows)
+    keys = sql.SQL(" AND ").join(
+        sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in window.rule.natural_key
+    )
+    deleted = connection.execute(
+        sql.SQL("DELETE FROM {} AS t WHERE {} AND NOT EXISTS (SELECT FROM {} AS s WHERE {})").format(
+            table, condition, stage, keys
+        ),
+        parameters,
+    ).rowcount
+    by_key = window.rule.time == "day"
+    on, arguments = (keys, []) if by_key else (sql.SQL("{} AND {}").format(keys, condition), parameters)
+    matched = connection.execute(
+        sql.SQL("SELECT count(*) FROM {} AS t JOIN {} AS s ON {}").format(table, stage, on), arguments
+    ).fetchone()[0]
+    values = [name for name in names if name not in window.rule.natural_key]
+    merged = connection.execute(
+        sql.SQL(
+            "MERGE INTO {table} AS t USING {stage} AS s ON {on} "
+            "WHEN MATCHED AND ({old}) IS DISTINCT FROM ({new}) THEN UPDATE SET {sets}, updated_at = now() "
+            "WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({staged})"
+        ).format(
+            table=table,
+            stage=stage,
+            on=on,
+            old=_row("t", values),
+            new=_row("s", values),
+            sets=sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(sql.Identifier(n)) for n in values),
+            columns=columns,
+            staged=_row("s", names),
+        ),
+        arguments,
+    ).rowcount
+    inserted = rows.height - matched
+    return inserted, merged - inserted, deleted
+
+
+def _row(alias: str, names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(alias, name) for name in names)
+
+
+def _compare(
+    connection: psycopg.Connection,
+    window: Window,
+    table: str,
+    condition: sql.Composable,
+    parameters: list[Any],
+    rows: pl.DataFrame,
+) -> None:
+    """Count and exact sums of what the database now holds against the frame: no encoder is trusted."""
+    expressions, expected = [sql.SQL("count(*)")], [rows.height]
+    for name, dtype in rows.schema.items():
+        column = sql.Identifier("t", name)
+        if dtype.is_decimal() or dtype.is_integer():
+            expressions.append(sql.SQL("coalesce(sum({}), 0)").format(column))
+            expected.append(rows[name].cast(pl.Decimal(38, 8)).sum() if dtype.is_decimal() else rows[name].sum())
+        elif dtype == pl.Float64:
+            expressions.append(
+                sql.SQL("coalesce(sum(('x' || encode(float8send({}), 'hex'))::bit(64)::bigint), 0)").format(column)
+            )
+            expected.append(_sum_of_bits(rows[name]))
+    found = connection.execute(
+        sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
+            sql.SQL(", ").join(expressions), sql.Identifier(table), condition
+        ),
+        parameters,
+    ).fetchone()
+    if list(map(Decimal, found)) != list(map(Decimal, expected)):
+        raise StoreError(
+            f"What arrived in the database differs from what was sent for {window} (counts and sums: {found} "
+            f"instead of {expected}); nothing was written. Please report it with the versions of pgpq and psycopg."
+        )
+
+
+def _sum_of_bits(column: pl.Series) -> int:
+    bits = column.drop_nulls().to_numpy().view(np.int64)
+    return int((bits >> 32).sum()) * 2**32 + int((bits & 0xFFFFFFFF).sum())
