@@ -30,14 +30,12 @@ TABLES = (
 
 def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The resources of the assets; ``overrides`` replaces some by name (database, feed, state, io_manager)."""
-    overrides = dict(overrides or {})
-    database = overrides.get("database", DatabaseResource())
     return {
-        "database": database,
-        "io_manager": PostgresIOManager(database=database),
+        "database": DatabaseResource(),
+        "io_manager": PostgresIOManager(),
         "feed": FeedResource(),
         "state": StateResource(),
-        **overrides,
+        **(overrides or {}),
     }
 
 

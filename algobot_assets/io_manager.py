@@ -7,22 +7,28 @@ here Dagster's partitions become days, and results become metadata and log lines
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import PrivateAttr
 
 from algobot_assets.errors import WindowError
-from algobot_assets.resources import DatabaseResource
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.tables import MONTHLY, NINE
+from algobot_assets.store.connection import Store
 from algobot_assets.store.partitions import leaf, settle
 from algobot_assets.store.writer import months_of, write_window
 from algobot_assets.windows import Frames, Table, split
 
+#: For whoever watches a run from within its process; one record per window, one at a table's end.
+LOG = logging.getLogger("algobot.windows")
 #: Rows inserted into one leaf beyond which statistics are made anew after the run's writes.
 _BULK = 1_000
 
@@ -43,15 +49,30 @@ def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionCont
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
-    """Persists the nine tables. Configuration: the database resource."""
+    """Persists the nine tables. It needs no configuration: the database is that of the settings."""
 
-    database: DatabaseResource
+    # not a nested DatabaseResource: Dagster 1.13 warns about itself when it opens one inside of a run
+    _store: Store | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[PostgresIOManager]:
+        """Open the store for the run, close it after it."""
+        with Store.open(run_id=context.run.run_id if context.run else "") as store:
+            self._store = store
+            yield self
+
+    @property
+    def store(self) -> Store:
+        """The open store of this run."""
+        if self._store is None:
+            raise RuntimeError("the IO manager is used outside of a run")
+        return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Frames | pl.DataFrame | pl.LazyFrame) -> None:
         """Write what the asset returned for the run's days; one transaction per window."""
         table = self._table(context)
         first, end = run_days(context, table)
-        store = self.database.store
+        store = self.store
         if isinstance(obj, pl.LazyFrame):
             obj = obj.collect()
         if isinstance(obj, pl.DataFrame):
@@ -74,12 +95,14 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 inserted.update(leaf(table, month) for month in months_of(item.window))
             if item.frame.height:
                 sample = item.frame.tail(5)
+            LOG.info("window", extra={"table": table, "rows": written.rows, "days": f"{item.window.first:%Y-%m}"})
             context.log.info(
                 f"{item.window}: {written.rows} rows, {written.inserted} inserted, {written.updated} updated, "
                 f"{written.deleted} deleted, {took:.3f} s"
             )
         if inserted:
             settle(store, sorted(inserted))
+        LOG.info("table", extra={"table": table, "finished": True})
         self._add_metadata(context, per_day, totals, sample)
 
     def _add_metadata(
@@ -103,7 +126,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         """The upstream table for the run's days, as the annotation asks: Table, DataFrame (default) or LazyFrame."""
         table = self._table(context)
         first, end = run_days(context, table)
-        handle = Table(self.database.store, table, first, end)
+        handle = Table(self.store, table, first, end)
         kind = context.dagster_type.typing_type
         if kind is Table:
             return handle

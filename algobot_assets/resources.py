@@ -30,7 +30,7 @@ class DatabaseResource(dg.ConfigurableResource):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DatabaseResource]:
         """Open the store for the run, close it after it."""
-        with Store.open(run_id=context.run_id or "") as store:
+        with Store.open(run_id=context.run.run_id if context.run else "") as store:
             self._store = store
             yield self
 

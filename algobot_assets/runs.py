@@ -66,7 +66,10 @@ def materialise(
         instance=on,
         resources=build_resources(resources),
         tags={RANGE_START: first.isoformat(), RANGE_END: last.isoformat(), **(tags or {})},
-        run_config={"ops": {table: {"config": dict(config)} for table, config in (options or {}).items()}},
+        run_config={
+            "ops": {table: {"config": dict(config)} for table, config in (options or {}).items()},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},  # callers show what they want to show
+        },
         raise_on_error=False,
     )
     left_out = [
@@ -75,23 +78,22 @@ def materialise(
         if not evaluation.passed
         for line in (evaluation.description or "").splitlines()
     ]
-    error = None
-    for failure in result.filter_events(lambda event: event.is_step_failure):
-        info = failure.step_failure_data.error
-        while info.cause is not None:
-            info = info.cause
-        error = info.message.split(": ", 1)[-1].strip() if _is_ours(info.cls_name) else info.to_string()
-        break
+    failures = [e.step_failure_data.error for e in result.filter_events(lambda event: event.is_step_failure)]
+    failures += [e.job_failure_data.error for e in result.filter_events(lambda event: event.is_job_failure)]
+    error = next((_sentence(info) for info in failures if info is not None), None)
     return RunResult(result.run_id, result.success, tuple(dict.fromkeys(left_out)), error)
 
 
-def _is_ours(name: str | None) -> bool:
-    def names(kind: type) -> set[str]:
-        return {kind.__name__}.union(*(names(sub) for sub in kind.__subclasses__()))
+def _sentence(info: Any) -> str:
+    """The text of an error meant for people, else the whole error."""
+    causes = [info]
+    while causes[-1].cause is not None:
+        causes.append(causes[-1].cause)
+    for item in causes:
+        if item.cls_name in _names(AlgobotError):
+            return item.message.split(": ", 1)[-1].strip()
+    return info.to_string()
 
-    return name in names(AlgobotError)
 
-
-def last_whole_day(now_day: date) -> date:
-    """Yesterday, seen from ``now_day``."""
-    return now_day - timedelta(days=1)
+def _names(kind: type) -> set[str]:
+    return {kind.__name__}.union(*(_names(sub) for sub in kind.__subclasses__()))

@@ -148,6 +148,10 @@ class Table:
         with self.store.transaction() as connection:
             return lineage.first_day(connection, window)
 
+    def last_complete(self, window: Window) -> date | None:
+        """The last day of ``window`` that is recorded complete."""
+        return max((day for day, item in self.lineage(window).items() if item.is_complete), default=None)
+
     def read(self, window: Window, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of one window, ascending; ``columns`` default to all but the generated ones."""
         return read_window(self.store, window, columns)

@@ -1,7 +1,7 @@
 """A second ledger, written from the definitions alone: plain Python, one candle at a time, every mark taken,
-levels, cash and sums in decimal.Decimal, metrics recomputed from the whole history each time. Slow and plain on
-purpose; it shares no code with the ledger it judges. Float64 appears only where the definitions say so: products
-are rounded by rint(x * 1e8) / 1e8, and quantity is a float64 quotient rounded down to the step.
+levels, cash and sums in decimal.Decimal, metrics recomputed from the whole history each time. Slow and plain
+on purpose; it shares no code with the ledger it judges. Float64 appears only where the definitions say so:
+products are rounded by rint(x * 1e8) / 1e8, and quantity is a float64 quotient rounded down to the step.
 """
 
 from __future__ import annotations
@@ -122,15 +122,25 @@ def enter(book: Book, side: int, candle: Candle) -> None:
     target = price * (1 + side * deal.target_pct / 100) if deal.target_pct else None
     fee, slip = cost(deal, notional)
     book.cash -= notional + fee + slip
-    book.lots.append(Holding(side, candle.start, book.order[1], price, q, notional, fee, slip, stop, reason, target))
+    book.lots.append(
+        Holding(side, candle.start, book.order[1], price, q, notional, fee, slip, stop, reason, target)
+    )
 
 
 def cost(deal: Deal, notional: Decimal) -> tuple[Decimal, Decimal]:
     return r8(float(notional) * float(deal.fee)), r8(float(notional) * float(deal.bps) / 10000.0)
 
 
-def leave(book: Book, lot: Holding, candle: Candle, price: Decimal, when: int, reason: str, ambiguous: bool = False,
-          decided: int | None = None) -> None:
+def leave(
+    book: Book,
+    lot: Holding,
+    candle: Candle,
+    price: Decimal,
+    when: int,
+    reason: str,
+    ambiguous: bool = False,
+    decided: int | None = None,
+) -> None:
     out = r8(float(lot.quantity) * float(price))
     book.largest = max(book.largest, out)
     fee, slip = cost(book.deal, out)
@@ -138,14 +148,26 @@ def leave(book: Book, lot: Holding, candle: Candle, price: Decimal, when: int, r
     book.cash += (out if lot.side > 0 else 2 * lot.notional - out) - fee - slip
     book.lots.remove(lot)
     net = gross - lot.fee - fee - lot.slip - slip
-    book.trades.append({
-        "day": candle.day, "entry_time": lot.entry, "exit_time": when,
-        "position_type": "long" if lot.side > 0 else "short", "entry_price": lot.price, "exit_price": price,
-        "profit_pct": r8(100.0 * float(net) / float(lot.notional)), "commission_fee": lot.fee + fee,
-        "entry_signal_time": lot.decided, "exit_signal_time": decided, "quantity": lot.quantity,
-        "gross_profit": gross, "net_profit": net, "slippage_cost": lot.slip + slip, "exit_reason": reason,
-        "ambiguous": ambiguous,
-    })
+    book.trades.append(
+        {
+            "day": candle.day,
+            "entry_time": lot.entry,
+            "exit_time": when,
+            "position_type": "long" if lot.side > 0 else "short",
+            "entry_price": lot.price,
+            "exit_price": price,
+            "profit_pct": r8(100.0 * float(net) / float(lot.notional)),
+            "commission_fee": lot.fee + fee,
+            "entry_signal_time": lot.decided,
+            "exit_signal_time": decided,
+            "quantity": lot.quantity,
+            "gross_profit": gross,
+            "net_profit": net,
+            "slippage_cost": lot.slip + slip,
+            "exit_reason": reason,
+            "ambiguous": ambiguous,
+        }
+    )
 
 
 def level_fill(book: Book, lot: Holding, level: Decimal) -> Decimal:
@@ -184,7 +206,9 @@ def inside(book: Book, candle: Candle, minutes: dict[int, tuple]) -> None:
     for lot in list(book.lots):
         stop_open, target_open, _, _ = touched(lot, candle.open, candle.high, candle.low)
         if stop_open or target_open:
-            leave(book, lot, candle, candle.open, candle.start, lot.stop_reason if stop_open else "take_profit")
+            leave(
+                book, lot, candle, candle.open, candle.start, lot.stop_reason if stop_open else "take_profit"
+            )
     for lot in list(book.lots):
         _, _, stop_in, target_in = touched(lot, candle.open, candle.high, candle.low)
         if not (stop_in or target_in):
@@ -192,8 +216,12 @@ def inside(book: Book, candle: Candle, minutes: dict[int, tuple]) -> None:
         found = minute_exit(book, lot, candle, minutes) if book.deal.path else None
         if found is None:
             level = lot.stop if stop_in else lot.target
-            found = (level_fill(book, lot, level), candle.end - 1, lot.stop_reason if stop_in else "take_profit",
-                     stop_in and target_in)
+            found = (
+                level_fill(book, lot, level),
+                candle.end - 1,
+                lot.stop_reason if stop_in else "take_profit",
+                stop_in and target_in,
+            )
         leave(book, lot, candle, *found)
 
 
@@ -201,8 +229,10 @@ def milliseconds(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
-def figures(book: Book, capital: Decimal, running: list[Decimal], clock: int) -> dict[str, float | Decimal | None]:
-    """The ten figures from the full history: `running` are the daily equities, the last one perhaps of today."""
+def figures(
+    book: Book, capital: Decimal, running: list[Decimal], clock: int
+) -> dict[str, float | Decimal | None]:
+    """The ten figures from the full history; `running`: the daily equities, the last perhaps of today."""
     initial = book.deal.initial
     days = (clock - milliseconds(book.deal.start)) / DAY_MS
     total = float(capital / initial) - 1.0
@@ -222,9 +252,12 @@ def figures(book: Book, capital: Decimal, running: list[Decimal], clock: int) ->
     losses = [t["net_profit"] for t in book.trades if t["net_profit"] <= 0]
     count, lost = len(book.trades), sum(losses)
     return {
-        "initial_capital": initial, "final_capital": capital, "total_return": total,
+        "initial_capital": initial,
+        "final_capital": capital,
+        "total_return": total,
         "annual_return": (1.0 + total) ** (365 / days) - 1.0 if days >= 30 and capital >= 0 else None,
-        "max_drawdown": drawdown, "sharpe_ratio": sharpe,
+        "max_drawdown": drawdown,
+        "sharpe_ratio": sharpe,
         "win_rate": len(wins) / count if count else None,
         "avg_profit_pct": float(sum(t["profit_pct"] for t in book.trades)) / count if count else None,
         "risk_reward_ratio": float(sum(wins) / len(wins) / (-lost / len(losses))) if wins and lost else None,
@@ -232,8 +265,13 @@ def figures(book: Book, capital: Decimal, running: list[Decimal], clock: int) ->
     }
 
 
-def reference(candles: list[Candle], days: list[date], deal: Deal, minutes: dict[int, tuple] | None = None,
-              as_of: int | None = None) -> tuple[list[dict], list[dict], list[dict], Book]:
+def reference(
+    candles: list[Candle],
+    days: list[date],
+    deal: Deal,
+    minutes: dict[int, tuple] | None = None,
+    as_of: int | None = None,
+) -> tuple[list[dict], list[dict], list[dict], Book]:
     """(trades, metrics per trade, results per day, the book at the end)."""
     book = Book(deal, cash=deal.initial)
     begin = milliseconds(deal.start)
@@ -278,12 +316,18 @@ def reference(candles: list[Candle], days: list[date], deal: Deal, minutes: dict
             book.day_ends.append(capital)
         if milliseconds(day) < until or book.lots or len(book.trades) > traded:
             marks = capital - book.cash
-            results.append({
-                "day": day, "start_date": begin, "end_date": clock, **figures(book, capital, book.day_ends, clock),
-                "total_trades": len(book.trades), "open_trades": len(book.lots),
-                "winning_trades": sum(t["net_profit"] > 0 for t in book.trades),
-                "losing_trades": sum(t["net_profit"] <= 0 for t in book.trades),
-                "open_profit": marks - sum(x.notional + x.fee + x.slip for x in book.lots),
-                "ambiguous_stops": sum(t["ambiguous"] for t in book.trades),
-            })
+            results.append(
+                {
+                    "day": day,
+                    "start_date": begin,
+                    "end_date": clock,
+                    **figures(book, capital, book.day_ends, clock),
+                    "total_trades": len(book.trades),
+                    "open_trades": len(book.lots),
+                    "winning_trades": sum(t["net_profit"] > 0 for t in book.trades),
+                    "losing_trades": sum(t["net_profit"] <= 0 for t in book.trades),
+                    "open_profit": marks - sum(x.notional + x.fee + x.slip for x in book.lots),
+                    "ambiguous_stops": sum(t["ambiguous"] for t in book.trades),
+                }
+            )
     return book.trades, metrics, results, book

@@ -20,9 +20,11 @@ from algobot_assets.feed.archive import Archive, ArchiveName, check_sum, is_publ
 from algobot_assets.feed.folder import Folder
 from algobot_assets.feed.retry import Retry
 from algobot_assets.feed.simulated import SimulatedExchange
+from algobot_assets.feed.simulated_prices import SimulatedPrices
 
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no development candles at {DATA}")
+PRICES = SimulatedPrices()
 DAY = ArchiveName("ETHUSDT", "15m", "daily", date(2024, 5, 8))
 MONTH = ArchiveName("ETHUSDT", "15m", "monthly", date(2024, 4, 1))
 
@@ -33,7 +35,8 @@ def utc(*fields: int) -> datetime:
 
 @pytest.fixture
 def simulated() -> Iterator[SimulatedExchange]:
-    with SimulatedExchange(now=utc(2024, 5, 10, 12)) as server:
+    server = SimulatedExchange(PRICES, now=utc(2024, 5, 10, 12))
+    with server:
         yield server
 
 
@@ -91,7 +94,11 @@ def test_what_is_no_name_of_the_archive(path: str) -> None:
 
 
 def test_long_intervals_are_published_by_month_only() -> None:
-    assert [i for i in ("1m", "12h", "1d", "3d", "1w", "1M") if is_published(i, "daily")] == ["1m", "12h", "1d"]
+    assert [i for i in ("1m", "12h", "1d", "3d", "1w", "1M") if is_published(i, "daily")] == [
+        "1m",
+        "12h",
+        "1d",
+    ]
     assert is_published("1M", "monthly")
 
 
@@ -129,7 +136,9 @@ def test_the_outage_is_a_hole_the_file_answers_for() -> None:
     stretch = read_zip(path.read_bytes(), ArchiveName("BTCUSDT", "1m", "daily", date(2023, 3, 24)), "-")
     assert stretch.frame.height == 1360
     assert (stretch.lo, stretch.hi) == (utc(2023, 3, 24), utc(2023, 3, 25))
-    hole = stretch.frame.filter(pl.col("timestamp").is_between(utc(2023, 3, 24, 12, 40), utc(2023, 3, 24, 13, 59)))
+    hole = stretch.frame.filter(
+        pl.col("timestamp").is_between(utc(2023, 3, 24, 12, 40), utc(2023, 3, 24, 13, 59))
+    )
     assert hole.is_empty()
 
 
@@ -210,7 +219,9 @@ def test_what_is_not_published_is_none(archive: Archive, simulated: SimulatedExc
     assert archive.read(ArchiveName("NOSUCHUSDT", "15m", "daily", date(2024, 5, 8))) is None
 
 
-def test_a_checksum_wrong_once_is_a_file_being_replaced(archive: Archive, simulated: SimulatedExchange) -> None:
+def test_a_checksum_wrong_once_is_a_file_being_replaced(
+    archive: Archive, simulated: SimulatedExchange
+) -> None:
     simulated.faults.append(faults.wrong_checksum(".CHECKSUM"))
     assert archive.read(DAY) is not None
     assert simulated.requests["/" + DAY.path] == 2
@@ -234,7 +245,9 @@ def test_a_file_that_cannot_be_trusted(
 
 
 @pytest.mark.parametrize("fault", [faults.error("", 503), faults.broken_off(".zip"), faults.too_many("", 30)])
-def test_passing_faults_are_waited_out(archive: Archive, simulated: SimulatedExchange, fault: faults.Fault) -> None:
+def test_passing_faults_are_waited_out(
+    archive: Archive, simulated: SimulatedExchange, fault: faults.Fault
+) -> None:
     fault.times = 1
     simulated.faults.append(fault)
     assert archive.read(DAY) is not None
@@ -253,7 +266,9 @@ def test_lasting_faults_end_in_a_sentence(archive: Archive, simulated: Simulated
         archive.read(DAY)
 
 
-def test_a_file_too_large_for_its_period_is_not_downloaded(archive: Archive, simulated: SimulatedExchange) -> None:
+def test_a_file_too_large_for_its_period_is_not_downloaded(
+    archive: Archive, simulated: SimulatedExchange
+) -> None:
     huge = faults.Answer(200, bytes(DAY.most_bytes + 1), {})
     simulated.faults.append(faults.Fault(".zip", lambda _: huge))
     with pytest.raises(BadCandles, match="is larger than"):
@@ -340,9 +355,9 @@ def test_unknown_markets_of_a_folder_are_named() -> None:
     folder = Folder(DATA / "klines")
     with pytest.raises(SourceError, match=r"no candles of BTCUDST; did you mean BTCUSDT\?"):
         folder.first_open("BTCUDST", "1m")
-    with pytest.raises(SourceError, match="ARBUSDT: .* has no 1h candles, only 1m"):
+    with pytest.raises(SourceError, match=r"ARBUSDT: .* has no 1h candles, only 1m"):
         folder.known_through("ARBUSDT", "1h")
-    with pytest.raises(SourceError, match="no candles of NOUSDT"):
+    with pytest.raises(SourceError, match=r"no candles of NOUSDT"):
         folder.rules("NOUSDT")
 
 
@@ -355,10 +370,10 @@ def test_a_folder_reports_what_it_cannot_use(tmp_path: Path) -> None:
     spot = tmp_path / "spot"
     spot.mkdir()
     shutil.copy(DATA / "klines/spot-ohlcv6/NBTUSDT-1h.parquet", spot)
-    with pytest.raises(BadCandles, match="NBTUSDT 1h: NBTUSDT-1h.parquet has 6 columns"):
+    with pytest.raises(BadCandles, match=r"NBTUSDT 1h: NBTUSDT-1h.parquet has 6 columns"):
         Folder(tmp_path).known_through("NBTUSDT", "1h")
     (spot / "XUSDT-1h.parquet").write_bytes(b"no parquet")
-    with pytest.raises(BadCandles, match="XUSDT 1h: XUSDT-1h.parquet is no readable Parquet file"):
+    with pytest.raises(BadCandles, match=r"XUSDT 1h: XUSDT-1h.parquet is no readable Parquet file"):
         Folder(tmp_path).known_through("XUSDT", "1h")
 
 
@@ -395,7 +410,9 @@ def test_a_daily_file_is_taken_before_the_monthly_one(tmp_path: Path) -> None:
 
 
 def test_an_early_daily_file_gives_way_where_it_ends(tmp_path: Path) -> None:
-    write_zip(tmp_path, ArchiveName("XUSDT", "1h", "monthly", date(2024, 4, 1)), list(range(720)), utc(2024, 5, 2))
+    write_zip(
+        tmp_path, ArchiveName("XUSDT", "1h", "monthly", date(2024, 4, 1)), list(range(720)), utc(2024, 5, 2)
+    )
     early = ArchiveName("XUSDT", "1h", "daily", date(2024, 4, 2))
     write_zip(tmp_path, early, list(range(5)), utc(2024, 4, 2, 5))
     stretches = list(Folder(tmp_path).fetch("XUSDT", "1h", utc(2024, 4, 1), utc(2024, 5, 1)))

@@ -125,7 +125,7 @@ def loop_rolling_vwap(candles: pl.DataFrame, n: int) -> list[float | None]:
     return line
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if "-1m-2023" not in name])
+@pytest.mark.parametrize("name", FILES)
 def test_vwap_equals_a_plain_loop_to_the_bit(name: str) -> None:
     candles, interval = klines(name)[:9000], interval_of(name)
     windows = IndicatorWindows(vwap_window=5)

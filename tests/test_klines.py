@@ -20,7 +20,20 @@ from algobot_assets.feed import klines
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no development candles at {DATA}")
 
-ROW = [1672531200000, "100.5", "101.0", "99.25", "100.75", "12.5", 1672531259999, "1255.5", 42, "6.1", "612.3", "0"]
+ROW = [
+    1672531200000,
+    "100.5",
+    "101.0",
+    "99.25",
+    "100.75",
+    "12.5",
+    1672531259999,
+    "1255.5",
+    42,
+    "6.1",
+    "612.3",
+    "0",
+]
 PUBLISHED_VALUES = {
     "open": "open", "high": "high", "low": "low", "close": "close", "volume": "volume",
     "quote_volume": "quote_asset_volume", "taker_buy_volume": "taker_buy_base",
@@ -53,11 +66,15 @@ def assert_digits(published: pl.DataFrame, frame: pl.DataFrame) -> None:
         assert not wrong, (name, wrong[:3])
     assert frame["trades"].to_list() == published["count"].to_list()
     assert frame["timestamp"].dt.epoch("ms").to_list() == published["open_time"].to_list()
-    assert frame["close_time"].dt.epoch("us").to_list() == [t * 1000 for t in published["close_time"].to_list()]
+    assert frame["close_time"].dt.epoch("us").to_list() == [
+        t * 1000 for t in published["close_time"].to_list()
+    ]
 
 
 def parquet_files() -> list[Path]:
-    return sorted(p for folder in ("spot", "futures-um") for p in (DATA / "klines" / folder).glob("*.parquet"))
+    return sorted(
+        p for folder in ("spot", "futures-um") for p in (DATA / "klines" / folder).glob("*.parquet")
+    )
 
 
 @needs_data
@@ -97,13 +114,15 @@ def test_microseconds_and_milliseconds_of_one_market_join_without_a_seam() -> No
     joined = pl.concat(frames)
     assert joined["timestamp"].diff().drop_nulls().unique().to_list() == [timedelta(hours=1)]
     # close_time is floored to the millisecond, so both files end their candles alike
-    assert (joined["close_time"] - joined["timestamp"]).unique().to_list() == [timedelta(milliseconds=3_599_999)]
+    assert (joined["close_time"] - joined["timestamp"]).unique().to_list() == [
+        timedelta(milliseconds=3_599_999)
+    ]
 
 
 @needs_data
 def test_six_columns_are_refused_with_a_sentence() -> None:
     table = pl.read_parquet(DATA / "klines/spot-ohlcv6/SHIBUSDT-1h-2021-05_2023-12.parquet")
-    with pytest.raises(BadCandles, match="SHIBUSDT 1h: the file has 6 columns .* where a kline has 12"):
+    with pytest.raises(BadCandles, match=r"SHIBUSDT 1h: the file has 6 columns .* where a kline has 12"):
         klines.from_published(table, "SHIBUSDT", "1h", where="the file")
     with pytest.raises(BadCandles, match="6 columns"):
         klines.from_csv(as_csv(row()[:6]), "SHIBUSDT", "1h")
@@ -113,8 +132,24 @@ def test_six_columns_are_refused_with_a_sentence() -> None:
 def test_published_volumes_of_fourteen_digits_fit() -> None:
     table = pl.read_parquet(DATA / "klines/spot-ohlcv6/SHIBUSDT-1h-2021-05_2023-12.parquet")
     rows = [
-        [r["open_time"], r["open"], r["high"], r["low"], r["close"], r["volume"], r["open_time"], "1", 1, "0", "0", "0"]
-        for r in table.sort(pl.col("volume").cast(pl.Float64)).tail(50).sort("open_time").iter_rows(named=True)
+        [
+            r["open_time"],
+            r["open"],
+            r["high"],
+            r["low"],
+            r["close"],
+            r["volume"],
+            r["open_time"],
+            "1",
+            1,
+            "0",
+            "0",
+            "0",
+        ]
+        for r in table.sort(pl.col("volume").cast(pl.Float64))
+        .tail(50)
+        .sort("open_time")
+        .iter_rows(named=True)
     ]
     frame = klines.from_rest(rows, "SHIBUSDT", "1h")
     assert frame["volume"].to_list() == [Decimal(r[5]) for r in rows]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +25,7 @@ from algobot_assets.feed.source import Fetched, Source
 
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no development candles at {DATA}")
+PRICES = SimulatedPrices()
 NOW = datetime(2024, 5, 10, 12, 34, 20, tzinfo=UTC)
 MONTHLY, DAILY, REST = "monthly archive", "daily archive", "rest"
 
@@ -43,8 +46,8 @@ def serve() -> Iterator[Callable[..., tuple[SimulatedExchange, Feed]]]:
     started: list[tuple[SimulatedExchange, Feed]] = []
 
     def serve(now: datetime = NOW, **options: object) -> tuple[SimulatedExchange, Feed]:
-        simulated = SimulatedExchange(now=now, **options)
-        simulated.url = simulated.start()
+        simulated = SimulatedExchange(**{"prices": PRICES, "now": now, **options})
+        simulated.start()
         started.append((simulated, feed_of(simulated)))
         return started[-1]
 
@@ -54,7 +57,9 @@ def serve() -> Iterator[Callable[..., tuple[SimulatedExchange, Feed]]]:
         simulated.stop()
 
 
-def market(simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime) -> pl.DataFrame:
+def market(
+    simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime
+) -> pl.DataFrame:
     """The market's own candles in [lo, hi)."""
     months = [m for m in simulated.prices.months(symbol, hi) if m >= lo.date().replace(day=1)]
     tables = [simulated.prices.candles(symbol, interval, month, utc(2030, 1, 1)) for month in months]
@@ -62,12 +67,14 @@ def market(simulated: SimulatedExchange, symbol: str, interval: str, lo: datetim
     return frame.filter(pl.col("timestamp").is_between(lo, hi, closed="left"))
 
 
-def gather(feed: Source, symbol: str, interval: str, lo: datetime, hi: datetime) -> tuple[pl.DataFrame, list[Fetched]]:
+def gather(
+    feed: Source, symbol: str, interval: str, lo: datetime, hi: datetime
+) -> tuple[pl.DataFrame, list[Fetched]]:
     """All candles and their stretches, which must cover [lo, hi) without a hole, each within a month."""
     stretches = list(feed.fetch(symbol, interval, lo, hi))
     assert stretches[0].lo == lo
     assert stretches[-1].hi == hi
-    for before, after in zip(stretches, stretches[1:], strict=False):
+    for before, after in pairwise(stretches):
         assert before.hi == after.lo
     for stretch in stretches:
         last = stretch.hi - timedelta(microseconds=1)
@@ -104,7 +111,7 @@ def test_months_then_days_then_rest(serve: Callable) -> None:
     assert not any(s.notes for s in stretches)
 
 
-def test_what_rest_can_bring_in_two_pages_is_asked_there(serve: Callable) -> None:
+def test_what_rest_can_bring_in_three_pages_is_asked_there(serve: Callable) -> None:
     simulated, feed = serve()
     for symbol, interval, lo in (
         ("BTCUSDT", "1m", utc(2024, 5, 9)),
@@ -158,11 +165,17 @@ def test_listing_and_delisting_cost_a_request_not_a_search(serve: Callable) -> N
 
 def test_a_real_outage_is_asked_twice_and_then_confirmed(serve: Callable) -> None:
     outage = (utc(2024, 4, 10, 11, 28), utc(2024, 4, 11, 2))
-    simulated, feed = serve(prices=SimulatedPrices(outages=(outage,)))
+    _, feed = serve(prices=SimulatedPrices(outages=(outage,)))
     frame, stretches = gather(feed, "BTCUSDT", "5m", utc(2024, 4, 1), utc(2024, 5, 1))
-    assert kinds(stretches) == [(MONTHLY, "04-01", "04-09"), (REST, "04-10", "04-11"), (MONTHLY, "04-12", "04-30")]
+    assert kinds(stretches) == [
+        (MONTHLY, "04-01", "04-09"),
+        (REST, "04-10", "04-11"),
+        (MONTHLY, "04-12", "04-30"),
+    ]
     assert frame.height == 30 * 288 - 174
-    assert frame.filter(pl.col("timestamp").is_between(utc(2024, 4, 10, 11, 30), utc(2024, 4, 11, 1, 59))).is_empty()
+    assert frame.filter(
+        pl.col("timestamp").is_between(utc(2024, 4, 10, 11, 30), utc(2024, 4, 11, 1, 59))
+    ).is_empty()
     assert not any(s.notes for s in stretches)  # the two agree
 
 
@@ -172,12 +185,16 @@ def test_a_hole_of_the_archive_alone_is_filled_from_rest(serve: Callable) -> Non
     simulated.republish(month.path, faults.without_rows(288 * 9 + 5, 288 * 9 + 25))
     lo, hi = utc(2024, 4, 1), utc(2024, 5, 1)
     frame, stretches = gather(feed, "BTCUSDT", "5m", lo, hi)
-    assert kinds(stretches) == [(MONTHLY, "04-01", "04-09"), (REST, "04-10", "04-10"), (MONTHLY, "04-11", "04-30")]
+    assert kinds(stretches) == [
+        (MONTHLY, "04-01", "04-09"),
+        (REST, "04-10", "04-10"),
+        (MONTHLY, "04-11", "04-30"),
+    ]
     assert frame.equals(market(simulated, "BTCUSDT", "5m", lo, hi))
     assert [s.notes for s in stretches if s.notes] == [
         (
-            "BTCUSDT 5m 2024-04-10: BTCUSDT-5m-2024-04.zip holds 268 candles, REST 288, not all alike; those of"
-            " api/v3/klines are kept.",
+            "BTCUSDT 5m 2024-04-10: BTCUSDT-5m-2024-04.zip holds 268 candles, REST 288, not all alike; those"
+            " of api/v3/klines are kept.",
         )
     ]
 
@@ -212,38 +229,39 @@ def test_a_daily_file_published_too_early_is_completed(serve: Callable) -> None:
     simulated.republish(early.path, faults.first_rows(230), made=utc(2024, 5, 4, 3, 50))
     lo, hi = utc(2024, 5, 2), utc(2024, 5, 7)
     frame, stretches = gather(feed, "BTCUSDT", "1m", lo, hi)
-    assert kinds(stretches) == [(DAILY, "05-02", "05-03"), (REST, "05-04", "05-04"), (DAILY, "05-05", "05-06")]
+    assert kinds(stretches) == [
+        (DAILY, "05-02", "05-03"),
+        (REST, "05-04", "05-04"),
+        (DAILY, "05-05", "05-06"),
+    ]
     assert frame.equals(market(simulated, "BTCUSDT", "1m", lo, hi))
 
 
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
-        (faults.wrong_checksum("monthly", 99), "published checksum"),
-        (faults.missing("2024-04.zip.CHECKSUM", 99), "has no checksum"),
-        (faults.truncated("2024-04.zip", times=99), "checksum"),
+        (faults.wrong_checksum("2024-04.zip.CHECKSUM", times=9), "published checksum"),
+        (faults.missing("2024-04.zip.CHECKSUM", times=9), "has no checksum"),
+        (faults.truncated("2024-04.zip", times=9), "has a checksum that cannot be read|published checksum"),
     ],
 )
 def test_a_corrupt_month_is_passed_over_and_said(serve: Callable, fault: faults.Fault, what: str) -> None:
     simulated, feed = serve()
-    where = fault.where
-    fault.where = lambda target: where in target and "CHECKSUM" in target or where == "2024-04.zip" and where in target
-    fault.times = 99
     simulated.faults.append(fault)
     lo, hi = utc(2024, 4, 1), utc(2024, 5, 1)
-    frame, stretches = gather(feed, "ETHUSDT", "15m", lo, hi)
+    frame, stretches = gather(feed, "ETHUSDT", "5m", lo, hi)
     assert kinds(stretches) == [(DAILY, "04-01", "04-30")]
-    assert frame.equals(market(simulated, "ETHUSDT", "15m", lo, hi))
+    assert frame.equals(market(simulated, "ETHUSDT", "5m", lo, hi))
     notes = [note for s in stretches for note in s.notes]
     assert len(notes) == 1
-    assert what in notes[0]
-    assert "ETHUSDT-15m-2024-04.zip" in notes[0]
+    assert re.search(what, notes[0])
+    assert "ETHUSDT-5m-2024-04.zip" in notes[0]
 
 
 def test_an_archive_that_stays_away_is_an_error_not_a_hole(serve: Callable) -> None:
     simulated, feed = serve()
     simulated.faults.append(faults.error("/data/", 503, times=999))
-    with pytest.raises(SourceUnavailable, match="ETHUSDT-15m-2024-04.zip .* HTTP 503"):
+    with pytest.raises(SourceUnavailable, match=r"ETHUSDT-15m-2024-04.zip .* HTTP 503"):
         list(feed.fetch("ETHUSDT", "15m", utc(2024, 4, 1), utc(2024, 5, 1)))
 
 
@@ -270,15 +288,21 @@ def test_the_source_s_other_questions_go_to_the_exchange(serve: Callable) -> Non
 def test_real_candles_arrive_alike_by_month_by_day_and_by_rest(serve: Callable) -> None:
     replayed = ReplayedPrices(DATA / "klines")
     true = klines.from_published(
-        pl.read_parquet(DATA / "klines/spot/BTCUSDT-15m-2023.parquet"), "BTCUSDT", "15m"
+        pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet"), "BTCUSDT", "1m"
     ).filter(pl.col("timestamp").is_between(utc(2023, 3, 1), utc(2023, 4, 1), closed="left"))
     for now, kind in ((utc(2023, 5, 1), MONTHLY), (utc(2023, 4, 3), DAILY)):
         _, feed = serve(now=now, prices=replayed)
-        frame, stretches = gather(feed, "BTCUSDT", "15m", utc(2023, 3, 1), utc(2023, 4, 1))
+        frame, stretches = gather(feed, "BTCUSDT", "1m", utc(2023, 3, 1), utc(2023, 4, 1))
         # 24 March 2023, when the exchange stood still, was asked from REST as well.
-        assert kinds(stretches) == [(kind, "03-01", "03-23"), (REST, "03-24", "03-24"), (kind, "03-25", "03-31")]
+        assert kinds(stretches) == [
+            (kind, "03-01", "03-23"),
+            (REST, "03-24", "03-24"),
+            (kind, "03-25", "03-31"),
+        ]
         assert frame.equals(true)
-        rest = pl.concat([s.frame for s in feed._exchange.fetch("BTCUSDT", "15m", utc(2023, 3, 1), utc(2023, 4, 1))])
+        rest = pl.concat(
+            [s.frame for s in feed._exchange.fetch("BTCUSDT", "1m", utc(2023, 3, 1), utc(2023, 4, 1))]
+        )
         assert rest.equals(true)
 
 

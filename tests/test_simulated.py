@@ -88,7 +88,9 @@ def test_months_join_as_days_do() -> None:
 def test_longer_candles_are_sums_of_their_minutes(symbol: str, interval: str) -> None:
     """The oracle: plain Python over the minutes, leaving out those without a trade."""
     month = date(2024, 3, 1)
-    candle = PRICES.candles(symbol, interval, month, LATER).row(1 if interval not in ("1M",) else 0, named=True)
+    candle = PRICES.candles(symbol, interval, month, LATER).row(
+        1 if interval not in ("1M",) else 0, named=True
+    )
     minutes = pl.concat([PRICES.candles(symbol, "1m", date(2024, m, 1), LATER) for m in (3, 4)])
     rows = [
         r
@@ -206,16 +208,18 @@ def test_weights_add_up_within_a_minute_and_are_enforced() -> None:
 
 
 def test_over_http_with_its_headers_and_its_counter() -> None:
-    with SimulatedExchange(now=NOW) as exchange, requests.Session() as session:
-        assert session.get(f"{exchange.url}/api/v3/ping").json() == {}
-        assert session.get(f"{exchange.url}/fapi/v1/time").json() == {"serverTime": int(NOW.timestamp() * 1000)}
-        answer = session.get(f"{exchange.url}/fapi/v1/klines?symbol=BTCUSDT&interval=1d&limit=3")
+    exchange = SimulatedExchange(now=NOW)
+    with exchange as url, requests.Session() as session:
+        assert url == exchange.url
+        assert session.get(f"{url}/api/v3/ping").json() == {}
+        assert session.get(f"{url}/fapi/v1/time").json() == {"serverTime": int(NOW.timestamp() * 1000)}
+        answer = session.get(f"{url}/fapi/v1/klines?symbol=BTCUSDT&interval=1d&limit=3")
         assert len(answer.json()) == 3
         assert answer.headers["X-MBX-USED-WEIGHT-1M"] == "7"
-        assert session.get(f"{exchange.url}/nowhere").status_code == 404
+        assert session.get(f"{url}/nowhere").status_code == 404
         assert exchange.requests["/fapi/v1/klines"] == 1
     with pytest.raises(requests.ConnectionError):
-        requests.get(exchange.url, timeout=1)
+        requests.get(url, timeout=1)
 
 
 def test_a_fault_strikes_when_and_as_often_as_it_is_told() -> None:
@@ -241,11 +245,14 @@ def test_archive_files_are_those_rest_would_give_in_the_unit_of_their_time() -> 
         digits = len(text.split(b",", 1)[0])
         assert digits == (16 if month.year == 2025 else 13)
         assert text[:1].isdigit()  # spot has no header
-        rows = ask(exchange, f"/api/v3/klines?symbol=BTCUSDT&interval=1h&startTime={int(name.lo.timestamp()) * 1000}"
-                             f"&endTime={int(name.hi.timestamp()) * 1000 - 1}&limit=1000")  # fmt: skip
+        start, end = (int(bound.timestamp()) * 1000 for bound in (name.lo, name.hi))
+        query = f"symbol=BTCUSDT&interval=1h&startTime={start}&endTime={end - 1}&limit=1000"
+        rows = ask(exchange, f"/api/v3/klines?{query}")
         assert klines.from_rest(rows, "BTCUSDT", "1h").equals(frames[month])
     assert frames[date(2024, 12, 1)].height == 744
-    futures = unzipped(exchange.answer("/" + ArchiveName("BTCUSDT.UM", "1h", "monthly", date(2025, 1, 1)).path))
+    futures = unzipped(
+        exchange.answer("/" + ArchiveName("BTCUSDT.UM", "1h", "monthly", date(2025, 1, 1)).path)
+    )
     assert futures.startswith(b"open_time,open,high,low,close,volume,close_time,quote_volume,count,")
     assert len(futures.splitlines()[1].split(b",")[0]) == 13
 
@@ -285,7 +292,9 @@ def test_real_candles_are_replayed_character_by_character() -> None:
     exchange = SimulatedExchange(ReplayedPrices(DATA / "klines"), now=utc(2023, 3, 25, 12))
     start = int(utc(2023, 3, 24, 11).timestamp() * 1000)
     rows = ask(exchange, f"/api/v3/klines?symbol=BTCUSDT&interval=1m&startTime={start}&limit=1000")
-    published = pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet").filter(pl.col("open_time") >= start)
+    published = pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet").filter(
+        pl.col("open_time") >= start
+    )
     assert [tuple(row) for row in rows] == published.head(1000).rows()
     name = ArchiveName("BTCUSDT", "1m", "daily", date(2023, 3, 23))
     with zipfile.ZipFile(DATA / "archive" / name.path) as archive:

@@ -240,9 +240,9 @@ def _record_rules(run: TableRun, source: Source, symbol: str) -> None:
     run.store.retrying(
         lambda connection: connection.execute(
             """INSERT INTO symbol_rules (symbol, effective_from, status, tick_size, step_size, min_notional)
-               SELECT %(symbol)s, %(day)s, %(status)s, %(tick)s, %(step)s, %(least)s
+               SELECT %(symbol)s::text, %(day)s::date, %(status)s::text, %(tick)s::numeric, %(step)s::numeric, %(least)s::numeric
                 WHERE NOT EXISTS (
-                    SELECT FROM (SELECT * FROM symbol_rules WHERE symbol = %(symbol)s ORDER BY effective_from DESC LIMIT 1) AS latest
+                    SELECT FROM (SELECT * FROM symbol_rules WHERE symbol = %(symbol)s::text ORDER BY effective_from DESC LIMIT 1) AS latest
                      WHERE (status, tick_size, step_size, min_notional)
                            IS NOT DISTINCT FROM (%(status)s::text, %(tick)s::numeric, %(step)s::numeric, %(least)s::numeric))
                ON CONFLICT (symbol, effective_from) DO UPDATE SET status = excluded.status,

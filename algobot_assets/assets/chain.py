@@ -37,11 +37,19 @@ class Days:
     refusal: str | None = None
 
 
-def legal_days(window: Window, begin: date | None, upstream: Sequence[Recorded], own: Recorded, source: str) -> Days:
+def legal_days(
+    window: Window,
+    begin: date | None,
+    upstream: Sequence[Recorded],
+    own: Recorded,
+    source: str,
+    last_complete: Callable[[Window], date | None],
+) -> Days:
     """The days of ``window`` that may be computed from ``upstream``, in order.
 
     ``begin``: the first day recorded upstream for this market or strategy, whatever the window. ``own``: recorded
-    days of the window's table, from the day before the window on. ``source`` names the upstream in sentences.
+    days of the window's table, from the day before the window on. ``source`` names the upstream in sentences;
+    ``last_complete`` finds the window's last complete day before its first, for the sentence that says where to go on.
     """
     if begin is None:
         return Days((), True, f"{window} has nothing to start from: materialise {source} for these days first.")
@@ -52,7 +60,7 @@ def legal_days(window: Window, begin: date | None, upstream: Sequence[Recorded],
         before = own.get(start - DAY)
         if before is None or not before.is_complete:
             what = "is missing" if before is None else "is not complete yet"
-            since = max((day for day, item in own.items() if day < start and item.is_complete), default=None)
+            since = last_complete(window.of(begin, start))
             return Days(
                 (),
                 False,

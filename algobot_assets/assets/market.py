@@ -82,7 +82,7 @@ def _indicators(
     begin = market_data.first_day(candles)
     upstream = market_data.lineage(candles)
     own = market_data.lineage(window.of(run.first - DAY, run.end))
-    legal = legal_days(window, begin, [upstream], own, "market_data")
+    legal = legal_days(window, begin, [upstream], own, "market_data", market_data.last_complete)
     if legal.refusal:
         run.refuse(legal.refusal)
     run.proceeded += bool(legal.days)
@@ -180,7 +180,8 @@ def _signals(
     values_of = indicators.window(end=end, symbol=candles.symbol, interval=candles.interval)
     upstream = [prices_of, indicators.lineage(values_of)] if columns else [prices_of]
     own = market_data.lineage(window.of(run.first - DAY, end))
-    legal = legal_days(window, begin, upstream, own, "market_data and indicators" if columns else "market_data")
+    source = "market_data and indicators" if columns else "market_data"
+    legal = legal_days(window, begin, upstream, own, source, market_data.last_complete)
     if legal.refusal:
         run.refuse(legal.refusal)
     run.proceeded += bool(legal.days)

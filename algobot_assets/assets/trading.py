@@ -65,7 +65,8 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
     upstream = inputs.upstream(version, window.first, end)
     own = inputs.market_data.lineage(window.of(window.first - DAY, end))
     # the ledger begins on the strategy's effective date, whatever is recorded of the market before it
-    legal = legal_days(window, None if recorded is None else max(begin, recorded), upstream, own, "market_data and signals")
+    start = None if recorded is None else max(begin, recorded)
+    legal = legal_days(window, start, upstream, own, "market_data and signals", inputs.market_data.last_complete)
     if legal.refusal:
         run.refuse(f"{version['strategy_name']}: {legal.refusal}")
     run.proceeded += bool(legal.days)

@@ -8,9 +8,7 @@ where a state is kept (the store).
 A primitive looks back only through what it carries. Polars' own `shift`, `diff`, `rolling_*` and `cum_*` know
 nothing of the candles before the chunk, so a computation that calls them changes with the chunking.
 
-The loops are compiled by Numba without fastmath: every + - * / is one IEEE 754 double operation in the
-order written, so the bits are the same on every machine. The averages' written form, y + alpha (x - y), is
-also that of Polars 2.1's `ewm_mean(adjust=False)`, which gives the same bits at a third of the speed.
+The loops themselves, and so the bits, are in `kernels`.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from datetime import date
 
 import numpy as np
 import polars as pl
-from numba import njit
 
+from algobot_assets.compute import kernels
 from algobot_assets.errors import SettingsError, WindowError
 
 MAX_WINDOW = 10_000
@@ -81,22 +79,21 @@ class Chunk:
         Seeded with the mean of the first n values, then alpha = 2/(n + 1): TA-Lib's EMA. State: the number of
         values seen up to n, and their sum while fewer than n, thereafter the average.
         """
-        return self.scan(f"ema {n}", _average, (0.0, 0.0), [x], check_window(n), 2.0 / (n + 1))
+        return self.scan(f"ema {n}", kernels.average, (0.0, 0.0), [x], check_window(n), 2.0 / (n + 1))
 
     def wilder(self, x: pl.Series, n: int) -> pl.Series:
         """Wilder's average over `n` candles, alpha = 1/n; seed, nulls and state as `ema`. Same unit as `x`.
 
         J. Welles Wilder, New Concepts in Technical Trading Systems (1978): (y (n - 1) + x) / n.
         """
-        return self.scan(f"wilder {n}", _average, (0.0, 0.0), [x], check_window(n), 1.0 / n)
+        return self.scan(f"wilder {n}", kernels.average, (0.0, 0.0), [x], check_window(n), 1.0 / n)
 
     def previous(self, x: pl.Series) -> pl.Series:
         """The value of `x` at the candle before; null at the market's first candle. State: the last value."""
         return _series(x.name, self._previous(x))
 
     def rolling_sum(self, x: pl.Series, n: int) -> pl.Series:
-        """The sum over the last `n` candles, added from the oldest on; null if one of them is null or
-        missing.
+        """The sum over the last `n` candles, added from the oldest on; null if one of them is none.
 
         A running total (`rolling_sum` of Polars or pandas) depends on where it began; a fixed order does not.
         State: the last n - 1 values.
@@ -112,7 +109,7 @@ class Chunk:
 
     def session_sum(self, x: pl.Series) -> pl.Series:
         """The sum since the first candle of the candle's day, null where `x` is null. Nothing is carried."""
-        return self.scan("session", _session_sum, (), [x])
+        return self.scan("session", kernels.session_sum, (), [x])
 
     def crosses_above(self, a: pl.Series, b: pl.Series | float) -> pl.Series:
         """True where previous a <= previous b and now a > b; `b` may be a level. False where one is null."""
@@ -130,15 +127,12 @@ class Chunk:
         inputs: Sequence[pl.Series],
         *parameters: float,
     ) -> pl.Series:
-        """A recursion of one's own: one compiled pass over the candles with a state of `len(initial)`
-        numbers.
+        """A recursion of one's own: one compiled pass over the candles that carries `len(initial)` numbers.
 
-        `kernel(carried, ends, states, line, *inputs, *parameters)` is a function compiled by `numba.njit`.
-        It reads `carried` (the state before the first candle, `initial` at the market's first), goes
-        through the rows of `inputs` (arrays, NaN for none), writes one number per candle to `line` (NaN for
-        none) and, when it has done `ends[d]` rows, its state to `states[d]`, for every d. `call` names the
-        recursion and everything in `parameters` that its state depends on; the state is refused by a
-        computation that calls it otherwise.
+        `kernel(carried, ends, states, line, *inputs, *parameters)` is a function compiled by `numba.njit`,
+        as those in `kernels`, where the form is explained. `initial` is the state at the market's first
+        candle. `call` names the recursion and everything in `parameters` that its state depends on; a
+        computation that calls it otherwise is refused the state.
         """
         carried = np.array(self._carried(call, initial))
         arrays = [self._values(x) for x in inputs]
@@ -148,12 +142,12 @@ class Chunk:
         return _series(inputs[0].name, line)
 
     def states(self) -> np.ndarray:
-        """The state at the end of each day of the chunk: float64 of shape (days, numbers), to be stored bit
-        by bit.
+        """The state at the end of each day of the chunk: float64 of shape (days, numbers).
 
-        A day without candles has the state of the day before. The first number identifies the calls, then
-        come the parts of the primitives in the order of the calls; NaN stands for "none". To be asked after
-        all calls. Raises WindowError where the state handed in was written by other calls.
+        To be stored bit by bit. A day without candles has the state of the day before. The first number
+        identifies the calls, then come the parts of the primitives in the order of the calls; NaN stands
+        for "none". To be asked after all calls. Raises WindowError where the state handed in was written by
+        other calls.
         """
         identity = float(zlib.crc32("; ".join(self._calls).encode()))
         if self._state is not None and (len(self._state) != self._taken or self._state[0] != identity):
@@ -220,46 +214,3 @@ def check_window(n: int) -> int:
 
 def _series(name: str, values: np.ndarray) -> pl.Series:
     return pl.Series(name, values, nan_to_null=True)
-
-
-@njit(cache=True)
-def averaged(seen, value, x, n, alpha):
-    """One step of a recursive average for kernels: (seen, value) after `x`.
-
-    While `seen` < n, `value` is the sum of the values seen, from the oldest on; when `seen` reaches n it
-    becomes their mean, and from then on y + alpha (x - y).
-    """
-    if seen == n:
-        return seen, value + alpha * (x - value)
-    value = value + x
-    if seen + 1 == n:
-        value = value / n
-    return seen + 1, value
-
-
-@njit(cache=True)
-def _average(carried, ends, states, line, values, n, alpha):
-    seen, value = carried[0], carried[1]
-    i = 0
-    for day in range(len(ends)):
-        while i < ends[day]:
-            line[i] = np.nan
-            if not np.isnan(values[i]):
-                seen, value = averaged(seen, value, values[i], n, alpha)
-                if seen == n:
-                    line[i] = value
-            i += 1
-        states[day, 0], states[day, 1] = seen, value
-
-
-@njit(cache=True)
-def _session_sum(carried, ends, states, line, values):
-    i = 0
-    for day in range(len(ends)):
-        total = 0.0
-        while i < ends[day]:
-            line[i] = np.nan
-            if not np.isnan(values[i]):
-                total += values[i]
-                line[i] = total
-            i += 1

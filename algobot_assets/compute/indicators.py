@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import polars as pl
-from numba import njit
 
+from algobot_assets.compute import kernels
 from algobot_assets.compute.candles import as_floats
-from algobot_assets.compute.carry import MAX_WINDOW, Chunk, Days, averaged, check_window
+from algobot_assets.compute.carry import MAX_WINDOW, Chunk, Days, check_window
 from algobot_assets.errors import SettingsError
 from algobot_assets.schema.intervals import is_intraday
 
@@ -72,7 +72,7 @@ class IndicatorWindows:
         return cls(**chosen)
 
     def vwap_mode_for(self, interval: str) -> str:
-        """ "session" or "rolling": the mode configured, else the default of the interval."""
+        """The mode configured, else the default of the interval: "session" or "rolling"."""
         if self.vwap_mode != "auto":
             return self.vwap_mode
         return "session" if is_intraday(interval) else "rolling"
@@ -128,7 +128,7 @@ def rsi(chunk: Chunk, close: pl.Series, n: int) -> pl.Series:
     first n; 50 where both are exactly 0. TA-Lib's RSI, which says 0 there (and from 1e-14 down).
     State: previous close, changes seen, g, l.
     """
-    return chunk.scan(f"rsi {n}", _rsi, (np.nan, 0.0, 0.0, 0.0), [close], check_window(n))
+    return chunk.scan(f"rsi {n}", kernels.rsi, (np.nan, 0.0, 0.0, 0.0), [close], check_window(n))
 
 
 def atr(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, n: int) -> pl.Series:
@@ -137,7 +137,7 @@ def atr(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, n: int)
     True range: max(high, previous close) - min(low, previous close), which the first candle does not have.
     State: previous close, ranges seen, their average.
     """
-    return chunk.scan(f"atr {n}", _atr, (np.nan, 0.0, 0.0), [high, low, close], check_window(n))
+    return chunk.scan(f"atr {n}", kernels.atr, (np.nan, 0.0, 0.0), [high, low, close], check_window(n))
 
 
 def session_vwap(
@@ -147,7 +147,7 @@ def session_vwap(
 
     In units of the price. Both sums run in sequence and begin anew with each day; nothing is carried.
     """
-    return chunk.scan("session vwap", _session_vwap, (), [high, low, close, volume])
+    return chunk.scan("session vwap", kernels.session_vwap, (), [high, low, close, volume])
 
 
 def rolling_vwap(
@@ -155,64 +155,13 @@ def rolling_vwap(
 ) -> pl.Series:
     """Mean of (high + low + close)/3 weighted by volume over the last `n` candles; in units of the price.
 
-    Null before n candles exist and where their volume is 0. State: the last n - 1 weighted prices and
-    volumes.
+    Null before n candles exist and where their volume is 0. State: the last n - 1 weights and volumes.
     """
     # NumPy's division, because Polars divides a series by a number by multiplying with the reciprocal.
     typical = pl.Series((high + low + close).to_numpy() / 3.0)
     paid = chunk.rolling_sum(typical * volume, n)
     traded = chunk.rolling_sum(volume, n)
     return (paid / traded).set(traded <= 0.0, None)
-
-
-@njit(cache=True)
-def _rsi(carried, ends, states, line, close, n):
-    previous, seen, rise, fall = carried[0], carried[1], carried[2], carried[3]
-    alpha = 1.0 / n
-    i = 0
-    for day in range(len(ends)):
-        while i < ends[day]:
-            line[i] = np.nan
-            change = close[i] - previous
-            if not np.isnan(change):
-                _, rise = averaged(seen, rise, max(change, 0.0), n, alpha)
-                seen, fall = averaged(seen, fall, max(-change, 0.0), n, alpha)
-                if seen == n:
-                    both = rise + fall
-                    line[i] = 100.0 * (rise / both) if both > 0.0 else 50.0
-            previous = close[i]
-            i += 1
-        states[day, 0], states[day, 1], states[day, 2], states[day, 3] = previous, seen, rise, fall
-
-
-@njit(cache=True)
-def _atr(carried, ends, states, line, high, low, close, n):
-    previous, seen, average = carried[0], carried[1], carried[2]
-    alpha = 1.0 / n
-    i = 0
-    for day in range(len(ends)):
-        while i < ends[day]:
-            line[i] = np.nan
-            if not np.isnan(previous):
-                true_range = max(high[i], previous) - min(low[i], previous)
-                seen, average = averaged(seen, average, true_range, n, alpha)
-                if seen == n:
-                    line[i] = average
-            previous = close[i]
-            i += 1
-        states[day, 0], states[day, 1], states[day, 2] = previous, seen, average
-
-
-@njit(cache=True)
-def _session_vwap(carried, ends, states, line, high, low, close, volume):
-    i = 0
-    for day in range(len(ends)):
-        paid, traded = 0.0, 0.0
-        while i < ends[day]:
-            paid += (high[i] + low[i] + close[i]) / 3.0 * volume[i]
-            traded += volume[i]
-            line[i] = paid / traded if traded > 0.0 else np.nan
-            i += 1
 
 
 def _whole(name: str, text: str) -> int:

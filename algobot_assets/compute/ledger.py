@@ -4,12 +4,13 @@ Here: frames to arrays, one walk of the kernel over whole days, arrays to the fr
 performance_metrics and backtest_results. Not here: execution itself (ledger_kernel.py), formulas
 (metrics.py), which terms hold on which day and what is stored (the assets).
 
-How a trade comes about. A signal decided at the close of a candle is filled at the open of the next candle that
-exists, whatever day that is: 1 closes all shorts and opens a long, -1 closes all longs and, where the strategy
-shorts, opens a short. Inside each candle, the entry candle included, come first the order at the open, then lots
-whose level the open has jumped, then levels within the candle (a stop before a target, and counted as ambiguous,
-unless the stored minutes tell), then the mark at the close. Commission and slippage are money taken on both
-sides; prices are market prices. Final equity = initial balance + sum of net_profit + open_profit, exactly.
+How a trade comes about. A signal decided at the close of a candle is filled at the open of the next candle
+that exists, whatever day that is: 1 closes all shorts and opens a long, -1 closes all longs and, where the
+strategy shorts, opens a short. Inside each candle, the entry candle included, come first the order at the
+open, then lots whose level the open has jumped, then levels within the candle (a stop before a target, and
+counted as ambiguous, unless the stored minutes tell), then the mark at the close. Commission and slippage are
+money taken on both sides; prices are market prices. Final equity = initial balance + sum of net_profit +
+open_profit, exactly.
 
 The state after a day starts the next one. Any split of the days into calls gives the same bits.
 """
@@ -29,7 +30,7 @@ from algobot_assets.compute import ledger_state, ledger_terms, ledger_units, met
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.ledger_state import new_state, unpack
 from algobot_assets.compute.ledger_terms import EXIT_REASONS, LedgerError, Terms, day_ms
-from algobot_assets.compute.ledger_units import from_units, ratio_column, steps_to_quantity, to_units
+from algobot_assets.compute.ledger_units import from_units, frozen, ratio_column, steps_to_quantity, to_units
 
 UTC_US = pl.Datetime("us", "UTC")
 DAY_MS = int(k.DAY_MS)
@@ -75,20 +76,30 @@ def candle_arrays(candles: pl.DataFrame, ends: pl.Series, label: str = "this mar
     try:
         prices = [to_units(candles[name]) for name in ("open", "high", "low", "close")]
     except OverflowError as column:
-        raise LedgerError(f"The prices of {label} pass 90,000,000 in column {column}: beyond that the ledger's money "
-                          "is not exact. Trade this market against another quote asset.") from None
+        raise LedgerError(
+            f"The prices of {label} pass 90,000,000 in column {column}: beyond that the ledger's money "
+            "is not exact. Trade this market against another quote asset."
+        ) from None
     return CandleArrays(times, _ms(ends), *prices)
 
 
-def run_ledger(candles: pl.DataFrame | CandleArrays, signals: pl.Series, days: Days, ends: pl.Series | None,
-               terms: Terms, state: np.ndarray | None = None, *, minutes: pl.DataFrame | None = None,
-               as_of_ms: int | None = None, label: str = "this market") -> LedgerRun:
+def run_ledger(
+    candles: pl.DataFrame | CandleArrays,
+    signals: pl.Series,
+    days: Days,
+    ends: pl.Series | None,
+    terms: Terms,
+    state: np.ndarray | None = None,
+    *,
+    minutes: pl.DataFrame | None = None,
+    as_of_ms: int | None = None,
+    label: str = "this market",
+) -> LedgerRun:
     """Lead one account through `days` under one set of terms.
 
-    candles   one market's candles of these days (timestamp, open, high, low, close), or `candle_arrays` of them,
-              in which case `ends` is not read
-    signals   1, -1 or 0 per candle, decided at its close; those of candles that open before effective_from are
-              ignored
+    candles   one market's candles of these days (timestamp, open, high, low, close), or `candle_arrays` of
+              them; then `ends` is not read
+    signals   1, -1 or 0 per candle, decided at its close; ignored on candles that open before effective_from
     days      the consecutive days of the window and the day of each candle; only the last may be unfinished
     ends      see `candle_arrays`
     state     the state at the end of the day before; None: the account begins flat on effective_from. Where
@@ -104,13 +115,20 @@ def run_ledger(candles: pl.DataFrame | CandleArrays, signals: pl.Series, days: D
     strategy = terms.strategy
     if len(arrays.times) != days.candles or len(signals) != days.candles:
         raise ValueError("one signal and one day per candle")
-    if days.days and (days.days[-1] - days.days[0]).days + 1 != len(days.days):
+    if (days.days[-1] - days.days[0]).days + 1 != len(days.days):
         raise ValueError("the days of a ledger are consecutive")
     skip = next((i for i, day in enumerate(days.days) if day >= strategy.effective_from), len(days.days))
     window = days.days[skip:]
     if not window:
-        return _frames(np.empty((0, k.TRADE)), np.empty((0, k.SNAPSHOT)), np.empty((0, k.SNAPSHOT)), (),
-                       new_state(strategy), strategy, {})
+        return _frames(
+            np.empty((0, k.TRADE)),
+            np.empty((0, k.SNAPSHOT)),
+            np.empty((0, k.SNAPSHOT)),
+            (),
+            new_state(strategy),
+            strategy,
+            {},
+        )
     if state is None:
         state = new_state(strategy, (window[0] - strategy.effective_from).days)
     head, held = unpack(state, strategy, label)
@@ -119,7 +137,7 @@ def run_ledger(candles: pl.DataFrame | CandleArrays, signals: pl.Series, days: D
     signal = _signal_array(signals)
     orders = int(np.count_nonzero(signal)) + 1
     lots = np.zeros((len(held) + min(orders, int(knobs[k.K_MAX_LOTS])), k.LOT))
-    lots[:len(held)] = held
+    lots[: len(held)] = held
     trades = np.empty((len(held) + orders, k.TRADE))
     marks = np.empty((len(held) + orders, k.SNAPSHOT))
     daily = np.empty((len(window), k.SNAPSHOT))
@@ -130,13 +148,29 @@ def run_ledger(candles: pl.DataFrame | CandleArrays, signals: pl.Series, days: D
     if as_of_ms is not None:
         clock = min(clock, max(day_starts[-1], float(as_of_ms)))
     until = np.inf if strategy.effective_to is None else day_ms(strategy.effective_to)
-    closed, broken = k.walk(*arrays, signal, first, day_starts, clock, until, head, lots, knobs,
-                            _minute_array(minutes, terms, label), trades, marks, daily, log)
+    closed, broken = k.walk(
+        *arrays,
+        signal,
+        first,
+        day_starts,
+        clock,
+        until,
+        head,
+        lots,
+        knobs,
+        _minute_array(minutes, terms, label),
+        trades,
+        marks,
+        daily,
+        log,
+    )
     if broken >= 0:
         day = window[int(np.searchsorted(first, broken, side="right")) - 1]
-        raise LedgerError(f"The account of {label} passed 90,000,000 in its quote asset on {day}: beyond that its "
-                          "money is not exact. Begin with a smaller initial_balance.")
-    states = {day: log[i, :k.HEAD + int(log[i, k.LOTS]) * k.LOT].copy() for i, day in enumerate(window)}
+        raise LedgerError(
+            f"The account of {label} passed 90,000,000 in its quote asset on {day}: beyond that its "
+            "money is not exact. Begin with a smaller initial_balance."
+        )
+    states = {day: log[i, : k.HEAD + int(log[i, k.LOTS]) * k.LOT].copy() for i, day in enumerate(window)}
     return _frames(trades[:closed], marks[:closed], daily, window, start, strategy, states)
 
 
@@ -148,7 +182,7 @@ def ledger_code_version() -> str:
 def _ms(times: pl.Series) -> np.ndarray:
     if times.dtype.base_type() == pl.Datetime:
         times = times.dt.epoch("ms")
-    return times.to_numpy().astype(np.float64)
+    return frozen(times)
 
 
 def _signal_array(signals: pl.Series) -> np.ndarray:
@@ -165,7 +199,9 @@ def _minute_array(minutes: pl.DataFrame | None, terms: Terms, label: str) -> np.
     try:
         prices = [to_units(minutes[name]) for name in ("open", "high", "low")]
     except OverflowError:
-        raise LedgerError(f"The minutes of {label} pass 90,000,000 in price: beyond that money is not exact.") from None
+        raise LedgerError(
+            f"The minutes of {label} pass 90,000,000 in price: beyond that money is not exact."
+        ) from None
     return np.vstack([_ms(minutes["timestamp"]), *prices])
 
 
@@ -174,10 +210,21 @@ def _time(name: str, ms: np.ndarray) -> pl.Series:
     return (pl.Series(name, ms, nan_to_null=True).cast(pl.Int64) * 1000).cast(UTC_US)
 
 
-def _frames(trades: np.ndarray, marks: np.ndarray, daily: np.ndarray, window: tuple[date, ...], start: np.ndarray,
-            strategy: ledger_terms.StrategyTerms, states: dict[date, np.ndarray]) -> LedgerRun:
-    return LedgerRun(_trade_frame(trades), _metric_frame(trades, marks, start),
-                     _result_frame(daily, window, start, strategy), states)
+def _frames(
+    trades: np.ndarray,
+    marks: np.ndarray,
+    daily: np.ndarray,
+    window: tuple[date, ...],
+    start: np.ndarray,
+    strategy: ledger_terms.StrategyTerms,
+    states: dict[date, np.ndarray],
+) -> LedgerRun:
+    return LedgerRun(
+        _trade_frame(trades),
+        _metric_frame(trades, marks, start),
+        _result_frame(daily, window, start, strategy),
+        states,
+    )
 
 
 def _day(ms: np.ndarray) -> pl.Series:
@@ -187,44 +234,62 @@ def _day(ms: np.ndarray) -> pl.Series:
 def _trade_frame(rows: np.ndarray) -> pl.DataFrame:
     c = np.ascontiguousarray(rows.T)
     hours = (c[k.T_EXIT_TIME] - c[k.T_ENTRY_TIME]) / 3_600_000.0
-    return pl.DataFrame([
-        _day(c[k.T_DAY]),
-        _time("entry_time", c[k.T_ENTRY_TIME]),
-        _time("exit_time", c[k.T_EXIT_TIME]),
-        pl.Series("position_type", np.where(c[k.T_SIDE] > 0, "long", "short"), dtype=pl.String),
-        from_units("entry_price", c[k.T_ENTRY_PRICE]),
-        from_units("exit_price", c[k.T_EXIT_PRICE]),
-        from_units("profit_pct", c[k.T_PCT]),
-        ratio_column("duration", hours),
-        from_units("commission_fee", c[k.T_FEE]),
-        _time("entry_signal_time", c[k.T_ENTRY_SIGNAL]),
-        _time("exit_signal_time", c[k.T_EXIT_SIGNAL]),
-        steps_to_quantity("quantity", c[k.T_STEPS], c[k.T_STEP]),
-        from_units("gross_profit", c[k.T_GROSS]),
-        from_units("net_profit", c[k.T_NET]),
-        from_units("slippage_cost", c[k.T_SLIPPAGE]),
-        pl.Series("exit_reason", [EXIT_REASONS[x] for x in c[k.T_REASON]], dtype=pl.String),
-        pl.Series("ambiguous", c[k.T_AMBIGUOUS] > 0),
-    ])
+    return pl.DataFrame(
+        [
+            _day(c[k.T_DAY]),
+            _time("entry_time", c[k.T_ENTRY_TIME]),
+            _time("exit_time", c[k.T_EXIT_TIME]),
+            pl.Series("position_type", np.where(c[k.T_SIDE] > 0, "long", "short"), dtype=pl.String),
+            from_units("entry_price", c[k.T_ENTRY_PRICE]),
+            from_units("exit_price", c[k.T_EXIT_PRICE]),
+            from_units("profit_pct", c[k.T_PCT]),
+            ratio_column("duration", hours),
+            from_units("commission_fee", c[k.T_FEE]),
+            _time("entry_signal_time", c[k.T_ENTRY_SIGNAL]),
+            _time("exit_signal_time", c[k.T_EXIT_SIGNAL]),
+            steps_to_quantity("quantity", c[k.T_STEPS], c[k.T_STEP]),
+            from_units("gross_profit", c[k.T_GROSS]),
+            from_units("net_profit", c[k.T_NET]),
+            from_units("slippage_cost", c[k.T_SLIPPAGE]),
+            pl.Series("exit_reason", [EXIT_REASONS[x] for x in c[k.T_REASON]], dtype=pl.String),
+            pl.Series("ambiguous", c[k.T_AMBIGUOUS] > 0),
+        ]
+    )
 
 
 def _figures(rows: np.ndarray, start: np.ndarray) -> list[pl.Series]:
     c = np.ascontiguousarray(rows.T)
     initial = start[k.INITIAL]
     ratios = metrics.figure_rows(
-        initial, c[k.S_EQUITY], c[k.S_DRAWDOWN], c[k.S_RETURNS], c[k.S_MEAN], c[k.S_M2],
-        (c[k.S_END] - start[k.START]) / k.DAY_MS, c[k.S_CLOSED], c[k.S_WON], c[k.S_SUM_WON], c[k.S_SUM_LOST],
-        c[k.S_SUM_PCT] / k.UNIT)
+        initial,
+        c[k.S_EQUITY],
+        c[k.S_DRAWDOWN],
+        c[k.S_RETURNS],
+        c[k.S_MEAN],
+        c[k.S_M2],
+        (c[k.S_END] - start[k.START]) / k.DAY_MS,
+        c[k.S_CLOSED],
+        c[k.S_WON],
+        c[k.S_SUM_WON],
+        c[k.S_SUM_LOST],
+        c[k.S_SUM_PCT] / k.UNIT,
+    )
     return metrics.figure_columns(initial, c[k.S_EQUITY], ratios)
 
 
 def _metric_frame(trades: np.ndarray, marks: np.ndarray, start: np.ndarray) -> pl.DataFrame:
-    return pl.DataFrame([_time("entry_time", np.ascontiguousarray(trades[:, k.T_ENTRY_TIME])),
-                         _day(trades[:, k.T_DAY]), *_figures(marks, start)])
+    return pl.DataFrame(
+        [
+            _time("entry_time", np.ascontiguousarray(trades[:, k.T_ENTRY_TIME])),
+            _day(trades[:, k.T_DAY]),
+            *_figures(marks, start),
+        ]
+    )
 
 
-def _result_frame(daily: np.ndarray, window: tuple[date, ...], start: np.ndarray,
-                  strategy: ledger_terms.StrategyTerms) -> pl.DataFrame:
+def _result_frame(
+    daily: np.ndarray, window: tuple[date, ...], start: np.ndarray, strategy: ledger_terms.StrategyTerms
+) -> pl.DataFrame:
     if strategy.effective_to is not None and window:
         closed = np.diff(daily[:, k.S_CLOSED], prepend=start[k.CLOSED])
         over = max(0, min(len(window), (strategy.effective_to - window[0]).days))
@@ -232,12 +297,20 @@ def _result_frame(daily: np.ndarray, window: tuple[date, ...], start: np.ndarray
         daily, window = daily[keep], tuple(day for day, kept in zip(window, keep, strict=True) if kept)
     c = np.ascontiguousarray(daily.T)
     begin = np.full(len(window), start[k.START])
-    counts = (("total_trades", c[k.S_CLOSED]), ("winning_trades", c[k.S_WON]),
-              ("losing_trades", c[k.S_CLOSED] - c[k.S_WON]), ("open_trades", c[k.S_LOTS]))
-    return pl.DataFrame([
-        pl.Series("day", window, dtype=pl.Date), _time("start_date", begin), _time("end_date", c[k.S_END]),
-        *_figures(daily, start),
-        *(pl.Series(name, values.astype(np.int32)) for name, values in counts),
-        from_units("open_profit", c[k.S_OPEN_PROFIT]),
-        pl.Series("ambiguous_stops", c[k.S_AMBIGUOUS].astype(np.int32)),
-    ])
+    counts = (
+        ("total_trades", c[k.S_CLOSED]),
+        ("winning_trades", c[k.S_WON]),
+        ("losing_trades", c[k.S_CLOSED] - c[k.S_WON]),
+        ("open_trades", c[k.S_LOTS]),
+    )
+    return pl.DataFrame(
+        [
+            pl.Series("day", window, dtype=pl.Date),
+            _time("start_date", begin),
+            _time("end_date", c[k.S_END]),
+            *_figures(daily, start),
+            *(pl.Series(name, values.astype(np.int32)) for name, values in counts),
+            from_units("open_profit", c[k.S_OPEN_PROFIT]),
+            pl.Series("ambiguous_stops", c[k.S_AMBIGUOUS].astype(np.int32)),
+        ]
+    )

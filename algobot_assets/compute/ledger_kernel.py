@@ -21,28 +21,40 @@ UNIT = 1e8
 LIMIT = 9e15  # units: money beyond 9e7 quote is refused, because float64 could no longer hold every unit
 TWO_53 = 9007199254740992.0
 
+# fmt: off
 # The carried state: HEAD scalars, then LOT scalars for every open lot, oldest first.
-(LAYOUT, START, INITIAL, CASH, EQUITY, PEAK, DRAWDOWN, RETURNS, MEAN, M2, CLOSED, WON, SUM_WON, SUM_LOST, SUM_PCT,
- AMBIGUOUS, SKIPPED, SIDE, ORDER, ORDER_TIME, ORDER_EQUITY, ENDED, LOTS) = range(23)
+(
+    LAYOUT, START, INITIAL, CASH, EQUITY, PEAK, DRAWDOWN, RETURNS, MEAN, M2, CLOSED, WON, SUM_WON,
+    SUM_LOST, SUM_PCT, AMBIGUOUS, SKIPPED, SIDE, ORDER, ORDER_TIME, ORDER_EQUITY, ENDED, LOTS,
+) = range(23)
 HEAD = 23
-(ENTRY_TIME, ENTRY_SIGNAL, QUANTITY, STEPS, STEP, ENTRY_PRICE, NOTIONAL, ENTRY_FEE, ENTRY_SLIPPAGE,
- STOP, STOP_FILL, TARGET, TARGET_FILL, STOP_REASON) = range(14)
+(
+    ENTRY_TIME, ENTRY_SIGNAL, QUANTITY, STEPS, STEP, ENTRY_PRICE, NOTIONAL, ENTRY_FEE, ENTRY_SLIPPAGE,
+    STOP, STOP_FILL, TARGET, TARGET_FILL, STOP_REASON,
+) = range(14)
 LOT = 14
 
 # One row per closed trade.
-(T_ENTRY_TIME, T_EXIT_TIME, T_SIDE, T_ENTRY_PRICE, T_EXIT_PRICE, T_PCT, T_FEE, T_ENTRY_SIGNAL, T_EXIT_SIGNAL,
- T_STEPS, T_STEP, T_GROSS, T_NET, T_SLIPPAGE, T_REASON, T_AMBIGUOUS, T_DAY) = range(17)
+(
+    T_ENTRY_TIME, T_EXIT_TIME, T_SIDE, T_ENTRY_PRICE, T_EXIT_PRICE, T_PCT, T_FEE, T_ENTRY_SIGNAL,
+    T_EXIT_SIGNAL, T_STEPS, T_STEP, T_GROSS, T_NET, T_SLIPPAGE, T_REASON, T_AMBIGUOUS, T_DAY,
+) = range(17)
 TRADE = 17
 
 # One row per closed trade and per day: what the metrics are made of, as of one candle close.
-(S_EQUITY, S_DRAWDOWN, S_RETURNS, S_MEAN, S_M2, S_CLOSED, S_WON, S_SUM_WON, S_SUM_LOST, S_SUM_PCT, S_END,
- S_LOTS, S_OPEN_PROFIT, S_AMBIGUOUS) = range(14)
+(
+    S_EQUITY, S_DRAWDOWN, S_RETURNS, S_MEAN, S_M2, S_CLOSED, S_WON, S_SUM_WON, S_SUM_LOST, S_SUM_PCT,
+    S_END, S_LOTS, S_OPEN_PROFIT, S_AMBIGUOUS,
+) = range(14)
 SNAPSHOT = 14
 
 # The terms in force, as numbers.
-(K_RISK, K_STOP, K_STOP_PCT, K_TARGET_PCT, K_MAX_LOTS, K_TICK, K_STEP, K_MIN_NOTIONAL, K_FEE, K_BPS, K_SHORTING,
- K_MINUTES) = range(12)
+(
+    K_RISK, K_STOP, K_STOP_PCT, K_TARGET_PCT, K_MAX_LOTS, K_TICK, K_STEP, K_MIN_NOTIONAL, K_FEE, K_BPS,
+    K_SHORTING, K_MINUTES,
+) = range(12)
 KNOBS = 12
+# fmt: on
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, COLLATERAL, SUPERSEDED = 1.0, 2.0, 3.0, 4.0, 5.0
 DAY_MS = 86400000.0
@@ -78,7 +90,7 @@ def on_tick(level, tick, up):
 
     A tick larger than the level cannot have been the tick of that day (prices were below it): it is ignored.
     """
-    if not np.isfinite(level) or level < tick:
+    if tick == 1.0 or not np.isfinite(level) or level < tick:
         return level
     k, t = np.int64(level), np.int64(tick)
     down = (k // t) * t
@@ -142,7 +154,7 @@ def snapshot(head, lots, count, mean, m2, end, row):
 
 @njit(cache=True)
 def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs, day, trades, t):
-    """Sell lot `j` (or buy it back) at `price`: cash, running sums and row `t` of trades. False beyond LIMIT."""
+    """Sell lot `j` or buy it back at `price`: cash, running sums, row `t` of trades. False beyond LIMIT."""
     notional, fees, slippages = lots[j, NOTIONAL], lots[j, ENTRY_FEE], lots[j, ENTRY_SLIPPAGE]
     out = np.rint(lots[j, QUANTITY] * (price / UNIT) * UNIT)
     fee = np.rint(out / UNIT * knobs[K_FEE] * UNIT)
@@ -171,7 +183,8 @@ def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs,
     trades[r, T_ENTRY_SIGNAL], trades[r, T_EXIT_SIGNAL] = lots[j, ENTRY_SIGNAL], signal_time
     trades[r, T_ENTRY_PRICE], trades[r, T_EXIT_PRICE], trades[r, T_PCT] = lots[j, ENTRY_PRICE], price, pct
     trades[r, T_STEPS], trades[r, T_STEP], trades[r, T_SIDE] = lots[j, STEPS], lots[j, STEP], head[SIDE]
-    trades[r, T_FEE], trades[r, T_SLIPPAGE], trades[r, T_GROSS], trades[r, T_NET] = fees, slippages, gross, net
+    trades[r, T_FEE], trades[r, T_SLIPPAGE] = fees, slippages
+    trades[r, T_GROSS], trades[r, T_NET] = gross, net
     trades[r, T_REASON], trades[r, T_AMBIGUOUS] = reason, 1.0 if ambiguous else 0.0
     n = np.int64(head[LOTS]) - 1
     for i in range(j, n):
@@ -180,21 +193,28 @@ def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs,
     head[LOTS] = n
     if n == 0:
         head[SIDE] = 0.0
-    return (out < LIMIT and abs(head[CASH]) < LIMIT and abs(head[SUM_WON]) < LIMIT
-            and abs(head[SUM_LOST]) < LIMIT and abs(head[SUM_PCT]) < LIMIT)
+    return (
+        out < LIMIT
+        and abs(head[CASH]) < LIMIT
+        and abs(head[SUM_WON]) < LIMIT
+        and abs(head[SUM_LOST]) < LIMIT
+        and abs(head[SUM_PCT]) < LIMIT
+    )
 
 
 @njit(cache=True)
 def order_size(head, knobs, quote):
     """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
     costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
-    quantity = min(knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote),
-                   head[CASH] / UNIT / (quote * costs))
+    quantity = min(
+        knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote),
+        head[CASH] / UNIT / (quote * costs),
+    )
     step = knobs[K_STEP]
     while quantity / (step / UNIT) >= TWO_53:  # float64 cannot count so many: a coarser power of ten
         step *= 10.0
-    if UNIT % step == 0.0:
-        n = UNIT / step
+    n = UNIT / step
+    if np.floor(n) == n and n * step == UNIT:
         steps = np.floor(quantity * n)
         return steps / n, steps, step
     steps = np.floor(quantity / (step / UNIT))
@@ -203,7 +223,7 @@ def order_size(head, knobs, quote):
 
 @njit(cache=True)
 def open_lot(head, lots, side, price, time, knobs):
-    """Buy (side 1) or sell short (side -1) at `price`; an order below the minimum notional is counted only."""
+    """Buy (side 1) or sell short (-1) at `price`; an order below the minimum notional is counted only."""
     quantity, steps, step = order_size(head, knobs, price / UNIT)
     notional = np.rint(quantity * (price / UNIT) * UNIT)
     if steps <= 0.0 or notional <= 0.0 or notional < knobs[K_MIN_NOTIONAL]:
@@ -211,7 +231,8 @@ def open_lot(head, lots, side, price, time, knobs):
         return True
     n = np.int64(head[LOTS])
     lot = lots[n]
-    lot[ENTRY_TIME], lot[ENTRY_SIGNAL], lot[ENTRY_PRICE], lot[NOTIONAL] = time, head[ORDER_TIME], price, notional
+    lot[ENTRY_TIME], lot[ENTRY_SIGNAL] = time, head[ORDER_TIME]
+    lot[ENTRY_PRICE], lot[NOTIONAL] = price, notional
     lot[QUANTITY], lot[STEPS], lot[STEP] = quantity, steps, step
     lot[ENTRY_FEE] = np.rint(notional / UNIT * knobs[K_FEE] * UNIT)
     lot[ENTRY_SLIPPAGE] = np.rint(notional / UNIT * knobs[K_BPS] / 10000.0 * UNIT)
@@ -235,8 +256,8 @@ def open_lot(head, lots, side, price, time, knobs):
 def along_minutes(lot, side, time, end, high, low, minutes):
     """Follow the stored minutes of one candle to the first level of `lot`: (price, time, stopped, ambiguous).
 
-    The price is NaN where the minutes do not tell: one is missing, or together they span another range than
-    the candle. `minutes` has the columns open time, open, high, low.
+    The price is NaN where the minutes do not tell: one is missing, together they span another range than the
+    candle, or the candle is shorter than a minute. `minutes` has the rows open time, open, high, low.
     """
     count = np.int64((end - time) // 60000.0)
     first = np.searchsorted(minutes[0], time)
@@ -266,31 +287,32 @@ def along_minutes(lot, side, time, end, high, low, minutes):
 
 
 @njit(cache=True)
-def leave_inside(head, lots, time, end, open_, high, low, knobs, minutes, day, trades, t):
-    """Close the lots whose stop or target this candle reaches: gaps at its open first, then inside it."""
-    ok = True
+def leave_inside(head, lots, i, times, ends, open_, high, low, knobs, minutes, day, trades, t):
+    """Close the lots whose stop or target candle `i` reaches: gaps at its open first, then inside it."""
+    ok, time, end = True, times[i], ends[i]
     j = 0
     while j < head[LOTS]:
         side = head[SIDE]
-        stopped = (open_ - lots[j, STOP]) * side <= 0.0
-        if stopped or (open_ - lots[j, TARGET]) * side >= 0.0:
+        stopped = (open_[i] - lots[j, STOP]) * side <= 0.0
+        if stopped or (open_[i] - lots[j, TARGET]) * side >= 0.0:
             reason = lots[j, STOP_REASON] if stopped else TAKE_PROFIT
-            ok = close_lot(head, lots, j, open_, time, reason, np.nan, False, knobs, day, trades, t) and ok
+            ok = close_lot(head, lots, j, open_[i], time, reason, np.nan, False, knobs, day, trades, t) and ok
             t += 1
         else:
             j += 1
     j = 0
     while j < head[LOTS]:
         side = head[SIDE]
-        adverse, favourable = (low, high) if side > 0.0 else (high, low)
-        stopped, reached = (adverse - lots[j, STOP]) * side <= 0.0, (favourable - lots[j, TARGET]) * side >= 0.0
+        adverse, favourable = (low[i], high[i]) if side > 0.0 else (high[i], low[i])
+        stopped = (adverse - lots[j, STOP]) * side <= 0.0
+        reached = (favourable - lots[j, TARGET]) * side >= 0.0
         if not (stopped or reached):
             j += 1
             continue
         price = lots[j, STOP_FILL] if stopped else lots[j, TARGET_FILL]
         when, ambiguous = end - 1.0, stopped and reached
         if knobs[K_MINUTES] > 0.0:
-            along, then, first, unclear = along_minutes(lots[j], side, time, end, high, low, minutes)
+            along, then, first, unclear = along_minutes(lots[j], side, time, end, high[i], low[i], minutes)
             if not np.isnan(along):
                 price, when, stopped, ambiguous = along, then, first, unclear
         reason = lots[j, STOP_REASON] if stopped else TAKE_PROFIT
@@ -322,11 +344,11 @@ def execute(head, lots, price, time, knobs, day, trades, t):
 
 @njit(cache=True)
 def limits(head, lots):
-    """What a candle must pass to matter while the lots stay as they are: (low, high, close above, close below).
+    """(low, high, close above, close below): what a candle must pass to matter while the lots stay.
 
-    `low` and `high` are the nearest levels of any lot. Equity is a straight line over the close, so the closes
-    that make a new peak or a deeper drawdown lie beyond two thresholds; a candle between them need not be
-    marked. They err on the safe side by `slack`, so the result is that of marking every candle.
+    `low` and `high` are the nearest levels of any lot. Equity is a straight line over the close, so the
+    closes that make a new peak or a deeper drawdown lie beyond two thresholds; a candle between them need not
+    be marked. They err on the safe side by `slack`, so the result is that of marking every candle.
     """
     low, high, fixed, slope = -np.inf, np.inf, head[CASH], 0.0
     n = np.int64(head[LOTS])
@@ -347,9 +369,31 @@ def limits(head, lots):
 
 
 @njit(cache=True)
-def walk(times, ends, open_, high, low, close, signal, first, days, as_of, until, head, lots, knobs, minutes,
-         trades, marks, daily, log):
+def walk(
+    times,
+    ends,
+    open_,
+    high,
+    low,
+    close,
+    signal,
+    first,
+    days,
+    as_of,
+    until,
+    head,
+    lots,
+    knobs,
+    minutes,
+    trades,
+    marks,
+    daily,
+    log,
+):
     """Lead the account from its state (`head`, `lots`, changed in place) through whole days of candles.
+
+    A parameter sweep calls this with one row of `trades` and `marks` and none of `daily` and `log`: the
+    final state then holds all that the metrics need.
 
     times, ends          open and exclusive end of each candle, ms, float64, ascending
     open_ high low close prices in units, float64; signal int8
@@ -357,7 +401,7 @@ def walk(times, ends, open_, high, low, close, signal, first, days, as_of, until
     days                 00:00 UTC of each day, ms; as_of: the clock at the end of the last one
     until                the version ends here, ms; inf: it goes on
     lots                 room for every lot that may be open; minutes: see along_minutes
-    trades, marks        rows for closed trades and their snapshots, at least one: the last takes what is beyond
+    trades, marks        rows for closed trades and their snapshots, at least one: the last takes the rest
     daily, log           a snapshot and the carried state at the end of each day, or no rows at all
     Returns (closed trades, index of the candle at which money passed LIMIT or -1).
     """
@@ -376,8 +420,14 @@ def walk(times, ends, open_, high, low, close, signal, first, days, as_of, until
                     while i < pause and signal[i] == 0:
                         i += 1
                 else:
-                    while (i < pause and signal[i] == 0 and low[i] > down and high[i] < up
-                           and close[i] <= above and close[i] >= below):
+                    while (
+                        i < pause
+                        and signal[i] == 0
+                        and low[i] > down
+                        and high[i] < up
+                        and close[i] <= above
+                        and close[i] >= below
+                    ):
                         i += 1
                 if i == stop:
                     break
@@ -391,8 +441,9 @@ def walk(times, ends, open_, high, low, close, signal, first, days, as_of, until
                     head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY] = 0.0, np.nan, np.nan
                 traded = t > t0 or head[LOTS] != lots0
                 if head[LOTS] > 0.0 and (traded or low[i] <= down or high[i] >= up):
-                    t, inside = leave_inside(head, lots, times[i], ends[i], open_[i], high[i], low[i], knobs,
-                                             minutes, day, trades, t)
+                    t, inside = leave_inside(
+                        head, lots, i, times, ends, open_, high, low, knobs, minutes, day, trades, t
+                    )
             traded = t > t0 or head[LOTS] != lots0
             if traded or lots0 > 0.0:
                 ok = mark(head, account_equity(head, lots, close[i])) and ok and inside
@@ -421,5 +472,5 @@ def walk(times, ends, open_, high, low, close, signal, first, days, as_of, until
         if d < log.shape[0]:
             log[d, :HEAD] = head
             for j in range(np.int64(head[LOTS])):
-                log[d, HEAD + j * LOT:HEAD + (j + 1) * LOT] = lots[j]
+                log[d, HEAD + j * LOT : HEAD + (j + 1) * LOT] = lots[j]
     return t, -1

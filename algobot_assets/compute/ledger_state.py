@@ -1,10 +1,12 @@
 """The carried state of an account: made, taken apart, read.
 
 Here: the float64 vector that leads from one day to the next, and its reading for people. Its layout is in
-ledger_kernel.py: HEAD scalars (layout version, clock start, initial balance, cash, equity at the last mark, peak,
-deepest drawdown, count/mean/M2 of daily returns, closed and won trades, sums of wins, losses and profit_pct,
-ambiguous stops, skipped entries, side, pending order with its time and equity, ended, number of lots), then LOT
-scalars per open lot. Prices and money are whole units of 1e-8, times milliseconds, NaN "none".
+ledger_kernel.py: HEAD scalars (layout version, clock start, initial balance, cash, equity at the last mark,
+peak, deepest drawdown, count/mean/M2 of daily returns, closed and won trades, sums of wins, losses and
+profit_pct, ambiguous stops, skipped entries, side, pending order with its time and equity, ended, number of
+lots), then LOT scalars per open lot (times of entry and of its signal, quantity, its count of steps and the
+step, entry price, notional, fee, slippage, stop and target as touched and as filled, reason of the stop).
+Prices and money are whole units of 1e-8, times milliseconds, quantity in the base asset; NaN: none.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Lot:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A state in words. `side`: long, short or flat; `order`: the signal waiting for the next candle (0: none)."""
+    """A state in words. `side`: long, short, flat; `order`: the signal that waits for a candle (0: none)."""
 
     cash: Decimal
     equity: Decimal
@@ -68,16 +70,23 @@ def new_state(terms: StrategyTerms, days_before: int = 0) -> np.ndarray:
 def unpack(state: np.ndarray, terms: StrategyTerms, label: str) -> tuple[np.ndarray, np.ndarray]:
     """(head, lots) of a state, checked to belong to this version of the strategy."""
     state = np.asarray(state, dtype=np.float64)
-    head = state[:k.HEAD].copy()
-    if (len(head) < k.HEAD or head[k.LAYOUT] != k.LAYOUT_VERSION
-            or len(state) != k.HEAD + int(head[k.LOTS]) * k.LOT):
-        raise LedgerError(f"The carried ledger of {label} was written by another version of the ledger: "
-                          "recompute it from its first day.")
+    head = state[: k.HEAD].copy()
+    if (
+        len(head) < k.HEAD
+        or head[k.LAYOUT] != k.LAYOUT_VERSION
+        or len(state) != k.HEAD + int(head[k.LOTS]) * k.LOT
+    ):
+        raise LedgerError(
+            f"The carried ledger of {label} was written by another version of the ledger: "
+            "recompute it from its first day."
+        )
     expected = new_state(terms)
     if head[k.START] != expected[k.START] or head[k.INITIAL] != expected[k.INITIAL]:
-        raise LedgerError(f"The carried ledger of {label} began on another day or with another balance than "
-                          f"{terms.effective_from} and {terms.initial_balance}: recompute it from its first day.")
-    return head, state[k.HEAD:].reshape(-1, k.LOT)
+        raise LedgerError(
+            f"The carried ledger of {label} began on another day or with another balance than "
+            f"{terms.effective_from} and {terms.initial_balance}: recompute it from its first day."
+        )
+    return head, state[k.HEAD :].reshape(-1, k.LOT)
 
 
 def _money(units: float) -> Decimal:
@@ -94,17 +103,31 @@ def _time(ms: float) -> datetime | None:
 
 def read_state(state: np.ndarray) -> Account:
     """A carried state in words, for explanations and for a bot that asks what is open."""
-    head, lots = state[:k.HEAD], state[k.HEAD:].reshape(-1, k.LOT)
+    head, lots = state[: k.HEAD], state[k.HEAD :].reshape(-1, k.LOT)
     return Account(
-        cash=_money(head[k.CASH]), equity=_money(head[k.EQUITY]), peak=_money(head[k.PEAK]),
-        max_drawdown=float(head[k.DRAWDOWN]), total_trades=int(head[k.CLOSED]), winning_trades=int(head[k.WON]),
-        ambiguous_stops=int(head[k.AMBIGUOUS]), skipped_entries=int(head[k.SKIPPED]),
+        cash=_money(head[k.CASH]),
+        equity=_money(head[k.EQUITY]),
+        peak=_money(head[k.PEAK]),
+        max_drawdown=float(head[k.DRAWDOWN]),
+        total_trades=int(head[k.CLOSED]),
+        winning_trades=int(head[k.WON]),
+        ambiguous_stops=int(head[k.AMBIGUOUS]),
+        skipped_entries=int(head[k.SKIPPED]),
         side={1: "long", -1: "short", 0: "flat"}[int(head[k.SIDE])],
-        order=int(head[k.ORDER]), order_time=_time(head[k.ORDER_TIME]), ended=bool(head[k.ENDED]),
+        order=int(head[k.ORDER]),
+        order_time=_time(head[k.ORDER_TIME]),
+        ended=bool(head[k.ENDED]),
         lots=tuple(
-            Lot(_time(lot[k.ENTRY_TIME]), _time(lot[k.ENTRY_SIGNAL]), _money(int(lot[k.STEPS]) * int(lot[k.STEP])),
-                _money(lot[k.ENTRY_PRICE]), _money(lot[k.NOTIONAL]),
+            Lot(
+                _time(lot[k.ENTRY_TIME]),
+                _time(lot[k.ENTRY_SIGNAL]),
+                _money(int(lot[k.STEPS]) * int(lot[k.STEP])),
+                _money(lot[k.ENTRY_PRICE]),
+                _money(lot[k.NOTIONAL]),
                 _money(lot[k.ENTRY_FEE] + lot[k.ENTRY_SLIPPAGE]),
-                _level(lot[k.STOP_FILL]), _level(lot[k.TARGET_FILL]))
-            for lot in lots),
+                _level(lot[k.STOP_FILL]),
+                _level(lot[k.TARGET_FILL]),
+            )
+            for lot in lots
+        ),
     )

@@ -1,7 +1,8 @@
 """What an account trades by: strategy, risk, symbol rules and costs, checked and turned into numbers.
 
 Here: the frozen terms and the names of exit reasons. Not here: where terms come from (declared state, symbol
-rules of the exchange) and which are in force on a day (the assets); the loop that obeys them (ledger_kernel.py).
+rules of the exchange) and which are in force on a day (the assets); the loop that obeys them
+(ledger_kernel.py).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ EXIT_REASONS = {
     k.COLLATERAL: "collateral",
     k.SUPERSEDED: "superseded",
 }
-"""exit_reason of a trade: the opposite signal; its stop; its target; a short whose loss reached its collateral
-(2 x entry) before its stop; the strategy's version was replaced or retired."""
+"""exit_reason of a trade: the opposite signal; its stop; its target; a short whose loss reached its
+collateral (2 x entry) before its stop; the strategy's version was replaced or retired."""
 
 
 class LedgerError(AlgobotError):
@@ -56,9 +57,9 @@ def _set(instance: object, name: str, value: Number, low: str, high: str) -> Non
 class StrategyTerms:
     """One version of a strategy. initial_balance in the quote asset; risk_per_trade a fraction of equity.
 
-    It begins on 00:00 UTC of `effective_from`, flat, and ends on 00:00 UTC of `effective_to` (None: never): the
-    day from which it is replaced or retired. `shorting`: whether -1 opens shorts. `stop_path` "1m": the stored
-    minutes decide which of stop and target comes first inside a candle, and when.
+    It begins on 00:00 UTC of `effective_from`, flat, and ends on 00:00 UTC of `effective_to` (None: never):
+    the day from which it is replaced or retired. `shorting`: whether -1 opens shorts. `stop_path` "1m": the
+    stored minutes decide which of stop and target comes first inside a candle, and when.
     """
 
     initial_balance: Number
@@ -74,12 +75,16 @@ class StrategyTerms:
         if self.stop_path not in (None, "1m"):
             raise LedgerError(f"stop_path is {self.stop_path!r}: give 1m or leave it out.")
         if self.effective_to is not None and self.effective_to < self.effective_from:
-            raise LedgerError(f"The strategy ends on {self.effective_to}, before it begins on {self.effective_from}.")
+            raise LedgerError(
+                f"The strategy ends on {self.effective_to}, before it begins on {self.effective_from}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class RiskTerms:
-    """Risk parameters: a fraction of equity, a count of lots, percent of the entry price (take profit 0: none)."""
+    """Risk parameters: a fraction of equity, a count of lots, percent of the entry price (take profit 0:
+    none).
+    """
 
     max_risk_per_trade: Number
     max_open_trades: int
@@ -91,12 +96,16 @@ class RiskTerms:
         _set(self, "stop_loss_percentage", self.stop_loss_percentage, "0.00000001", "10000")
         _set(self, "take_profit_percentage", self.take_profit_percentage, "0", "1000000")
         if isinstance(self.max_open_trades, bool) or self.max_open_trades not in range(1, MAX_LOTS + 1):
-            raise LedgerError(f"max_open_trades is {self.max_open_trades}: give a whole number from 1 to {MAX_LOTS}.")
+            raise LedgerError(
+                f"max_open_trades is {self.max_open_trades}: give a whole number from 1 to {MAX_LOTS}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class RuleTerms:
-    """Symbol rules; None where none are stored: tick 1e-8, step 1e-8 or the next power of ten, no least notional."""
+    """Symbol rules; None where none are stored: tick 1e-8, step 1e-8 or the next power of ten, no least
+    notional.
+    """
 
     tick: Number | None = None
     step: Number | None = None
@@ -122,7 +131,9 @@ class CostTerms:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """All terms in force over a window. Rules and risk hold for entries; open lots keep the levels set at entry."""
+    """All terms in force over a window. Rules and risk hold for entries; open lots keep the levels set at
+    entry.
+    """
 
     strategy: StrategyTerms
     risk: RiskTerms
@@ -151,4 +162,3 @@ class Terms:
 def day_ms(day: date) -> float:
     """00:00 UTC of `day` in milliseconds since 1970-01-01."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000.0
-

@@ -1,8 +1,8 @@
 """Exact passage between decimal columns and the float64 of the ledger's loop.
 
-Here: decimals to whole units of 1e-8 and back, and the rounding of ratios to their column. Not here: the rounding
-of money while it is posted (ledger_kernel.py). A cast from Float64 to Decimal is never used: Polars computes it
-in float64 and digits beyond the fifteenth come out wrong.
+Here: decimals to whole units of 1e-8 and back, and the rounding of ratios to their column. Not here: the
+rounding of money while it is posted (ledger_kernel.py). A cast from Float64 to Decimal is never used: Polars
+computes it in float64 and digits beyond the fifteenth come out wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ def to_units(values: pl.Series) -> np.ndarray:
     whole = values.to_physical()
     if len(whole) and max(whole.max(), -whole.min()) >= WHOLE:
         raise OverflowError(values.name)
-    return whole.cast(pl.Int64, wrap_numerical=True).to_numpy().astype(np.float64)  # in range: checked above
+    return frozen(whole.cast(pl.Int64, wrap_numerical=True))  # in range: checked above
+
+
+def frozen(whole: pl.Series) -> np.ndarray:
+    """Integers below 2**53 as a read-only float64 array: one type for the kernel, which compiles per type."""
+    out = whole.cast(pl.Float64).to_numpy()
+    out.flags.writeable = False
+    return out
 
 
 def units_of(value: Decimal) -> int:
@@ -60,6 +67,8 @@ def ratio_column(name: str, values: np.ndarray) -> pl.Series:
     safe = np.where(good, values, 0.0)
     whole = np.trunc(safe)
     part = np.rint((safe - whole) * 1e8).astype(np.int64)
-    units = pl.Series(whole.astype(np.int64)).cast(pl.Int128) * _HUNDRED_MILLION + pl.Series(part).cast(pl.Int128)
+    units = pl.Series(whole.astype(np.int64)).cast(pl.Int128) * _HUNDRED_MILLION + pl.Series(part).cast(
+        pl.Int128
+    )
     column = from_units(name, units)
     return column if good.all() else pl.select(pl.when(pl.Series(good)).then(column)).to_series().alias(name)

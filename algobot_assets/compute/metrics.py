@@ -5,8 +5,8 @@ Here: the formulas and the rules when a figure is NULL. Not here: how the runnin
 
 Conventions (one each): equity is marked at candle closes with the starting capital as the first mark. Daily
 returns run over calendar days, a day without a candle is a return of 0, and the running day counts up to the
-mark. Rates are annualised with 365 days, the risk-free rate is 0, standard deviations have ddof 1, drawdowns are
-negative fractions. `win_rate` and returns are fractions, `avg_profit_pct` is in percent. A figure that is
+mark. Rates are annualised with 365 days, the risk-free rate is 0, standard deviations have ddof 1, drawdowns
+are negative fractions. `win_rate` and returns are fractions, `avg_profit_pct` is in percent. A figure that is
 undefined, not finite or too large for DECIMAL(20,8) is NULL.
 """
 
@@ -22,10 +22,22 @@ from algobot_assets.compute.ledger_units import from_units, ratio_column
 
 YEAR_DAYS = 365.0
 MIN_DAYS = 30.0
-"""Below this many days (exact, fractional) a yearly figure says nothing: annual_return and sharpe_ratio are NULL."""
+"""Below this many days (exact, fractional) a yearly figure says nothing: annual_return and sharpe_ratio are
+NULL.
+"""
 
-FIGURES = ("initial_capital", "final_capital", "total_return", "annual_return", "max_drawdown", "sharpe_ratio",
-           "win_rate", "avg_profit_pct", "risk_reward_ratio", "profit_factor")
+FIGURES = (
+    "initial_capital",
+    "final_capital",
+    "total_return",
+    "annual_return",
+    "max_drawdown",
+    "sharpe_ratio",
+    "win_rate",
+    "avg_profit_pct",
+    "risk_reward_ratio",
+    "profit_factor",
+)
 """Columns of performance_metrics and backtest_results, all DECIMAL(20,8); capital in the quote asset."""
 
 
@@ -72,8 +84,8 @@ def risk_reward_ratio(closed, won, sum_won, sum_lost):
 def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct, out):
     """One row of the eight ratios of FIGURES, in their order, into `out`; NaN stands for NULL.
 
-    Money in any one unit; `sum_pct`, the sum of profit_pct, in percent. A plain function of scalars: a parameter
-    sweep calls it from its own loop.
+    Money in any one unit; `sum_pct`, the sum of profit_pct, in percent. A plain function of scalars: a
+    parameter sweep calls it from its own loop.
     """
     out[0] = total_return(initial, equity)
     out[1] = annual_return(initial, equity, days)
@@ -87,15 +99,33 @@ def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_w
 
 @njit(cache=True)
 def figure_rows(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct):
-    """`figures` for arrays of equal length; (rows, 8). Scalar by scalar: a power must not depend on its neighbours."""
+    """`figures` for arrays of equal length; (rows, 8). Scalar by scalar: a power must not depend on its
+    neighbours.
+    """
     out = np.empty((equity.size, 8))
     for i in range(equity.size):
-        figures(initial, equity[i], drawdown[i], count[i], mean[i], m2[i], days[i], closed[i], won[i], sum_won[i],
-                sum_lost[i], sum_pct[i], out[i])
+        figures(
+            initial,
+            equity[i],
+            drawdown[i],
+            count[i],
+            mean[i],
+            m2[i],
+            days[i],
+            closed[i],
+            won[i],
+            sum_won[i],
+            sum_lost[i],
+            sum_pct[i],
+            out[i],
+        )
     return out
 
 
 def figure_columns(initial: float, equity: np.ndarray, ratios: np.ndarray) -> list[pl.Series]:
     """The ten columns of FIGURES from capital in units of 1e-8 and the ratios of `figure_rows`."""
-    capital = [from_units("initial_capital", np.full(len(equity), initial)), from_units("final_capital", equity)]
+    capital = [
+        from_units("initial_capital", np.full(len(equity), initial)),
+        from_units("final_capital", equity),
+    ]
     return capital + [ratio_column(name, ratios[:, i]) for i, name in enumerate(FIGURES[2:])]

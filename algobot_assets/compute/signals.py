@@ -59,8 +59,8 @@ def _declared(
     if indicators is None or not indicators["timestamp"].equals(candles["timestamp"]):
         rows = 0 if indicators is None else indicators.height
         raise WindowError(
-            f"Strategy {strategy.name} reads {', '.join(strategy.indicators)} of each of the {candles.height}"
-            f" candles of {days.days[0]} to {days.days[-1]}, but {rows} rows of indicators came, or of other times."
+            f"Strategy {strategy.name} reads {', '.join(strategy.indicators)} of {candles.height} candles of"
+            f" {days.days[0]} to {days.days[-1]}, but {rows} rows of indicators came, or of other candles."
             " Materialise the indicators of these days first."
         )
     return indicators.select("timestamp", *strategy.indicators)

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from algobot_assets.compute import bars, candles, carry, indicators
+from algobot_assets.compute import bars, candles, carry, indicators, kernels
 from algobot_assets.compute.strategies import registered
 
 _PACKAGE = __name__.partition(".")[0]
@@ -30,18 +30,18 @@ def source_digest(*sources: ModuleType | str) -> str:
     """Sixteen hex digits of the SHA-256 of sources (modules, or texts of Python code) in the order given.
 
     Comments, docstrings and blank lines do not count, nor does the end of line; everything else does, layout
-    included. The same on every Python from 3.11 to 3.13. Modules are read once per process.
+    included. The same on every Python from 3.11 to 3.13. A module is read once per process.
     """
     digest = hashlib.sha256()
     for source in sources:
-        text = source if isinstance(source, str) else _text(source.__name__)
+        text = source if isinstance(source, str) else _text(source)
         digest.update(essence(text).encode() + b"\0")
     return digest.hexdigest()[:16]
 
 
 def indicators_code_version() -> str:
     """Version of the code that computes the stored indicators."""
-    return source_digest(carry, candles, indicators)
+    return source_digest(carry, kernels, candles, indicators)
 
 
 def code_version(strategy_type: str) -> str:
@@ -53,7 +53,9 @@ def code_version(strategy_type: str) -> str:
     """
     known = registered(strategy_type)
     modules = _own_imports(known.text, known.strategy.module)
-    return source_digest(carry, candles, bars, known.text, *(_text(name) for name in modules))
+    return source_digest(
+        carry, kernels, candles, bars, known.text, *(_text(sys.modules[name]) for name in modules)
+    )
 
 
 @cache
@@ -62,7 +64,7 @@ def essence(text: str) -> str:
 
     Cut out by position, not put together from tokens, because Python 3.12 splits f-strings into other tokens.
     """
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
     cuts: list[tuple[tuple[int, int], tuple[int, int]]] = []
     statement: list[tokenize.TokenInfo] = []
     layout = (tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING)
@@ -103,7 +105,7 @@ def _own_imports(text: str, module: str) -> list[str]:
         for name in _imported(text, module):
             if name not in found and name != module and _is_own(name):
                 found.add(name)
-                todo.append((_text(name), name))
+                todo.append((_text(sys.modules[name]), name))
     return sorted(found)
 
 
@@ -129,10 +131,8 @@ def _is_own(name: str) -> bool:
 
 
 @cache
-def _text(name: str) -> str:
-    module = sys.modules[name]
-    return (
-        module.__spec__.loader.get_source(name)
-        if module.__spec__
-        else Path(module.__file__).read_text("utf-8")
-    )
+def _text(module: ModuleType) -> str:
+    """The module's source, read once: when it changes on disk, the module in memory does not."""
+    if module.__spec__ is not None and module.__spec__.loader is not None:
+        return module.__spec__.loader.get_source(module.__name__)
+    return Path(module.__file__).read_text(encoding="utf-8")

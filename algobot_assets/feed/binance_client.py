@@ -43,6 +43,7 @@ def public_client(url: str, futures_url: str, timeout: tuple[float, float]) -> C
 
 
 def refuse_testnet(url: str) -> None:
+    """SettingsError unless ``url`` is the address of a server with real candles."""
     host = urlsplit(url).hostname
     if not host:
         raise SettingsError(f"{url!r} is no address of an exchange; write it as {SPOT_URL}.")

@@ -16,10 +16,11 @@ from algobot_assets.settings import Settings
 
 @contextmanager
 def open_source(settings: Settings) -> Iterator[Source]:
-    """The source for the time of the block: Binance, the simulated exchange on loopback, or a folder of klines.
+    """The source for the time of the block: Binance, the simulated exchange on loopback, or a folder of
+    klines.
 
-    SettingsError where the folder is none; whether an exchange can be reached shows with the first question.
-    """
+    SettingsError where the folder is none; whether an exchange can be reached shows with the first
+    question."""
     match settings.candles_from:
         case "binance":
             exchange = Exchange(settings.exchange_url, settings.futures_url)

@@ -4,7 +4,7 @@ Here belongs the choice, and the rule by which a candle counts as absent. Fetchi
 archive.
 
 - Whole past months come from monthly archives, longer stretches of whole past days from daily archives, the
-  rest from REST: today, days whose archive is missing, corrupt or not out yet, anything two pages of REST
+  rest from REST: today, days whose archive is missing, corrupt or not out yet, anything three pages of REST
   can bring, and all intervals from 1d on, of which one page holds years.
 - An archive alone never proves that a candle does not exist: files have been published early and with
   holes. Each day of an archive that lacks a candle of the grid is asked from REST, and what REST holds of
@@ -35,7 +35,7 @@ from algobot_assets.schema.intervals import (
 )
 
 _DAY = timedelta(days=1)
-_FEW_PAGES = 2
+_FEW_PAGES = 3  # holds two days of minutes: what an everyday refresh asks for
 
 
 class Feed:

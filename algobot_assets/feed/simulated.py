@@ -17,7 +17,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
@@ -69,6 +69,7 @@ class SimulatedExchange:
         self.clock_skew = timedelta()
         self.requests: Counter[str] = Counter()
         self.weight_limit = weight_limit
+        self.url = ""
         self._now = now
         self._daily_after = daily_after
         self._monthly_after = monthly_after
@@ -110,7 +111,8 @@ class SimulatedExchange:
         """Listen on a free port of loopback; the base URL."""
         self._server = LoopbackServer(self.answer)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self.url
 
     def stop(self) -> None:
         """Stop listening and end open connections."""
@@ -120,9 +122,8 @@ class SimulatedExchange:
             self._server.end_connections()
             self._server = None
 
-    def __enter__(self) -> Self:
-        self.url = self.start()
-        return self
+    def __enter__(self) -> str:
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -53,7 +53,7 @@ class Database:
                 parameters = None
         if parameters is None:
             raise SettingsError(
-                "ALGOBOT_DATABASE_URL is not a PostgreSQL URL. Write postgresql://user:password@host:port/name, "
+                "ALGOBOT_DATABASE_URL is not a PostgreSQL URL. Write postgresql://user:password@host/name, "
                 "special characters of the password percent-encoded."
             )
         name = parameters.pop("dbname", settings.database)

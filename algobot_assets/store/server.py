@@ -192,9 +192,15 @@ def _launch(cluster: Cluster, binaries: Binaries, main: Path, held: int) -> None
     if done.returncode != 0:
         with open(cluster.log, errors="replace") as written:
             written.seek(before)
-            said = [line.strip() for line in written if "FATAL:" in line or "HINT:" in line]
-        reason = " ".join(line.partition("] ")[2].strip() for line in said) or "no reason given."
+            reason = _reason(written.read().splitlines())
         raise StoreError(f"PostgreSQL could not be started in {cluster.base}: {reason} See {cluster.log}.")
+
+
+def _reason(lines: list[str]) -> str:
+    """What a server that gave up said last, without the times."""
+    said = [line.partition("] ")[2] for line in lines if "FATAL:" in line or "HINT:" in line]
+    said = said or [line for line in lines if not line.startswith(("pg_ctl:", "Examine"))][-3:]
+    return " ".join(line.strip() for line in said) or "no reason given."
 
 
 def _options(main: Path) -> str:

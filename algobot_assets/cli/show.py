@@ -1,0 +1,119 @@
+"""What the commands show a person: tables that fit 80 columns, and progress while a run goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
+
+from algobot_assets.schema.tables import NINE
+from algobot_assets.settings import Settings
+from algobot_assets.store.connection import Store
+from algobot_assets.store.reader import query
+
+WIDTH = 80
+
+
+def console() -> Console:
+    """A console of at most 80 columns."""
+    found = Console()
+    return Console(width=min(WIDTH, found.width)) if found.width > WIDTH else found
+
+
+def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None) -> None:
+    """Print a frame as a table; numbers to the right, nulls as a dash."""
+    table = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, dtype in frame.schema.items():
+        table.add_column(name, justify="right" if dtype.is_numeric() else "left", no_wrap=name != "note")
+    formats = formats or {}
+    for row in frame.iter_rows(named=True):
+        table.add_row(
+            *("-" if value is None else format(value, formats.get(name, "")) for name, value in row.items())
+        )
+    console().print(table)
+
+
+class _Windows(logging.Handler):
+    """Turns the IO manager's log lines into progress."""
+
+    def __init__(self, shown: Progress) -> None:
+        super().__init__(logging.INFO)
+        self.shown = shown
+        self.tasks = {table: shown.add_task(table, total=None, rows=0, state="") for table in NINE}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count rows of a window; finish the table where the record says so."""
+        task = self.tasks.get(getattr(record, "table", ""))
+        if task is None:
+            return
+        rows = self.shown.tasks[task].fields["rows"] + getattr(record, "rows", 0)
+        self.shown.update(task, rows=rows, state=getattr(record, "days", ""))
+        if getattr(record, "finished", False):
+            self.shown.update(task, total=1, completed=1, state="done")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[None]:
+    """Show the tables of a run filling for the time of the block."""
+    logger = logging.getLogger("algobot.windows")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    out = console()
+    out.print(f"Materialising {title}")
+    columns = (
+        SpinnerColumn(finished_text="*"),
+        TextColumn("{task.description:<20}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[rows]:>11,} rows"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=out) as shown:
+        handler = _Windows(shown)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+def show_tables(settings: Settings) -> None:
+    """Rows of each of the nine tables."""
+    with Store.open(settings) as store:
+        union = " UNION ALL ".join(
+            f"SELECT {i} AS n, '{table}' AS table, count(*) AS rows FROM {table}" for i, table in enumerate(NINE)
+        )
+        rows = query(store, f"SELECT * FROM ({union}) AS counted ORDER BY n").drop("n")
+        name = store.database.name
+    grid(rows, f"Database {name}", {"rows": ","})
+
+
+def show_summary(settings: Settings) -> None:
+    """Rows of the tables, what is stored of each market, and each strategy's newest backtest."""
+    show_tables(settings)
+    with Store.open(settings) as store:
+        markets = query(
+            store,
+            """SELECT symbol, "interval", min(day)::text AS "from", max(day)::text AS "to", sum(rows)::bigint AS candles,
+                      to_char(max(complete_through) FILTER (WHERE rows > 0), 'YYYY-MM-DD HH24:MI') AS "complete through"
+                 FROM lineage WHERE table_name = 'market_data' GROUP BY 1, 2 ORDER BY 1, 2""",
+        )
+        results = query(
+            store,
+            """SELECT s.strategy_name AS strategy, s.version AS v, b.day::text AS "as of",
+                      round(b.final_capital, 2)::float8 AS equity, round(100 * b.total_return, 2)::float8 AS "return %",
+                      round(b.sharpe_ratio, 2)::float8 AS sharpe, round(100 * b.max_drawdown, 2)::float8 AS "drawdown %",
+                      b.total_trades AS trades
+                 FROM strategies AS s JOIN LATERAL (
+                      SELECT * FROM backtest_results AS b WHERE b.strategy_id = s.id ORDER BY day DESC LIMIT 1) AS b ON true
+                ORDER BY s.strategy_name, s.version""",
+        )
+    grid(markets, "Markets (UTC)", {"candles": ","})
+    money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "drawdown %": ".2f", "trades": ","}
+    grid(results, "Backtests, as of their newest day", money)

@@ -1,0 +1,195 @@
+"""What is stored, and how new it is: markets, strategy versions, the newest candle, how far a ledger goes.
+
+Answered from lineage and single index entries, never by counting rows, so that asking costs milliseconds. Which
+partitions are stale is a view of the database, not this module's affair.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.errors import WindowError
+from algobot_assets.schema.intervals import end_of, phase_of
+
+
+@dataclass(frozen=True)
+class StoredMarket:
+    """One market of market_data. ``newest`` is the end of its last candle; ``candles`` and ``days`` are recorded
+    numbers; up to ``complete_through`` no day since the first is missing or unfinished. All times UTC."""
+
+    symbol: str
+    interval: str
+    first_candle: datetime | None
+    last_candle: datetime | None
+    newest: datetime | None
+    candles: int
+    days: int
+    complete_through: datetime
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """One row of strategies; ``until`` is the first day on which it no longer holds, None while it does."""
+
+    id: int
+    name: str
+    version: int
+    symbol: str
+    interval: str
+    effective_from: date
+    until: date | None
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+def now(connection: psycopg.Connection) -> datetime:
+    """The database's clock at the start of the transaction, UTC."""
+    return connection.execute("SELECT now()").fetchone()[0].astimezone(UTC)
+
+
+def markets(connection: psycopg.Connection) -> list[StoredMarket]:
+    """Every market of which candles are recorded, ascending."""
+    rows = connection.execute(
+        """
+        WITH days AS (
+            SELECT symbol, "interval", day, rows, complete_through,
+                   complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC'
+                   OR lead(day) OVER (PARTITION BY symbol, "interval" ORDER BY day) IS DISTINCT FROM day + 1 AS breaks
+              FROM lineage WHERE table_name = 'market_data'
+        ), market AS (
+            SELECT symbol, "interval", sum(rows)::bigint AS candles, count(*) AS days,
+                   min(day) FILTER (WHERE rows > 0) AS first_day, max(day) FILTER (WHERE rows > 0) AS last_day,
+                   min(complete_through) FILTER (WHERE breaks) AS complete_through
+              FROM days GROUP BY symbol, "interval"
+        )
+        SELECT m.symbol, m."interval", first.timestamp, last.timestamp, l.first_open, m.candles, m.days,
+               m.complete_through
+          FROM market AS m
+          LEFT JOIN listings AS l USING (symbol, "interval")
+          -- a candle opens at most a month before its day
+          LEFT JOIN LATERAL (SELECT timestamp FROM market_data AS c
+                              WHERE c.symbol = m.symbol AND c."interval" = m."interval"
+                                AND c.timestamp >= (m.first_day - 31)::timestamp AT TIME ZONE 'UTC'
+                              ORDER BY timestamp LIMIT 1) AS first ON true
+          LEFT JOIN LATERAL (SELECT timestamp FROM market_data AS c
+                              WHERE c.symbol = m.symbol AND c."interval" = m."interval"
+                                AND c.timestamp >= (m.last_day - 31)::timestamp AT TIME ZONE 'UTC'
+                              ORDER BY timestamp DESC LIMIT 1) AS last ON true
+         ORDER BY m.symbol, m."interval"
+        """
+    )
+    return [
+        StoredMarket(symbol, interval, first, last, last and _end(interval, last, listed), candles, days, through)
+        for symbol, interval, first, last, listed, candles, days, through in rows
+    ]
+
+
+def require_market(connection: psycopg.Connection, symbol: str, interval: str) -> None:
+    """WindowError, with the nearest stored market, where no candles of this one are recorded."""
+    stored = connection.execute(
+        """SELECT symbol, "interval" FROM lineage WHERE table_name = 'market_data' GROUP BY 1, 2 ORDER BY 1, 2"""
+    ).fetchall()
+    if (symbol, interval) not in stored:
+        raise WindowError(
+            f"No candles of {symbol} {interval} are stored"
+            + _instead(f"{symbol} {interval}", [f"{s} {i}" for s, i in stored], "market", "materialise market_data")
+        )
+
+
+def newest_candle(
+    connection: psycopg.Connection, table: str, symbol: str, interval: str, strategy_id: int = 0
+) -> tuple[datetime, datetime] | None:
+    """Open and end (exclusive) of the newest candle that has a row in ``table``, or None.
+
+    ``table`` is one of the monthly tables; ``strategy_id`` is for signals. Lineage names the day, so that one leaf
+    or two are looked at.
+    """
+    day = connection.execute(
+        """SELECT day FROM lineage WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
+              AND rows > 0 ORDER BY day DESC LIMIT 1""",
+        (table, symbol, interval, strategy_id),
+    ).fetchone()
+    if day is None:
+        return None
+    row = connection.execute(
+        sql.SQL(
+            'SELECT timestamp, (SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s) FROM {} '
+            'WHERE symbol = %s AND "interval" = %s{} AND timestamp >= (%s::date - 31)::timestamp AT TIME ZONE \'UTC\' '
+            "ORDER BY timestamp DESC LIMIT 1"
+        ).format(sql.Identifier(table), sql.SQL(" AND strategy_id = %s" if strategy_id else "")),
+        (symbol, interval, symbol, interval, *([strategy_id] if strategy_id else []), day[0]),
+    ).fetchone()
+    return row and (row[0].astimezone(UTC), _end(interval, *row))
+
+
+def _end(interval: str, opened: datetime, listed: datetime | None) -> datetime:
+    """The boundary of a stored candle, which around outages may open off the grid."""
+    phase = phase_of(listed or opened) if interval == "3d" else None
+    return pl.select(pl.lit(opened).dt.convert_time_zone("UTC").alias("timestamp")).select(
+        end_of(interval, phase)
+    ).item()
+
+
+def computed_through(connection: psycopg.Connection, table: str, strategy_id: int) -> datetime | None:
+    """Up to when ``table``, one of the ledger's, is computed for a strategy version, UTC; None where it is not."""
+    row = connection.execute(
+        """SELECT complete_through FROM lineage
+            WHERE table_name = %s AND symbol = '' AND "interval" = '' AND strategy_id = %s ORDER BY day DESC LIMIT 1""",
+        (table, strategy_id),
+    ).fetchone()
+    return row and row[0].astimezone(UTC)
+
+
+def versions(connection: psycopg.Connection) -> list[StoredVersion]:
+    """Every strategy version, by name and effective date."""
+    rows = connection.execute(
+        """SELECT id, strategy_name, version, symbol, "interval", effective_from,
+                  least(effective_to, lead(effective_from) OVER (PARTITION BY strategy_name ORDER BY effective_from))
+             FROM strategies ORDER BY strategy_name, effective_from"""
+    )
+    return [StoredVersion(*row) for row in rows]
+
+
+def choose(stored: Sequence[StoredVersion], name: str, version: int | None, today: date) -> StoredVersion:
+    """The version of that number, else the one that became effective last by ``today``, else the first to come.
+
+    WindowError where there is no such name (with the nearest) or number.
+    """
+    named = [item for item in stored if item.name == name]
+    if not named:
+        names = list(dict.fromkeys(item.name for item in stored))
+        raise WindowError(f"No strategy {name} is stored{_instead(name, names, 'strategy', 'run `algobot apply`')}")
+    if version is None:
+        return next((item for item in reversed(named) if item.effective_from <= today), named[0])
+    for item in named:
+        if item.version == version:
+            return item
+    have = ", ".join(str(item.version) for item in named)
+    raise WindowError(f"{name} has no version {version}; stored is {have}.")
+
+
+def nearest(wanted: str, known: Sequence[str]) -> str | None:
+    """The one of ``known`` that is written most like ``wanted``, upper and lower case alike; None if none is."""
+    def likeness(item: str) -> tuple[float, float]:
+        folded = difflib.SequenceMatcher(None, wanted.casefold(), item.casefold()).ratio()
+        return folded, difflib.SequenceMatcher(None, wanted, item).ratio()
+
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= 0.5 else None
+
+
+def _instead(wanted: str, known: Sequence[str], kind: str, cure: str) -> str:
+    if not known:
+        return f", nor of any other {kind}: {cure} first."
+    near = nearest(wanted, known)
+    if near is not None:
+        return f"; the nearest stored {kind} is {near}."
+    return f"; stored are {', '.join(known[:10])}{' and others' if len(known) > 10 else ''}."

@@ -1,0 +1,233 @@
+"""Windows: written exactly, changed only where they differ, old or new and never half."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+import polars as pl
+import psycopg
+import pytest
+from conftest import days, published_candles
+
+from algobot_assets.errors import StoreError
+from algobot_assets.feed.klines import from_published
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.schema.intervals import midnight
+from algobot_assets.schema.windows import Window
+from algobot_assets.store import copy, lineage, writer
+from algobot_assets.store.connection import Store
+from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.reader import query, read_window
+from algobot_assets.store.writer import write_window
+
+FIRST = date(2024, 1, 30)
+WINDOW = Window("market_data", FIRST, FIRST + timedelta(days=4), "BTCUSDT", "1h")
+
+
+def candles(rows: int = 96, seed: int = 1) -> pl.DataFrame:
+    published = published_candles(midnight(FIRST), rows, seed=seed)
+    return from_published(published, "BTCUSDT", "1h", where="a test")
+
+
+def inputs(first: date = FIRST, number: int = 4) -> list[DayInputs]:
+    return [DayInputs(day, midnight(day + timedelta(days=1))) for day in days(first, number)]
+
+
+def ids(store: Store) -> dict[datetime, tuple[int, datetime]]:
+    with store.transaction() as connection:
+        rows = connection.execute('SELECT "timestamp", id, updated_at FROM market_data').fetchall()
+    return {opened: (number, updated) for opened, number, updated in rows}
+
+
+def test_what_is_written_is_read_back_exactly(store):
+    frame = candles()
+    written = write_window(store, WINDOW, frame, inputs())
+    assert (written.rows, written.inserted, written.changed) == (96, 96, 96)
+    assert read_window(store, WINDOW).equals(frame)
+    assert written.per_day == dict.fromkeys(days(FIRST, 4), 24)
+
+
+def test_both_readers_give_the_same_frame(store):
+    write_window(store, WINDOW, candles(), inputs())
+    schema = schema_of("market_data")
+    names = ", ".join(f'"{name}"' for name in schema)
+    by_connectorx = query(store, f'SELECT {names} FROM market_data ORDER BY "timestamp"', schema=schema)
+    assert by_connectorx.equals(read_window(store, WINDOW))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_extreme_values_survive_both_encoders(store, binary):
+    numbers = ["0.00000001", "-999999999999.99999999", "999999999999.99999999", "1000000000", "0", None]
+    frame = pl.DataFrame(
+        {
+            "d": pl.Series(numbers).cast(pl.Decimal(20, 8)),
+            "q": pl.Series(["99999999999999999999.99999999", *numbers[1:]]).cast(pl.Decimal(28, 8)),
+            "f": pl.Series([0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, 1 / 3, None]),
+            "t": pl.Series(
+                [datetime(2024, 1, 1, 0, 0, 0, i, tzinfo=UTC) for i in range(6)],
+                dtype=pl.Datetime("us", "UTC"),
+            ),
+            "s": ["plain", 'quo"te', "com,ma", "line\nbreak", "", None],
+            "b": [True, False, None, True, False, True],
+            "i": pl.Series([2**31 - 1, -(2**31), 0, 1, None, 2], dtype=pl.Int32),
+            "a": pl.Series(
+                [date(1970, 1, 1), date(2100, 1, 1), None, date(2024, 2, 29), date(2017, 7, 1), None]
+            ),
+            "n": range(6),
+        }
+    )
+    with store.transaction() as connection:
+        connection.execute(
+            "CREATE TEMP TABLE v (d numeric(20,8), q numeric(28,8), f float8, t timestamptz, s text, b boolean, i int, "
+            "a date, n bigint)"
+        )
+        copy.copy_in(connection, "v", frame, binary=binary)
+        texts = connection.execute("SELECT d::text, q::text FROM v ORDER BY n").fetchall()
+        columns = psycopg.sql.SQL("SELECT d, q, f, {}, s, b::text AS b, i, a, n FROM v ORDER BY n").format(
+            copy.time_out("t")
+        )
+        back = copy.copy_out(connection, columns, (), dict(frame.schema))
+    for (d, q), number in zip(texts, numbers, strict=True):
+        assert d is None if number is None else Decimal(d) == Decimal(number)
+        if q is not None and d is not None and number != numbers[0]:
+            assert Decimal(q) == Decimal(number)
+    assert texts[0][1] == "99999999999999999999.99999999"
+    assert back.equals(frame)
+    assert np.array_equal(back["f"].to_numpy().view(np.int64), frame["f"].to_numpy().view(np.int64))
+
+
+def test_writing_again_writes_nothing_and_keeps_ids(store):
+    write_window(store, WINDOW, candles(), inputs())
+    before = ids(store)
+    assert write_window(store, WINDOW, candles().reverse(), inputs()).changed == 0
+    assert ids(store) == before
+
+
+def test_only_what_differs_changes(store):
+    frame = candles()
+    write_window(store, WINDOW, frame, inputs())
+    before = ids(store)
+    changed, gone = frame["timestamp"][30], frame["timestamp"][50]
+    other = frame.with_columns(
+        pl.when(pl.col("timestamp") == changed)
+        .then(pl.col("volume") + pl.lit("0.00000001").cast(pl.Decimal(28, 8)))
+        .otherwise(pl.col("volume"))
+        .cast(pl.Decimal(28, 8))
+        .alias("volume")
+    ).filter(pl.col("timestamp") != gone)
+    written = write_window(store, WINDOW, other, inputs())
+    assert (written.inserted, written.updated, written.deleted) == (0, 1, 1)
+    assert read_window(store, WINDOW).equals(other)
+    after = ids(store)
+    assert gone not in after
+    assert {t for t in after if after[t] != before[t]} == {changed}
+    assert after[changed][0] == before[changed][0]
+    written = write_window(store, WINDOW, frame, inputs())
+    assert (written.inserted, written.updated, written.deleted) == (1, 1, 0)
+
+
+def test_days_not_named_are_left_alone(store):
+    frame = candles()
+    write_window(store, WINDOW, frame, inputs())
+    second = days(FIRST, 2)[1]
+    part = WINDOW.of(second, second + timedelta(days=1))
+    written = write_window(store, part, frame.clear(), inputs(second, 1))
+    assert written.deleted == 24
+    assert read_window(store, WINDOW).height == 72
+
+
+def test_rows_outside_of_the_window_are_refused(store):
+    with pytest.raises(StoreError, match="do not belong"):
+        write_window(store, WINDOW, candles(120), inputs())
+    assert read_window(store, WINDOW).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop("close"), "lack close"),
+        (lambda f: f.with_columns(extra=1), "do not know extra"),
+        (lambda f: f.with_columns(pl.col("close").cast(pl.Float64)), "close is Float64, must be Decimal"),
+        (lambda f: f.with_columns(pl.col("timestamp").dt.replace_time_zone(None)), "timestamp is Datetime"),
+    ],
+)
+def test_wrong_columns_and_dtypes_are_said(store, change, message):
+    with pytest.raises(StoreError, match=message):
+        write_window(store, WINDOW, change(candles()), inputs())
+
+
+def test_a_value_that_does_not_fit_leaves_everything_as_it_was(store):
+    write_window(store, WINDOW, candles(), inputs())
+    before = read_window(store, WINDOW)
+    bad = candles(seed=2).with_columns(pl.lit(None, dtype=pl.Int32).alias("trades"))
+    with pytest.raises(StoreError, match="null value"):
+        write_window(store, WINDOW, bad, inputs())
+    assert read_window(store, WINDOW).equals(before)
+
+
+def test_an_encoder_that_changes_a_digit_is_caught(store, monkeypatch):
+    honest = copy.copy_in
+
+    def lossy(connection, table, frame, **options):
+        cents = pl.col("close").cast(pl.Decimal(20, 2)).cast(pl.Decimal(20, 8))
+        honest(connection, table, frame.with_columns(cents), **options)
+
+    tiny = pl.lit("0.00000001").cast(pl.Decimal(20, 8))
+    frame = candles().with_columns((pl.col("close") + tiny).cast(pl.Decimal(20, 8)))
+    monkeypatch.setattr(writer, "copy_in", lossy)
+    with pytest.raises(StoreError, match="differs from what was sent"):
+        write_window(store, WINDOW, frame, inputs())
+    assert read_window(store, WINDOW).is_empty()
+
+
+def test_lineage_is_written_with_the_rows(store):
+    state = np.array([0.1, np.nan, -0.0, 5e-324])
+    first = DayInputs(
+        FIRST, midnight(FIRST + timedelta(days=1)), b"in", b"parameters", "code", b"state", state
+    )
+    write_window(store, WINDOW.of(FIRST, FIRST + timedelta(days=1)), candles(24), [first])
+    with store.transaction() as connection:
+        recorded = lineage.read(connection, WINDOW)
+    assert list(recorded) == [FIRST]
+    assert recorded[FIRST].same_inputs(first)
+    assert recorded[FIRST].is_complete
+    assert recorded[FIRST].rows == 24
+    assert recorded[FIRST].state_out.tobytes() == state.tobytes()
+
+
+def test_a_week_reaches_into_the_month_before(store):
+    window = Window("market_data", date(2024, 2, 1), date(2024, 2, 12), "BTCUSDT", "1w")
+    frame = from_published(
+        published_candles(datetime(2024, 1, 29, tzinfo=UTC), 2, minutes=7 * 1440),
+        "BTCUSDT",
+        "1w",
+        where="a test",
+    )
+    written = write_window(store, window, frame, inputs(date(2024, 2, 1), 11))
+    assert written.per_day[date(2024, 2, 4)] == 1
+    assert sum(written.per_day.values()) == 2
+    assert read_window(store, window).equals(frame)
+
+
+def test_concurrent_writers_of_one_window_wait_for_one_another(database_url, store):
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            with Store.open(run_id=str(seed)) as own:
+                for turn in range(3):
+                    write_window(own, WINDOW, candles(seed=seed * 10 + turn), inputs())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    final = read_window(store, WINDOW)
+    assert any(final.equals(candles(seed=seed * 10 + 2)) for seed in range(4))
