@@ -1,4 +1,4 @@
-"""What the client answers with: a frame and how old its data is, or one decision; and how it is asked for a time.
+"""What the client answers with (a frame and how old its data is, or one decision), and the times it is given.
 
 No database here.
 """
@@ -15,18 +15,18 @@ import polars as pl
 from algobot_assets.errors import WindowError
 from algobot_assets.schema.intervals import candle_end
 
-#: A time: with its zone, or else UTC; a date is its midnight, a text is ISO 8601.
-When = datetime | date | str
+#: A time, in UTC where it names no zone; a date is its midnight, a text is ISO 8601; None is no bound.
+When = datetime | date | str | None
 
 
 @dataclass(frozen=True, repr=False)
 class Answer:
     """A frame, and how old the newest data of its table and market or strategy was when it was read.
 
-    ``newest``, UTC: of candles, indicators and signals the end of the newest stored candle, whatever range was
-    asked for; of the ledger the time up to which it is computed; of declared state when a version was last
-    stored. Of two tables the one further behind counts, of several strategies the one furthest behind among those
-    in force. None where nothing is stored. ``as_of``, UTC: when it was read, by the database's clock.
+    ``newest``, UTC: of candles, indicators and signals the end of the newest stored candle, whatever range
+    was asked for; of the ledger the time up to which it is computed; of declared state when a version was
+    last stored. Of two tables the one further behind counts, of several strategies the one furthest behind among
+    those in force. None where nothing is stored. ``as_of``, UTC: when it was read, by the database's clock.
     """
 
     frame: pl.DataFrame
@@ -59,9 +59,9 @@ class Answer:
 class LatestSignal:
     """The newest stored decision of one strategy version.
 
-    ``signal``: 1 buy, -1 sell, 0 hold. ``decided_at``: open of the deciding candle, as in signals; ``known_at``:
-    its end, before which nobody could know. ``price``: its close, quote asset. ``as_of``: when it was read, by the
-    database's clock. Times are UTC.
+    ``signal``: 1 buy, -1 sell, 0 hold. ``decided_at``: open of the deciding candle, as in signals;
+    ``known_at``: its end, before which nobody could know. ``price``: its close, quote asset. ``as_of``: when
+    it was read, by the database's clock. Times are UTC.
     """
 
     strategy: str
@@ -88,7 +88,7 @@ class LatestSignal:
         return self.as_of >= candle_end(self.interval, self.known_at)
 
 
-def instant(value: When | None, name: str) -> datetime | None:
+def instant(value: When, name: str) -> datetime | None:
     """The time in UTC, None for None. WindowError, with ``name`` in it, where the value is no time."""
     if isinstance(value, str):
         try:
@@ -106,9 +106,11 @@ def instant(value: When | None, name: str) -> datetime | None:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def time_range(start: When | None, end: When | None) -> tuple[datetime | None, datetime | None]:
-    """Both ends of a half-open range in UTC; None leaves a side open. WindowError where it ends before it starts."""
+def time_range(start: When, end: When) -> tuple[datetime | None, datetime | None]:
+    """Both ends of a half-open range in UTC. WindowError where it ends before it starts."""
     lo, hi = instant(start, "start"), instant(end, "end")
     if lo is not None and hi is not None and hi < lo:
-        raise WindowError(f"The range ends ({hi:%Y-%m-%d %H:%M}) before it starts ({lo:%Y-%m-%d %H:%M}): swap them.")
+        raise WindowError(
+            f"The range ends ({hi:%Y-%m-%d %H:%M}) before it starts ({lo:%Y-%m-%d %H:%M}): swap them."
+        )
     return lo, hi

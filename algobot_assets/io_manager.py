@@ -35,7 +35,8 @@ _BULK = 1_000
 
 def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext, table: str) -> tuple[date, date]:
     """The run's days [first, end). WindowError where the run names no partition."""
-    has = context.has_partition_key_range if isinstance(context, dg.AssetExecutionContext) else context.has_asset_partitions
+    executing = isinstance(context, dg.AssetExecutionContext)
+    has = context.has_partition_key_range if executing else context.has_asset_partitions
     if not has and not getattr(context, "has_partition_key", False):
         raise WindowError(
             f"{table} was asked for without a partition: choose a day or a range of days (in the UI: Materialize, "
@@ -89,7 +90,11 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             took = time.perf_counter() - began
             per_day.update(written.per_day)
             totals.update(
-                inserted=written.inserted, updated=written.updated, deleted=written.deleted, windows=1, ms=int(took * 1000)
+                inserted=written.inserted,
+                updated=written.updated,
+                deleted=written.deleted,
+                windows=1,
+                ms=int(took * 1000),
             )
             if table in MONTHLY and written.inserted > _BULK:
                 inserted.update(leaf(table, month) for month in months_of(item.window))

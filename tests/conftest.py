@@ -161,9 +161,7 @@ class Project:
         """Write the declared state."""
         self.state.write_text(text)
 
-    def publish(
-        self, frame: pl.DataFrame, symbol: str = "BTCUSDT", interval: str = "1h", period: str = "all"
-    ) -> None:
+    def publish(self, frame: pl.DataFrame, symbol: str = "BTCUSDT", interval: str = "1h", period: str = "all") -> None:
         """Put candles into the folder, replacing a file of the same name."""
         path = self.klines / "spot" / f"{symbol}-{interval}-{period}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,9 +175,7 @@ class Project:
             "feed": runs.build_resources()["feed"].__class__(source=str(self.klines)),
             "state": runs.build_resources()["state"].__class__(path=str(self.state)),
         }
-        return runs.materialise(
-            self.instance, first, last or first, tables, options=options, resources=resources
-        )
+        return runs.materialise(self.instance, first, last or first, tables, options=options, resources=resources)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 
 COLUMNS = {
-    "market_data": "symbol, \"interval\", \"timestamp\", open, high, low, close, volume, close_time, quote_asset_volume, "
+    "market_data": 'symbol, "interval", "timestamp", open, high, low, close, volume, close_time, quote_asset_volume, '
     "trades, taker_buy_base, taker_buy_quote, ignored",
-    "indicators": "symbol, \"interval\", \"timestamp\", float8send(ema), float8send(rsi), float8send(atr), float8send(vwap)",
-    "signals": "s.strategy_name, s.version, t.symbol, t.\"interval\", \"timestamp\", signal",
+    "indicators": 'symbol, "interval", "timestamp", float8send(ema), float8send(rsi), float8send(atr), float8send(vwap)',
+    "signals": 's.strategy_name, s.version, t.symbol, t."interval", "timestamp", signal',
     "trade_history": "s.strategy_name, s.version, day, entry_time, exit_time, position_type, entry_price, exit_price, "
     "profit_pct, duration, commission_fee, entry_signal_time, exit_signal_time, quantity, gross_profit, net_profit, "
     "slippage_cost, exit_reason, ambiguous",

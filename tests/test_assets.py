@@ -30,7 +30,9 @@ def test_the_definitions_load_and_describe_nine_partitioned_assets():
         assert node.metadata["dagster/table_name"] == f"public.{key.path[-1]}"
         columns = node.metadata["dagster/column_schema"].columns
         assert all(column.description for column in columns)
-    parents = {key.path[-1]: sorted(p.path[-1] for p in graph.get(key).parent_keys) for key in graph.get_all_asset_keys()}
+    parents = {
+        key.path[-1]: sorted(p.path[-1] for p in graph.get(key).parent_keys) for key in graph.get_all_asset_keys()
+    }
     assert parents["signals"] == ["indicators", "market_data", "strategies"]
     assert parents["risk_parameters"] == ["strategies"]
 
@@ -67,7 +69,11 @@ def test_a_second_run_rewrites_no_row(project: Project, database_url):
             return [
                 connection.execute(f"SELECT id, updated_at, xmin::text FROM {table} ORDER BY id").fetchall()
                 for table in NINE
-            ] + [connection.execute("SELECT xmin::text FROM lineage ORDER BY table_name, symbol, strategy_id, day").fetchall()]
+            ] + [
+                connection.execute(
+                    "SELECT xmin::text FROM lineage ORDER BY table_name, symbol, strategy_id, day"
+                ).fetchall()
+            ]
 
     before = stamps()
     assert project.run(START, LAST).success
@@ -135,7 +141,7 @@ def test_a_day_after_an_incomplete_one_is_left_out(project: Project, database_ur
 
 def test_one_market_that_fails_does_not_stop_the_others(project: Project, database_url):
     text = STATE.format(start=START).replace(
-        "markets:", "markets:\n  - {{symbol: ETHUSDT, interval: 1h, start: {start}}}".format(start=START)
+        "markets:", f"markets:\n  - {{symbol: ETHUSDT, interval: 1h, start: {START}}}"
     )
     project.declare(text)
     result = project.run(START, LAST)
@@ -197,20 +203,27 @@ def test_a_correction_is_refused_and_rewritten_when_asked(project: Project, data
     assert project.run(START, LAST, **reference).success
     after = content(database_url)
     assert [r for r in after["signals"] if r[0] == "cross"] != [r for r in before["signals"] if r[0] == "cross"]
-    assert [r for r in after["trade_history"] if r[0] == "rules"] == [r for r in before["trade_history"] if r[0] == "rules"]
+    assert [r for r in after["trade_history"] if r[0] == "rules"] == [
+        r for r in before["trade_history"] if r[0] == "rules"
+    ]
 
 
-def test_changed_indicator_windows_hold_from_their_day_as_if_always(project: Project, database_url, new_database, monkeypatch):
+def test_changed_indicator_windows_hold_from_their_day_as_if_always(
+    project: Project, database_url, new_database, monkeypatch
+):
     change = START + timedelta(days=5)
     text = STATE.format(start=START).replace(
-        "configurations:\n", f"configurations:\n  indicators.ema_window:\n    - 14\n    - {{value: 20, effective_from: {change}}}\n"
+        "configurations:\n",
+        f"configurations:\n  indicators.ema_window:\n    - 14\n    - {{value: 20, effective_from: {change}}}\n",
     )
     project.declare(text.replace("    - 14\n", f"    - {{value: 14, effective_from: {START}}}\n"))
     assert project.run(START, LAST).success
     changed = content(database_url, ("indicators",))["indicators"]
     other = new_database()
     monkeypatch.setenv("ALGOBOT_DATABASE_URL", other)
-    project.declare(STATE.format(start=START).replace("configurations:\n", "configurations:\n  indicators.ema_window: 20\n"))
+    project.declare(
+        STATE.format(start=START).replace("configurations:\n", "configurations:\n  indicators.ema_window: 20\n")
+    )
     assert project.run(START, LAST).success
     always = content(other, ("indicators",))["indicators"]
     first = datetime(change.year, change.month, change.day, tzinfo=UTC)
@@ -223,10 +236,12 @@ def test_published_digits_are_what_select_shows(project: Project, database_url):
     published = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9)
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
-            'SELECT open::text, high::text, low::text, close::text, volume::text, quote_asset_volume::text '
+            "SELECT open::text, high::text, low::text, close::text, volume::text, quote_asset_volume::text "
             'FROM market_data ORDER BY "timestamp"'
         ).fetchall()
-    for shown, name in zip(zip(*rows, strict=True), ("open", "high", "low", "close", "volume", "quote_volume"), strict=True):
+    for shown, name in zip(
+        zip(*rows, strict=True), ("open", "high", "low", "close", "volume", "quote_volume"), strict=True
+    ):
         assert [text.rstrip("0").rstrip(".") for text in shown] == [
             text.rstrip("0").rstrip(".") for text in published[name]
         ]
@@ -239,7 +254,8 @@ def test_a_gap_is_recorded_and_not_asked_for_again(project: Project, database_ur
     with psycopg.connect(database_url) as connection:
         gaps = connection.execute("SELECT first_open, end_open, reason, evidence FROM gaps").fetchall()
         complete = connection.execute(
-            "SELECT bool_and(complete_through = (day + 1)::timestamp AT TIME ZONE 'UTC') FROM lineage WHERE table_name = 'market_data'"
+            """SELECT bool_and(complete_through = (day + 1)::timestamp AT TIME ZONE 'UTC') FROM lineage
+                WHERE table_name = 'market_data'"""
         ).fetchone()[0]
     opened = datetime(2024, 1, 31, 6, tzinfo=UTC)
     assert [(first, end, reason) for first, end, reason, _ in gaps] == [(opened, opened + timedelta(hours=4), "outage")]

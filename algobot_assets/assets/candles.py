@@ -114,7 +114,9 @@ def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[
     part = window.of(days[0], days[-1] + DAY)
     frame = read_window(store, part)
     return WindowFrame(
-        part, frame, [DayInputs(d, recorded[d].complete_through, recorded[d].inputs, code_version=CODE_VERSION) for d in days]
+        part,
+        frame,
+        [DayInputs(d, recorded[d].complete_through, recorded[d].inputs, code_version=CODE_VERSION) for d in days],
     )
 
 
@@ -189,7 +191,17 @@ def _record_sources(
                 origin = stretch.origin
                 sha = bytes.fromhex(origin.sha256) if origin.sha256 else None
                 rows.append(
-                    (part.symbol, part.interval, day, first, end, origin.kind, origin.name, sha, origin.requested_at or now)
+                    (
+                        part.symbol,
+                        part.interval,
+                        day,
+                        first,
+                        end,
+                        origin.kind,
+                        origin.name,
+                        sha,
+                        origin.requested_at or now,
+                    )
                 )
     if rows:
         with connection.cursor() as cursor:
@@ -214,7 +226,8 @@ def _record_gaps(
         asked = [s.origin for s in stretches if s.lo < end and first < s.hi]
         evidence = "; ".join(dict.fromkeys(f"{o.kind} {o.name} has no candle there" for o in asked))
         connection.execute(
-            "INSERT INTO gaps (symbol, \"interval\", first_open, end_open, reason, evidence) VALUES (%s, %s, %s, %s, %s, %s)",
+            """INSERT INTO gaps (symbol, "interval", first_open, end_open, reason, evidence)
+               VALUES (%s, %s, %s, %s, %s, %s)""",
             (part.symbol, part.interval, first, end, reason, evidence),
         )
 
@@ -240,13 +253,17 @@ def _record_rules(run: TableRun, source: Source, symbol: str) -> None:
     run.store.retrying(
         lambda connection: connection.execute(
             """INSERT INTO symbol_rules (symbol, effective_from, status, tick_size, step_size, min_notional)
-               SELECT %(symbol)s::text, %(day)s::date, %(status)s::text, %(tick)s::numeric, %(step)s::numeric, %(least)s::numeric
+               SELECT %(symbol)s::text, %(day)s::date, %(status)s::text, %(tick)s::numeric, %(step)s::numeric,
+                      %(least)s::numeric
                 WHERE NOT EXISTS (
-                    SELECT FROM (SELECT * FROM symbol_rules WHERE symbol = %(symbol)s::text ORDER BY effective_from DESC LIMIT 1) AS latest
+                    SELECT FROM (SELECT * FROM symbol_rules WHERE symbol = %(symbol)s::text
+                                   ORDER BY effective_from DESC LIMIT 1) AS latest
                      WHERE (status, tick_size, step_size, min_notional)
-                           IS NOT DISTINCT FROM (%(status)s::text, %(tick)s::numeric, %(step)s::numeric, %(least)s::numeric))
+                           IS NOT DISTINCT FROM (%(status)s::text, %(tick)s::numeric, %(step)s::numeric,
+                                                %(least)s::numeric))
                ON CONFLICT (symbol, effective_from) DO UPDATE SET status = excluded.status,
-                   tick_size = excluded.tick_size, step_size = excluded.step_size, min_notional = excluded.min_notional""",
+                   tick_size = excluded.tick_size, step_size = excluded.step_size,
+                   min_notional = excluded.min_notional""",
             {
                 "symbol": symbol,
                 "day": source.server_time().date(),

@@ -72,7 +72,11 @@ def legal_days(
     while day < window.end:
         if any(day not in recorded for recorded in upstream):
             later = any(d > day for recorded in upstream for d in recorded if d < window.end)
-            why = f"{window} stops before {day}: {source} is not materialised for that day." if later or not days else None
+            why = (
+                f"{window} stops before {day}: {source} is not materialised for that day."
+                if later or not days
+                else None
+            )
             return Days(tuple(days), start == begin, why)
         days.append(day)
         if not all(recorded[day].is_complete for recorded in upstream):

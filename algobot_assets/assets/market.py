@@ -207,4 +207,3 @@ def _signals(
         recompute=run.options.recompute,
         tally=run.tally,
     )
-

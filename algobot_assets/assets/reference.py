@@ -37,7 +37,9 @@ def stored_state(store: Store) -> Stored:
 def _declared_days(run: TableRun) -> Iterator[WindowFrame]:
     state = run.state.load()
     rows = rows_to_hold(run.table, state, stored_state(run.store), run.first, run.end, run.options.rewrite)
-    days = [DayInputs(day, midnight(day + timedelta(days=1)), code_version="1") for day in days_between(run.first, run.end)]
+    days = [
+        DayInputs(day, midnight(day + timedelta(days=1)), code_version="1") for day in days_between(run.first, run.end)
+    ]
     run.proceeded += 1
     run.tally.days += len(days)
     yield WindowFrame(Window(run.table, run.first, run.end), rows, days)
@@ -79,4 +81,3 @@ def strategies(run: TableRun) -> Iterator[WindowFrame]:
 def risk_parameters(run: TableRun, strategies: Table) -> Iterator[WindowFrame]:
     """Risk parameters that become effective in the run's days."""
     yield from _declared_days(run)
-

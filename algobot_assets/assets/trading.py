@@ -258,4 +258,3 @@ def backtest_results(
             )
 
         yield from attempt(run, _derived(run, trade_history, inputs, version, pick))
-

@@ -69,4 +69,8 @@ def _show_status() -> None:
     if found.data is not None:
         click.echo(f"Its data is in {found.data} (process {found.pid}, user {found.account}).")
     current, head = migrations.current_and_head(data_database(settings).sqlalchemy_url())
-    click.echo(f"Schema revision {current or 'none'}" + ("" if current == head else f"; run algobot db migrate for {head}") + ".")
+    click.echo(
+        f"Schema revision {current or 'none'}"
+        + ("" if current == head else f"; run algobot db migrate for {head}")
+        + "."
+    )

@@ -197,4 +197,3 @@ def status() -> None:
     settings = Settings()
     prepare(settings)
     show_summary(settings)
-

@@ -33,9 +33,7 @@ def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None)
         table.add_column(name, justify="right" if dtype.is_numeric() else "left", no_wrap=name != "note")
     formats = formats or {}
     for row in frame.iter_rows(named=True):
-        table.add_row(
-            *("-" if value is None else format(value, formats.get(name, "")) for name, value in row.items())
-        )
+        table.add_row(*("-" if value is None else format(value, formats.get(name, "")) for name, value in row.items()))
     console().print(table)
 
 
@@ -100,18 +98,22 @@ def show_summary(settings: Settings) -> None:
     with Store.open(settings) as store:
         markets = query(
             store,
-            """SELECT symbol, "interval", min(day)::text AS "from", max(day)::text AS "to", sum(rows)::bigint AS candles,
+            """SELECT symbol, "interval", min(day)::text AS "from", max(day)::text AS "to",
+                      sum(rows)::bigint AS candles,
                       to_char(max(complete_through) FILTER (WHERE rows > 0), 'YYYY-MM-DD HH24:MI') AS "complete through"
                  FROM lineage WHERE table_name = 'market_data' GROUP BY 1, 2 ORDER BY 1, 2""",
         )
         results = query(
             store,
             """SELECT s.strategy_name AS strategy, s.version AS v, b.day::text AS "as of",
-                      round(b.final_capital, 2)::float8 AS equity, round(100 * b.total_return, 2)::float8 AS "return %",
-                      round(b.sharpe_ratio, 2)::float8 AS sharpe, round(100 * b.max_drawdown, 2)::float8 AS "drawdown %",
+                      round(b.final_capital, 2)::float8 AS equity,
+                      round(100 * b.total_return, 2)::float8 AS "return %",
+                      round(b.sharpe_ratio, 2)::float8 AS sharpe,
+                      round(100 * b.max_drawdown, 2)::float8 AS "drawdown %",
                       b.total_trades AS trades
                  FROM strategies AS s JOIN LATERAL (
-                      SELECT * FROM backtest_results AS b WHERE b.strategy_id = s.id ORDER BY day DESC LIMIT 1) AS b ON true
+                      SELECT * FROM backtest_results AS b WHERE b.strategy_id = s.id
+                       ORDER BY day DESC LIMIT 1) AS b ON true
                 ORDER BY s.strategy_name, s.version""",
         )
     grid(markets, "Markets (UTC)", {"candles": ","})

@@ -96,9 +96,7 @@ def _grid_days(interval: str, phase: int | None) -> tuple[int, int]:
     return 3, phase
 
 
-def opens_window(
-    interval: str, first_day: date, end_day: date, phase: int | None = None
-) -> tuple[datetime, datetime]:
+def opens_window(interval: str, first_day: date, end_day: date, phase: int | None = None) -> tuple[datetime, datetime]:
     """The half-open range of candle opens that belong to the days [first_day, end_day).
 
     Consecutive day ranges give consecutive open ranges, so every candle is in exactly one day. A day on which
@@ -179,6 +177,4 @@ def expected_opens(interval: str, lo: datetime, hi: datetime, phase: int | None 
     hi_ms = round(hi.timestamp() * 1000)
     first = lo_ms + (offset - lo_ms) % length
     opens = pl.int_range(first, hi_ms, length, dtype=pl.Int64, eager=True) if first < hi_ms else []
-    return pl.Series("timestamp", opens, dtype=pl.Int64).cast(pl.Datetime("ms")).dt.replace_time_zone(
-        "UTC"
-    ).cast(dtype)
+    return pl.Series("timestamp", opens, dtype=pl.Int64).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").cast(dtype)

@@ -184,7 +184,9 @@ trade_history = sa.Table(
     _day("the candle in which the trade closed"),
     *_market(),
     _column("entry_time", TIME, "Open of the candle whose open filled the entry, UTC."),
-    _column("exit_time", TIME, "Fill of the exit, UTC: the candle's open, or its last millisecond for a stop or target."),
+    _column(
+        "exit_time", TIME, "Fill of the exit, UTC: the candle's open, or its last millisecond for a stop or target."
+    ),
     _column("position_type", sa.String(10), "long or short."),
     _column("entry_price", PRICE, "Market price of the entry, quote asset; slippage is kept apart."),
     _column("exit_price", PRICE, "Market price of the exit, quote asset; slippage is kept apart."),
@@ -192,12 +194,19 @@ trade_history = sa.Table(
     _column("duration", PRICE, "From entry to exit, hours."),
     _column("commission_fee", PRICE, "Commission of both sides, quote asset."),
     _column("entry_signal_time", TIME, "Open of the candle that decided the entry, UTC."),
-    _column("exit_signal_time", TIME, "Open of the candle that decided the exit, UTC; NULL for stops and targets.", null=True),
+    _column(
+        "exit_signal_time",
+        TIME,
+        "Open of the candle that decided the exit, UTC; NULL for stops and targets.",
+        null=True,
+    ),
     _column("quantity", QUANTITY, "Traded base asset."),
     _column("gross_profit", PRICE, "Exit notional less entry notional, signed by side, quote asset."),
     _column("net_profit", PRICE, "gross_profit - commission_fee - slippage_cost, quote asset."),
     _column("slippage_cost", PRICE, "Slippage of both sides as money, quote asset."),
-    _column("exit_reason", sa.String(20), "Why the trade closed: signal, stop_loss, take_profit, collateral, superseded."),
+    _column(
+        "exit_reason", sa.String(20), "Why the trade closed: signal, stop_loss, take_profit, collateral, superseded."
+    ),
     _column("ambiguous", sa.Boolean, "True where stop and target lay in one candle and the stop was assumed."),
     *_stamps(),
     sa.PrimaryKeyConstraint("id"),
@@ -231,8 +240,12 @@ performance_metrics = sa.Table(
     "performance_metrics",
     metadata,
     _id(),
-    _column("trade_id", sa.BigInteger, "The trade, trade_history.id; deleted with it.",
-            sa.ForeignKey("trade_history.id", ondelete="CASCADE")),
+    _column(
+        "trade_id",
+        sa.BigInteger,
+        "The trade, trade_history.id; deleted with it.",
+        sa.ForeignKey("trade_history.id", ondelete="CASCADE"),
+    ),
     _day("the trade"),
     *_figures(),
     *_stamps(),
@@ -340,8 +353,15 @@ lineage = sa.Table(
     _column("input_digest", sa.LargeBinary, "Output digests of the partitions it was computed from, in fixed order."),
     _column("parameters_digest", sa.LargeBinary, "Digest of the settings, strategy, risk and rules in force."),
     _column("code_version", sa.String(40), "Digest of the code that computed it."),
-    _column("state_in", sa.LargeBinary, "Digest of the carried state it started from; NULL where it started empty.", null=True),
-    _column("state_out", pg.ARRAY(FLOAT), "Carried state at the end of the day, exact; NULL where there is none.", null=True),
+    _column(
+        "state_in",
+        sa.LargeBinary,
+        "Digest of the carried state it started from; NULL where it started empty.",
+        null=True,
+    ),
+    _column(
+        "state_out", pg.ARRAY(FLOAT), "Carried state at the end of the day, exact; NULL where there is none.", null=True
+    ),
     _column("state_digest", sa.LargeBinary, "Digest of state_out.", null=True),
     _column("output_digest", sa.LargeBinary, "Digest of the day's rows."),
     _column("complete_through", TIME, "Up to when the day is known to be complete, UTC; its end when it is whole."),
@@ -428,8 +448,12 @@ code_versions = sa.Table(
 exchange = sa.Table(
     "exchange",
     metadata,
-    _column("only_row", sa.Boolean, "Always true: the table holds one row.",
-            sa.CheckConstraint("only_row", name="exchange_only_row_check")),
+    _column(
+        "only_row",
+        sa.Boolean,
+        "Always true: the table holds one row.",
+        sa.CheckConstraint("only_row", name="exchange_only_row_check"),
+    ),
     _column("name", sa.String(20), "binance or simulated; rows of the two never mix in one database."),
     sa.PrimaryKeyConstraint("only_row"),
     comment="Which exchange the candles of this database come from.",

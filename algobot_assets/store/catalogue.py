@@ -1,7 +1,7 @@
 """What is stored, and how new it is: markets, strategy versions, the newest candle, how far a ledger goes.
 
-Answered from lineage and single index entries, never by counting rows, so that asking costs milliseconds. Which
-partitions are stale is a view of the database, not this module's affair.
+Answered from lineage and single index entries, never by counting rows, so that asking costs milliseconds.
+Which partitions are stale is a view of the database, not this module's affair.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from algobot_assets.schema.intervals import end_of, phase_of
 
 @dataclass(frozen=True)
 class StoredMarket:
-    """One market of market_data. ``newest`` is the end of its last candle; ``candles`` and ``days`` are recorded
-    numbers; up to ``complete_through`` no day since the first is missing or unfinished. All times UTC."""
+    """One market of market_data. ``newest`` is the end of its last candle; ``candles`` and ``days`` are what
+    lineage records; up to ``complete_through`` no day since the first is missing or unfinished. UTC.
+    """
 
     symbol: str
     interval: str
@@ -62,11 +63,13 @@ def markets(connection: psycopg.Connection) -> list[StoredMarket]:
         WITH days AS (
             SELECT symbol, "interval", day, rows, complete_through,
                    complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC'
-                   OR lead(day) OVER (PARTITION BY symbol, "interval" ORDER BY day) IS DISTINCT FROM day + 1 AS breaks
+                   OR lead(day) OVER (PARTITION BY symbol, "interval" ORDER BY day) IS DISTINCT FROM day + 1
+                   AS breaks
               FROM lineage WHERE table_name = 'market_data'
         ), market AS (
             SELECT symbol, "interval", sum(rows)::bigint AS candles, count(*) AS days,
-                   min(day) FILTER (WHERE rows > 0) AS first_day, max(day) FILTER (WHERE rows > 0) AS last_day,
+                   min(day) FILTER (WHERE rows > 0) AS first_day,
+                   max(day) FILTER (WHERE rows > 0) AS last_day,
                    min(complete_through) FILTER (WHERE breaks) AS complete_through
               FROM days GROUP BY symbol, "interval"
         )
@@ -87,21 +90,21 @@ def markets(connection: psycopg.Connection) -> list[StoredMarket]:
         """
     )
     return [
-        StoredMarket(symbol, interval, first, last, last and _end(interval, last, listed), candles, days, through)
-        for symbol, interval, first, last, listed, candles, days, through in rows
+        StoredMarket(symbol, interval, first, last, last and _end(interval, last, listed), *recorded)
+        for symbol, interval, first, last, listed, *recorded in rows
     ]
 
 
 def require_market(connection: psycopg.Connection, symbol: str, interval: str) -> None:
     """WindowError, with the nearest stored market, where no candles of this one are recorded."""
     stored = connection.execute(
-        """SELECT symbol, "interval" FROM lineage WHERE table_name = 'market_data' GROUP BY 1, 2 ORDER BY 1, 2"""
-    ).fetchall()
-    if (symbol, interval) not in stored:
-        raise WindowError(
-            f"No candles of {symbol} {interval} are stored"
-            + _instead(f"{symbol} {interval}", [f"{s} {i}" for s, i in stored], "market", "materialise market_data")
-        )
+        """SELECT symbol || ' ' || "interval" AS market
+             FROM lineage WHERE table_name = 'market_data' GROUP BY symbol, "interval" ORDER BY market"""
+    )
+    market, known = f"{symbol} {interval}", [row[0] for row in stored]
+    if market not in known:
+        instead = _instead(market, known, "market", "materialise market_data")
+        raise WindowError(f"No candles of {market} are stored{instead}")
 
 
 def newest_candle(
@@ -109,21 +112,23 @@ def newest_candle(
 ) -> tuple[datetime, datetime] | None:
     """Open and end (exclusive) of the newest candle that has a row in ``table``, or None.
 
-    ``table`` is one of the monthly tables; ``strategy_id`` is for signals. Lineage names the day, so that one leaf
-    or two are looked at.
+    ``table`` is one of the monthly tables; ``strategy_id`` is for signals. Lineage names the day, so that
+    only a leaf or two are looked at.
     """
     day = connection.execute(
-        """SELECT day FROM lineage WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
-              AND rows > 0 ORDER BY day DESC LIMIT 1""",
+        """SELECT day FROM lineage
+            WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s AND rows > 0
+            ORDER BY day DESC LIMIT 1""",
         (table, symbol, interval, strategy_id),
     ).fetchone()
     if day is None:
         return None
     row = connection.execute(
         sql.SQL(
-            'SELECT timestamp, (SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s) FROM {} '
-            'WHERE symbol = %s AND "interval" = %s{} AND timestamp >= (%s::date - 31)::timestamp AT TIME ZONE \'UTC\' '
-            "ORDER BY timestamp DESC LIMIT 1"
+            """SELECT timestamp, (SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s) FROM {}
+                WHERE symbol = %s AND "interval" = %s{}
+                  AND timestamp >= (%s::date - 31)::timestamp AT TIME ZONE 'UTC'
+                ORDER BY timestamp DESC LIMIT 1"""
         ).format(sql.Identifier(table), sql.SQL(" AND strategy_id = %s" if strategy_id else "")),
         (symbol, interval, symbol, interval, *([strategy_id] if strategy_id else []), day[0]),
     ).fetchone()
@@ -133,16 +138,19 @@ def newest_candle(
 def _end(interval: str, opened: datetime, listed: datetime | None) -> datetime:
     """The boundary of a stored candle, which around outages may open off the grid."""
     phase = phase_of(listed or opened) if interval == "3d" else None
-    return pl.select(pl.lit(opened).dt.convert_time_zone("UTC").alias("timestamp")).select(
-        end_of(interval, phase)
-    ).item()
+    return (
+        pl.select(pl.lit(opened).dt.convert_time_zone("UTC").alias("timestamp"))
+        .select(end_of(interval, phase))
+        .item()
+    )
 
 
 def computed_through(connection: psycopg.Connection, table: str, strategy_id: int) -> datetime | None:
-    """Up to when ``table``, one of the ledger's, is computed for a strategy version, UTC; None where it is not."""
+    """Up to when a table of the ledger is computed for a strategy version, UTC; None where it is not."""
     row = connection.execute(
         """SELECT complete_through FROM lineage
-            WHERE table_name = %s AND symbol = '' AND "interval" = '' AND strategy_id = %s ORDER BY day DESC LIMIT 1""",
+            WHERE table_name = %s AND symbol = '' AND "interval" = '' AND strategy_id = %s
+            ORDER BY day DESC LIMIT 1""",
         (table, strategy_id),
     ).fetchone()
     return row and row[0].astimezone(UTC)
@@ -152,21 +160,23 @@ def versions(connection: psycopg.Connection) -> list[StoredVersion]:
     """Every strategy version, by name and effective date."""
     rows = connection.execute(
         """SELECT id, strategy_name, version, symbol, "interval", effective_from,
-                  least(effective_to, lead(effective_from) OVER (PARTITION BY strategy_name ORDER BY effective_from))
+                  least(effective_to,
+                        lead(effective_from) OVER (PARTITION BY strategy_name ORDER BY effective_from))
              FROM strategies ORDER BY strategy_name, effective_from"""
     )
     return [StoredVersion(*row) for row in rows]
 
 
 def choose(stored: Sequence[StoredVersion], name: str, version: int | None, today: date) -> StoredVersion:
-    """The version of that number, else the one that became effective last by ``today``, else the first to come.
+    """The version of that number; without one, the last to become effective by ``today``, else the first.
 
     WindowError where there is no such name (with the nearest) or number.
     """
     named = [item for item in stored if item.name == name]
     if not named:
         names = list(dict.fromkeys(item.name for item in stored))
-        raise WindowError(f"No strategy {name} is stored{_instead(name, names, 'strategy', 'run `algobot apply`')}")
+        instead = _instead(name, names, "strategy", "run `algobot apply`")
+        raise WindowError(f"No strategy {name} is stored{instead}")
     if version is None:
         return next((item for item in reversed(named) if item.effective_from <= today), named[0])
     for item in named:
@@ -177,7 +187,8 @@ def choose(stored: Sequence[StoredVersion], name: str, version: int | None, toda
 
 
 def nearest(wanted: str, known: Sequence[str]) -> str | None:
-    """The one of ``known`` that is written most like ``wanted``, upper and lower case alike; None if none is."""
+    """The one of ``known`` that is written most like ``wanted``; None if none is like it."""
+
     def likeness(item: str) -> tuple[float, float]:
         folded = difflib.SequenceMatcher(None, wanted.casefold(), item.casefold()).ratio()
         return folded, difflib.SequenceMatcher(None, wanted, item).ratio()

@@ -109,7 +109,8 @@ def read(connection: psycopg.Connection, window: Window) -> dict[date, DayLineag
 def first_day(connection: psycopg.Connection, window: Window) -> date | None:
     """The earliest recorded day of the window's table and market or strategy, whatever the window's days."""
     row = connection.execute(
-        """SELECT min(day) FROM lineage WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s""",
+        """SELECT min(day) FROM lineage
+            WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s""",
         window.key,
     ).fetchone()
     return row[0] if row else None

@@ -66,7 +66,9 @@ def write_window(
     wanted = {day.day: day for day in days}
     strays = set(row_days.unique().to_list()) - set(wanted)
     if strays:
-        raise StoreError(f"Rows of {min(strays)} were computed for {window}, where they do not belong; nothing was written.")
+        raise StoreError(
+            f"Rows of {min(strays)} were computed for {window}, where they do not belong; nothing was written."
+        )
     outputs = day_digests(frame, content_columns(window.table), row_days)
 
     def work(connection: psycopg.Connection) -> Written:

@@ -12,10 +12,25 @@ branch_labels = None
 depends_on = None
 
 #: In the order in which they can be dropped.
-TABLES = (
-    "performance_metrics trade_history backtest_results risk_parameters signals indicators market_data strategies "
-    "configurations lineage sources gaps listings symbol_rules dirty_days code_versions exchange"
-).split()
+TABLES = [
+    "performance_metrics",
+    "trade_history",
+    "backtest_results",
+    "risk_parameters",
+    "signals",
+    "indicators",
+    "market_data",
+    "strategies",
+    "configurations",
+    "lineage",
+    "sources",
+    "gaps",
+    "listings",
+    "symbol_rules",
+    "dirty_days",
+    "code_versions",
+    "exchange",
+]
 
 
 def upgrade() -> None:

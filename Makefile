@@ -1,0 +1,32 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes its own virtual environment and installs the
+# pinned versions; nothing else has to be there but Python 3.11 to 3.13 with pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint up bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/algobot demo
+
+up: $(VENV)/installed
+	$(BIN)/algobot up
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,255 @@
+"""The SQL behind the client: rows of a range, together with the age of the newest data.
+
+Candles, indicators and signals come by COPY, in one snapshot with their age; the ledger and the declared state
+by connectorx, after their age has been read (docs/performance.md has the figures). What may be asked is the
+client's affair; what is stored, the catalogue's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.answers import Answer, LatestSignal, When, time_range
+from algobot_assets.errors import WindowError
+from algobot_assets.schema import frames
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.store import catalogue
+from algobot_assets.store.catalogue import StoredVersion
+from algobot_assets.store.connection import Store
+from algobot_assets.store.copy import copy_out, time_out
+from algobot_assets.store.reader import query
+
+Columns = Sequence[str] | None
+Schema = Mapping[str, pl.DataType]
+_NAMED: Schema = {"strategy_name": pl.String(), "version": pl.Int32()}
+_INDICATORS: Schema = {name: pl.Float64() for name in ("ema", "rsi", "atr", "vwap")}
+_TRADE: Schema = {"strategy_id": pl.Int64(), "entry_time": frames.UTC, "exit_time": frames.UTC}
+#: Of each table of the ledger where its rows come from, their columns, and their order: first by time.
+_LEDGER: dict[str, tuple[str, Schema, tuple[str, ...]]] = {
+    "trade_history": (
+        "trade_history AS t",
+        {"id": pl.Int64(), **schema_of("trade_history")},
+        ("t.exit_time", "t.entry_time"),
+    ),
+    "performance_metrics": (
+        "(SELECT m.*, h.strategy_id, h.entry_time, h.exit_time "
+        "FROM performance_metrics AS m JOIN trade_history AS h ON h.id = m.trade_id) AS t",
+        {**schema_of("performance_metrics"), **_TRADE},
+        ("t.exit_time", "t.entry_time"),
+    ),
+    "backtest_results": (
+        "backtest_results AS t",
+        schema_of("backtest_results"),
+        ("(t.day::timestamp AT TIME ZONE 'UTC')", "v.strategy_name"),
+    ),
+}
+_DECLARED: dict[str, tuple[str, Schema]] = {
+    "configurations": ("configurations AS t", schema_of("configurations")),
+    "strategies": ("strategies AS t", {"id": pl.Int64(), **schema_of("strategies")}),
+    "risk_parameters": (
+        "(SELECT r.*, v.strategy_name, v.version AS strategy_version "
+        "FROM risk_parameters AS r JOIN strategies AS v ON v.id = r.strategy_id) AS t",
+        {**schema_of("risk_parameters"), "strategy_name": pl.String(), "strategy_version": pl.Int32()},
+    ),
+}
+
+
+def by_candle(
+    store: Store,
+    tables: tuple[str, ...],
+    symbol: str,
+    interval: str,
+    start: When,
+    end: When,
+    columns: Columns,
+) -> Answer:
+    """Rows of the first table, with the values of indicators where that is the second."""
+    beside = _INDICATORS if len(tables) > 1 else {}
+    known = {**schema_of(tables[0], generated=True), **beside}
+    names = [*schema_of(tables[0]), *beside] if columns is None else columns
+    schema = _picked(known, names, " with ".join(tables))
+    conditions, bounds = _within(sql.Identifier("t", "timestamp"), start, end)
+    parameters = [symbol, interval, *bounds]
+    join: sql.Composable = sql.SQL("")
+    if beside:  # the range on both sides, without which every month of the other would be read
+        also, _ = _within(sql.Identifier("i", "timestamp"), start, end)
+        join = sql.SQL(
+            ' LEFT JOIN indicators AS i ON i.symbol = %s AND i."interval" = %s{} AND i.timestamp = t.timestamp'
+        ).format(also)
+        parameters = [*parameters, *parameters]
+    statement = sql.SQL(
+        'SELECT {} FROM {} AS t{} WHERE t.symbol = %s AND t."interval" = %s{} ORDER BY t.timestamp'
+    ).format(
+        sql.SQL(", ").join(_selected({n: schema[n]}, "i" if n in beside else "t") for n in schema),
+        sql.Identifier(tables[0]),
+        join,
+        conditions,
+    )
+
+    def work(connection: psycopg.Connection) -> Answer:
+        as_of = catalogue.now(connection)
+        found = [catalogue.newest_candle(connection, table, symbol, interval) for table in tables]
+        if found[0] is None:
+            catalogue.require_market(connection, symbol, interval)
+        frame = copy_out(connection, statement, parameters, schema)
+        return Answer(frame, None if None in found else min(ends for _, ends in found), as_of)
+
+    return store.retrying(work, f"Reading {tables[0]} of {symbol} {interval}")
+
+
+def signals(
+    store: Store,
+    symbol: str,
+    interval: str,
+    strategy: str | None,
+    version: int | None,
+    start: When,
+    end: When,
+) -> Answer:
+    """Signals of a market with their strategy."""
+    schema = schema_of("signals")
+    conditions, bounds = _within(sql.Identifier("s", "timestamp"), start, end)
+    statement = sql.SQL(
+        "SELECT {}, v.strategy_name, v.version "
+        "FROM signals AS s JOIN strategies AS v ON v.id = s.strategy_id "
+        'WHERE s.symbol = %s AND s."interval" = %s AND s.strategy_id = ANY(%s){} '
+        "ORDER BY s.timestamp, s.strategy_id"
+    ).format(_selected(schema, "s"), conditions)
+
+    def work(connection: psycopg.Connection) -> Answer:
+        as_of = catalogue.now(connection)
+        wanted = _wanted(connection, strategy, version, as_of)
+        here = [item for item in wanted if (item.symbol, item.interval) == (symbol, interval)]
+        if strategy is not None and not here:
+            other = f"{wanted[0].symbol} {wanted[0].interval}"
+            raise WindowError(f"{wanted[0]} decides on {other}, not on {symbol} {interval}; ask for {other}.")
+        if not here:
+            catalogue.require_market(connection, symbol, interval)
+        ends = {i: catalogue.newest_candle(connection, "signals", symbol, interval, i.id) for i in here}
+        newest = _furthest_behind({item: found and found[1] for item, found in ends.items()}, as_of)
+        parameters = [symbol, interval, [item.id for item in here], *bounds]
+        return Answer(copy_out(connection, statement, parameters, {**schema, **_NAMED}), newest, as_of)
+
+    return store.retrying(work, f"Reading signals of {symbol} {interval}")
+
+
+def latest_signal(store: Store, strategy: str, version: int | None) -> LatestSignal:
+    """The newest stored decision; WindowError where there is none."""
+
+    def work(connection: psycopg.Connection) -> LatestSignal:
+        as_of = catalogue.now(connection)
+        (item,) = _wanted(connection, strategy, version, as_of)
+        market = item.symbol, item.interval
+        found = catalogue.newest_candle(connection, "signals", *market, item.id)
+        if found is None:
+            raise WindowError(
+                f"No signal of {item} is stored: materialise signals ({' '.join(market)}) first."
+            )
+        opened, known_at = found
+        signal, price = connection.execute(
+            """SELECT s.signal, c.close
+                 FROM signals AS s JOIN market_data AS c USING (symbol, "interval", timestamp)
+                WHERE s.symbol = %s AND s."interval" = %s AND s.strategy_id = %s
+                  AND s.timestamp = %s AND c.timestamp = %s""",
+            (*market, item.id, opened, opened),
+        ).fetchone()
+        return LatestSignal(item.name, item.version, *market, signal, opened, known_at, price, as_of)
+
+    return store.retrying(work, f"Reading the latest signal of {strategy}")
+
+
+def of_ledger(
+    store: Store, table: str, strategy: str | None, version: int | None, start: When, end: When
+) -> Answer:
+    """Rows of a table of the ledger with their strategy, in order of time."""
+    source, schema, order = _LEDGER[table]
+    conditions, bounds = _within(sql.SQL(order[0]), start, end)
+
+    def freshness(
+        connection: psycopg.Connection,
+    ) -> tuple[datetime, list[StoredVersion], datetime | None]:
+        as_of = catalogue.now(connection)
+        wanted = _wanted(connection, strategy, version, as_of)
+        ends = {item: catalogue.computed_through(connection, table, item.id) for item in wanted}
+        return as_of, wanted, _furthest_behind(ends, as_of)
+
+    # asked before the rows are: they may be newer than the age says, never older
+    as_of, wanted, newest = store.retrying(freshness, f"Reading how far {table} is computed")
+    statement = sql.SQL(
+        "SELECT {}, v.strategy_name, v.version FROM {} JOIN strategies AS v ON v.id = t.strategy_id "
+        "WHERE t.strategy_id = ANY(%s){} ORDER BY {}, t.strategy_id"
+    ).format(
+        sql.SQL(", ").join(sql.Identifier("t", name) for name in schema),
+        sql.SQL(source),
+        conditions,
+        sql.SQL(", ".join(order)),
+    )
+    frame = query(store, statement, [[item.id for item in wanted], *bounds], {**schema, **_NAMED})
+    return Answer(frame, newest, as_of)
+
+
+def declared(store: Store, table: str) -> Answer:
+    """All rows of a reference table; its newest data is the version that was stored or corrected last."""
+    source, schema = _DECLARED[table]
+    stamps = sql.SQL("SELECT now(), max(updated_at) FROM {}").format(sql.Identifier(table))
+    as_of, newest = store.retrying(
+        lambda connection: connection.execute(stamps).fetchone(), f"Reading when {table} was stored"
+    )
+    statement = sql.SQL("SELECT {} FROM {} ORDER BY t.effective_from, t.id").format(
+        sql.SQL(", ").join(sql.Identifier("t", name) for name in schema), sql.SQL(source)
+    )
+    return Answer(query(store, statement, schema=schema), newest and newest.astimezone(UTC), as_of.astimezone(UTC))
+
+
+def _wanted(
+    connection: psycopg.Connection, strategy: str | None, version: int | None, as_of: datetime
+) -> list[StoredVersion]:
+    """The strategy version that is asked for, or all."""
+    stored = catalogue.versions(connection)
+    if strategy is not None:
+        return [catalogue.choose(stored, strategy, version, as_of.date())]
+    if version is not None:
+        raise WindowError(f"Version {version} of which strategy? Name the strategy too.")
+    return stored
+
+
+def _furthest_behind(ends: Mapping[StoredVersion, datetime | None], as_of: datetime) -> datetime | None:
+    """The least of those in force, which are still computed; if none is, the greatest of the others."""
+    stored = {item: end for item, end in ends.items() if end is not None}
+    in_force = [end for item, end in stored.items() if item.until is None or item.until > as_of.date()]
+    return min(in_force) if in_force else max(stored.values(), default=None)
+
+
+def _within(at: sql.Composable, start: When, end: When) -> tuple[sql.Composable, list[Any]]:
+    """The conditions that keep ``at`` in [start, end), each led by AND, and their parameters."""
+    given = {
+        s: bound for s, bound in zip((">=", "<"), time_range(start, end), strict=True) if bound is not None
+    }
+    return sql.Composed([sql.SQL(f" AND {{}} {s} %s").format(at) for s in given]), list(given.values())
+
+
+def _picked(known: Schema, names: Sequence[str], table: str) -> dict[str, pl.DataType]:
+    """The asked columns with their dtypes; WindowError where there is no such column, or none is asked for."""
+    for name in names:
+        if name not in known:
+            near = catalogue.nearest(name, list(known))
+            raise WindowError(
+                f"{table} has no column {name}" + (f"; the nearest is {near}." if near else ".")
+            )
+    if not names:
+        raise WindowError(f"No column of {table} was asked for; leave `columns` out for all.")
+    return {name: known[name] for name in names}
+
+
+def _selected(schema: Schema, of: str) -> sql.Composable:
+    """The columns of the table with alias ``of``, as copy_out wants them."""
+    return sql.SQL(", ").join(
+        time_out(name, of) if dtype == frames.UTC else sql.Identifier(of, name)
+        for name, dtype in schema.items()
+    )
