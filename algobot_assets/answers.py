@@ -110,7 +110,5 @@ def time_range(start: When, end: When) -> tuple[datetime | None, datetime | None
     """Both ends of a half-open range in UTC. WindowError where it ends before it starts."""
     lo, hi = instant(start, "start"), instant(end, "end")
     if lo is not None and hi is not None and hi < lo:
-        raise WindowError(
-            f"The range ends ({hi:%Y-%m-%d %H:%M}) before it starts ({lo:%Y-%m-%d %H:%M}): swap them."
-        )
+        raise WindowError(f"The range ends ({hi:%Y-%m-%d %H:%M}) before it starts ({lo:%Y-%m-%d %H:%M}): swap them.")
     return lo, hi

@@ -108,9 +108,7 @@ class Client:
         self, symbol: str, interval: str, start: When = None, end: When = None, columns: Columns = None
     ) -> Answer:
         """``candles`` with ema, rsi, atr and vwap beside; null also where no indicators are stored."""
-        return questions.by_candle(
-            self._store, ("market_data", "indicators"), symbol, interval, start, end, columns
-        )
+        return questions.by_candle(self._store, ("market_data", "indicators"), symbol, interval, start, end, columns)
 
     def signals(
         self,

@@ -148,9 +148,7 @@ def latest_signal(store: Store, strategy: str, version: int | None) -> LatestSig
         market = item.symbol, item.interval
         found = catalogue.newest_candle(connection, "signals", *market, item.id)
         if found is None:
-            raise WindowError(
-                f"No signal of {item} is stored: materialise signals ({' '.join(market)}) first."
-            )
+            raise WindowError(f"No signal of {item} is stored: materialise signals ({' '.join(market)}) first.")
         opened, known_at = found
         signal, price = connection.execute(
             """SELECT s.signal, c.close
@@ -164,9 +162,7 @@ def latest_signal(store: Store, strategy: str, version: int | None) -> LatestSig
     return store.retrying(work, f"Reading the latest signal of {strategy}")
 
 
-def of_ledger(
-    store: Store, table: str, strategy: str | None, version: int | None, start: When, end: When
-) -> Answer:
+def of_ledger(store: Store, table: str, strategy: str | None, version: int | None, start: When, end: When) -> Answer:
     """Rows of a table of the ledger with their strategy, in order of time."""
     source, schema, order = _LEDGER[table]
     conditions, bounds = _within(sql.SQL(order[0]), start, end)
@@ -228,9 +224,7 @@ def _furthest_behind(ends: Mapping[StoredVersion, datetime | None], as_of: datet
 
 def _within(at: sql.Composable, start: When, end: When) -> tuple[sql.Composable, list[Any]]:
     """The conditions that keep ``at`` in [start, end), each led by AND, and their parameters."""
-    given = {
-        s: bound for s, bound in zip((">=", "<"), time_range(start, end), strict=True) if bound is not None
-    }
+    given = {s: bound for s, bound in zip((">=", "<"), time_range(start, end), strict=True) if bound is not None}
     return sql.Composed([sql.SQL(f" AND {{}} {s} %s").format(at) for s in given]), list(given.values())
 
 
@@ -239,9 +233,7 @@ def _picked(known: Schema, names: Sequence[str], table: str) -> dict[str, pl.Dat
     for name in names:
         if name not in known:
             near = catalogue.nearest(name, list(known))
-            raise WindowError(
-                f"{table} has no column {name}" + (f"; the nearest is {near}." if near else ".")
-            )
+            raise WindowError(f"{table} has no column {name}" + (f"; the nearest is {near}." if near else "."))
     if not names:
         raise WindowError(f"No column of {table} was asked for; leave `columns` out for all.")
     return {name: known[name] for name in names}
@@ -250,6 +242,5 @@ def _picked(known: Schema, names: Sequence[str], table: str) -> dict[str, pl.Dat
 def _selected(schema: Schema, of: str) -> sql.Composable:
     """The columns of the table with alias ``of``, as copy_out wants them."""
     return sql.SQL(", ").join(
-        time_out(name, of) if dtype == frames.UTC else sql.Identifier(of, name)
-        for name, dtype in schema.items()
+        time_out(name, of) if dtype == frames.UTC else sql.Identifier(of, name) for name, dtype in schema.items()
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
+from algobot_assets.code import register_code
 from algobot_assets.compute.strategies import get_strategy, strategy_types
 from algobot_assets.declared.model import DeclaredState
 from algobot_assets.declared.reading import load
@@ -31,6 +32,7 @@ class DatabaseResource(dg.ConfigurableResource):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DatabaseResource]:
         """Open the store for the run, close it after it."""
         with Store.open(run_id=context.run.run_id if context.run else "") as store:
+            register_code(store)
             self._store = store
             yield self
 

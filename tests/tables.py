@@ -28,7 +28,8 @@ SOURCES = {
     "backtest_results": "backtest_results AS t JOIN strategies AS s ON s.id = t.strategy_id",
     "performance_metrics": "performance_metrics AS t JOIN trade_history AS h ON h.id = t.trade_id "
     "JOIN strategies AS s ON s.id = h.strategy_id",
-    "lineage": "lineage AS l LEFT JOIN strategies AS s ON s.id = l.strategy_id",
+    "lineage": "lineage AS l LEFT JOIN strategies AS s ON s.id = l.strategy_id "
+    "WHERE table_name NOT IN ('configurations', 'strategies', 'risk_parameters')",
 }
 
 

@@ -180,6 +180,10 @@ def test_a_new_version_replaces_the_old_from_its_day(project: Project, database_
     old_days = [row[2] for row in whole["backtest_results"] if row[:2] == ("cross", 1)]
     new_days = [row[2] for row in whole["backtest_results"] if row[:2] == ("cross", 2)]
     assert old_days[0] == START and max(old_days) <= change
+    closing = [row for row in whole["trade_history"] if row[:2] == ("cross", 1) and row[-2] == "superseded"]
+    assert all(row[2] == change for row in closing)
+    open_at_the_end = {row[2]: row[-3] for row in whole["backtest_results"] if row[:2] == ("cross", 1)}
+    assert open_at_the_end[max(open_at_the_end)] == 0, "a replaced version closes its lots"
     assert new_days == days(change, 4)
     assert {row[4] for row in whole["signals"] if row[:2] == ("cross", 2)} >= {datetime(2024, 1, 30, tzinfo=UTC)}
     other = new_database()

@@ -8,8 +8,9 @@ computing rows happen elsewhere; here it is decided from lineage alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -99,6 +100,16 @@ class Tally:
     computed: int = 0
 
 
+class Warm(Protocol):
+    """How a day begins whose parameters differ from those of the day before: as if they had always held."""
+
+    def basis(self, day: date) -> bytes:
+        """Digest of all days before ``day``, from which the state is computed; cheap."""
+
+    def state(self, day: date) -> np.ndarray | None:
+        """The state at the start of ``day`` under its parameters, computed from the first day on."""
+
+
 def run_chain(
     window: Window,
     legal: Days,
@@ -109,52 +120,48 @@ def run_chain(
     compute: Compute,
     *,
     recompute: bool = False,
-    first_state: Callable[[date], tuple[np.ndarray | None, bytes]] | None = None,
+    warm: Warm | None = None,
     tally: Tally | None = None,
 ) -> Iterator[WindowFrame]:
     """Compute what is not fresh, month by month, each from the state before it.
 
-    ``inputs`` gives a day's input digest and how far it is complete. ``first_state`` gives the state with which a
-    day starts whose parameters differ from those of the day before, and the digest of what that state was
-    computed from; without it the carried state goes on.
+    ``inputs`` gives a day's input digest and how far it is complete. With ``warm`` a day whose parameters differ
+    from those of the day before starts from the state that ``warm`` computes; without it the carried state goes on.
     """
     tally = tally if tally is not None else Tally()
     days = legal.days
     tally.days += len(days)
     if not days:
         return
-    state = None if legal.starts_empty else own[days[0] - DAY].state_out
-    previous = None if legal.starts_empty else own[days[0] - DAY].parameters
+    before = None if legal.starts_empty else own[days[0] - DAY]
+    state = before.state_out if before else None
+    previous = before.parameters if before else None
     position = 0
     while position < len(days):
         day = days[position]
-        if first_state is not None and previous is not None and parameters(day) != previous:
-            state, basis = first_state(day)
-        else:
-            basis = b""
-        wanted = _inputs(day, inputs, parameters, code_version, state, basis)
+        starts_warm = warm is not None and previous is not None and parameters(day) != previous
+        basis = warm.basis(day) if starts_warm else b""
+        wanted = _inputs(day, inputs, parameters, code_version, state_digest(state), basis)
         recorded = own.get(day)
+        if recorded is not None and starts_warm:
+            wanted = replace(wanted, state_in=recorded.state_in)  # it follows from the basis
         if recorded is not None and recorded.same_inputs(wanted) and not recompute:
             state, previous = recorded.state_out, recorded.parameters
             position += 1
             continue
-        month_end = next_month(day)
+        if starts_warm:
+            state = warm.state(day)
         chunk = [day]
         for later in days[position + 1 :]:
-            if later >= month_end or (first_state is not None and parameters(later) != parameters(day)):
+            if later >= next_month(day) or (warm is not None and parameters(later) != parameters(day)):
                 break
             chunk.append(later)
         frame, states = compute(chunk, state)
         records = []
         for index, item in enumerate(chunk):
-            out = None if states is None else np.ascontiguousarray(states[index])
-            known = _inputs(item, inputs, parameters, code_version, state, basis if index == 0 else b"")
-            records.append(
-                DayInputs(
-                    item, known.complete_through, known.inputs, known.parameters, code_version, known.state_in, out
-                )
-            )
-            state = out
+            known = _inputs(item, inputs, parameters, code_version, state_digest(state), basis if index == 0 else b"")
+            state = None if states is None else np.ascontiguousarray(states[index])
+            records.append(replace(known, state_out=state))
         tally.computed += len(chunk)
         previous = records[-1].parameters
         yield WindowFrame(window.of(chunk[0], chunk[-1] + DAY), frame, records)
@@ -166,8 +173,8 @@ def _inputs(
     inputs: Callable[[date], tuple[bytes, datetime]],
     parameters: Callable[[date], bytes],
     code_version: str,
-    state: np.ndarray | None,
+    state_in: bytes | None,
     basis: bytes,
 ) -> DayInputs:
     content, complete_through = inputs(day)
-    return DayInputs(day, complete_through, content + basis, parameters(day), code_version, state_digest(state))
+    return DayInputs(day, complete_through, content + basis, parameters(day), code_version, state_in)

@@ -60,7 +60,16 @@ class RecomputeOptions(dg.Config):
     """Compute days again even where nothing they were computed from has changed."""
 
 
-Body = Callable[..., Iterator[WindowFrame]]
+@dataclass(frozen=True)
+class Body:
+    """What an asset module wrote for a table, and the names of the assets it reads."""
+
+    function: Callable[..., Iterator[WindowFrame]]
+    upstream: tuple[str, ...]
+
+
+#: The bodies by table, for those who compute without storing.
+BODIES: dict[str, Body] = {}
 
 
 def table_asset(
@@ -71,17 +80,18 @@ def table_asset(
     code_version: str,
     tags: Mapping[str, str] | None = None,
     options: type[dg.Config] = RecomputeOptions,
-) -> Callable[[Body], dg.AssetsDefinition]:
+) -> Callable[[Callable[..., Iterator[WindowFrame]]], dg.AssetsDefinition]:
     """Decorator: a generator ``body(run: TableRun, **upstream: Table)`` becomes the asset of the table of its name.
 
     Every other parameter of the body is an upstream asset, handed over by the IO manager as its annotation says.
     The run fails with its sentences where no market could proceed; where some could, the check names the others.
     """
 
-    def decorate(body: Body) -> dg.AssetsDefinition:
+    def decorate(body: Callable[..., Iterator[WindowFrame]]) -> dg.AssetsDefinition:
         table = body.__name__
         hints = typing.get_type_hints(body)
-        upstream = [name for name in inspect.signature(body).parameters if name != "run"]
+        upstream = tuple(name for name in inspect.signature(body).parameters if name != "run")
+        BODIES[table] = Body(body, upstream)
 
         def asset(
             context: dg.AssetExecutionContext,

@@ -6,7 +6,7 @@ Gathered once per asset and run; the walk itself is compute, which table gets wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -98,14 +98,15 @@ class LedgerInputs:
         return self.market_data.window(first, end, version["symbol"], version["interval"])
 
     def upstream(self, version: dict[str, Any], first: date, end: date) -> list[Recorded]:
-        """Recorded days of candles, signals and, where the strategy asks for them, minutes."""
-        recorded = [
-            self.market_data.lineage(self.candles(version, first, end)),
-            self.market_data.lineage(
-                self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
-            ),
-        ]
-        return recorded
+        """Recorded days of candles and signals. From the day a version ends on it decides nothing any more, and its
+        signals are replaced by empty ones, so that its lots can close at the next candle."""
+        candles = self.market_data.lineage(self.candles(version, first, end))
+        signals = self.market_data.lineage(
+            self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
+        )
+        if version["until"] is not None:
+            signals |= {day: replace(c, output=NOTHING) for day, c in candles.items() if day >= version["until"]}
+        return [candles, signals]
 
     def of_day(self, version: dict[str, Any], upstream: Sequence[Recorded], day: date) -> tuple[bytes, datetime]:
         """Input digest of one day and how far it is complete."""

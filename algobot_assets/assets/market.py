@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import dagster as dg
@@ -23,7 +25,7 @@ from algobot_assets.declared.versions import effective, lifetimes
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import day_of
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import digest
+from algobot_assets.store.digests import SIZE
 from algobot_assets.windows import Table, WindowFrame
 
 PRICES = ("id", "timestamp", "open", "high", "low", "close", "volume")
@@ -99,19 +101,6 @@ def _indicators(
         )
         return _linked(frame, prices, part, "indicators"), states
 
-    def warm_state(day: date) -> tuple[np.ndarray | None, bytes]:
-        """The state before ``day`` as if its windows had held from the market's first candle."""
-        state: np.ndarray | None = None
-        before = market_data.lineage(candles.of(begin, day))
-        for days in _by_month(sorted(before)):
-            part = candles.of(days[0], days[-1] + DAY)
-            prices = market_data.read(part, PRICES)
-            _, states = compute_indicators(
-                prices, windows_on(day), part.interval, days_series(part, prices, days), state
-            )
-            state = states[-1]
-        return state, digest(*(before[item].output for item in sorted(before)))
-
     yield from run_chain(
         window,
         legal,
@@ -121,9 +110,35 @@ def _indicators(
         indicators_code_version(),
         compute,
         recompute=run.options.recompute,
-        first_state=warm_state,
+        warm=_Warm(market_data, candles, begin, windows_on) if begin else None,
         tally=run.tally,
     )
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """Indicators under windows that hold from a day on, as if they had held from the market's first candle."""
+
+    market_data: Table
+    candles: Window
+    begin: date
+    windows_on: Callable[[date], IndicatorWindows]
+
+    def basis(self, day: date) -> bytes:
+        """The view of stale partitions computes the same digest in SQL."""
+        recorded = self.market_data.lineage(self.candles.of(self.begin, day))
+        return hashlib.sha256(b"".join(recorded[item].output for item in sorted(recorded))).digest()[:SIZE]
+
+    def state(self, day: date) -> np.ndarray | None:
+        """Month by month from the first day, rows thrown away."""
+        state: np.ndarray | None = None
+        for days in _by_month(sorted(self.market_data.lineage(self.candles.of(self.begin, day)))):
+            part = self.candles.of(days[0], days[-1] + DAY)
+            prices = self.market_data.read(part, PRICES)
+            of_day = days_series(part, prices, days)
+            _, states = compute_indicators(prices, self.windows_on(day), part.interval, of_day, state)
+            state = states[-1]
+        return state
 
 
 def _by_month(days: Sequence[date]) -> Iterator[list[date]]:

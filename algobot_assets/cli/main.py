@@ -8,7 +8,7 @@ import sys
 import click
 
 from algobot_assets import __version__
-from algobot_assets.cli import database, running
+from algobot_assets.cli import database, keeping, running
 from algobot_assets.errors import AlgobotError
 
 
@@ -29,7 +29,9 @@ cli.add_command(running.demo)
 cli.add_command(running.up)
 cli.add_command(running.backfill)
 cli.add_command(running.apply)
-cli.add_command(running.status)
+cli.add_command(keeping.refresh)
+cli.add_command(keeping.verify)
+cli.add_command(keeping.status)
 cli.add_command(database.db)
 
 

@@ -1,4 +1,4 @@
-"""Commands that run the platform: demo, up, backfill, apply, status."""
+"""Commands that run the platform: demo, up, backfill, apply."""
 
 from __future__ import annotations
 
@@ -189,11 +189,3 @@ def apply(rewrite: bool) -> None:
     options = {table: {"rewrite": True} for table in tables} if rewrite else {}
     run_range(settings, min(dates, default=state.first_day), max(dates, default=state.first_day), tables, **options)
     click.echo(f"Stored: {len(state.strategies)} strategy versions, {len(state.configurations)} configurations.")
-
-
-@click.command()
-def status() -> None:
-    """What is stored, how fresh it is, and each strategy's newest result."""
-    settings = Settings()
-    prepare(settings)
-    show_summary(settings)

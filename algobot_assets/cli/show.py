@@ -28,7 +28,7 @@ def console() -> Console:
 
 def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None) -> None:
     """Print a frame as a table; numbers to the right, nulls as a dash."""
-    table = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, dtype in frame.schema.items():
         table.add_column(name, justify="right" if dtype.is_numeric() else "left", no_wrap=name != "note")
     formats = formats or {}
@@ -105,11 +105,11 @@ def show_summary(settings: Settings) -> None:
         )
         results = query(
             store,
-            """SELECT s.strategy_name AS strategy, s.version AS v, b.day::text AS "as of",
-                      round(b.final_capital, 2)::float8 AS equity,
+            """SELECT s.strategy_name || CASE WHEN s.version > 1 THEN ' v' || s.version ELSE '' END AS strategy,
+                      b.day::text AS "as of", round(b.final_capital, 2)::float8 AS equity,
                       round(100 * b.total_return, 2)::float8 AS "return %",
                       round(b.sharpe_ratio, 2)::float8 AS sharpe,
-                      round(100 * b.max_drawdown, 2)::float8 AS "drawdown %",
+                      round(100 * b.max_drawdown, 2)::float8 AS "fall %",
                       b.total_trades AS trades
                  FROM strategies AS s JOIN LATERAL (
                       SELECT * FROM backtest_results AS b WHERE b.strategy_id = s.id
@@ -117,5 +117,5 @@ def show_summary(settings: Settings) -> None:
                 ORDER BY s.strategy_name, s.version""",
         )
     grid(markets, "Markets (UTC)", {"candles": ","})
-    money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "drawdown %": ".2f", "trades": ","}
-    grid(results, "Backtests, as of their newest day", money)
+    money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "fall %": ".2f", "trades": ","}
+    grid(results, "Backtests as of their newest day (fall: largest drawdown)", money)

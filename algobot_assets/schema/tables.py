@@ -441,6 +441,7 @@ code_versions = sa.Table(
     _column("table_name", sa.String(40, collation="C"), "Which table."),
     _column("strategy_type", sa.String(255), "Strategy type for signals, else empty."),
     _column("code_version", sa.String(40), "Digest of the code that computes it now."),
+    _column("reads_indicators", sa.Boolean, "Whether the strategy reads the stored indicators."),
     sa.PrimaryKeyConstraint("table_name", "strategy_type"),
     comment="The code in force; partitions computed by other code are stale.",
 )

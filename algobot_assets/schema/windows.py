@@ -91,6 +91,18 @@ class Window:
         return f"{self.table}{market}{strategy}, {days}"
 
 
+def canonical_order(table: str) -> list[str]:
+    """The columns by which a window's rows are ordered, so that equal content has equal digests.
+
+    Surrogate keys say nothing about content: a table that is only told apart by one is ordered by its content.
+    """
+    rule = WINDOWING[table]
+    keys = [c for c in rule.natural_key if c != rule.time and c not in rule.scope and c not in rule.links]
+    if set(rule.natural_key) <= set(rule.links):
+        keys = [c for c in content_columns(table) if c != rule.time]
+    return [rule.time, *keys]
+
+
 def content_columns(table: str) -> list[str]:
     """The columns that make up a row's content: what Binance or a computation says, no surrogate keys.
 

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from algobot_assets.errors import WindowError
+from algobot_assets.schema import frames
 from algobot_assets.schema.intervals import end_of, phase_of
 
 
@@ -60,21 +61,28 @@ def markets(connection: psycopg.Connection) -> list[StoredMarket]:
     """Every market of which candles are recorded, ascending."""
     rows = connection.execute(
         """
-        WITH days AS (
-            SELECT symbol, "interval", day, rows, complete_through,
-                   complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC'
-                   OR lead(day) OVER (PARTITION BY symbol, "interval" ORDER BY day) IS DISTINCT FROM day + 1
-                   AS breaks
-              FROM lineage WHERE table_name = 'market_data'
-        ), market AS (
+        WITH market AS (
             SELECT symbol, "interval", sum(rows)::bigint AS candles, count(*) AS days,
                    min(day) FILTER (WHERE rows > 0) AS first_day,
                    max(day) FILTER (WHERE rows > 0) AS last_day,
-                   min(complete_through) FILTER (WHERE breaks) AS complete_through
-              FROM days GROUP BY symbol, "interval"
+                   max(complete_through) AS through,
+                   max(day) - min(day) + 1 = count(*) AND count(*) FILTER (WHERE unfinished)
+                       <= (max(complete_through) < (max(day) + 1)::timestamp AT TIME ZONE 'UTC')::int AS unbroken
+              FROM (SELECT *, complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC' AS unfinished
+                      FROM lineage WHERE table_name = 'market_data') AS recorded
+             GROUP BY symbol, "interval"
         )
         SELECT m.symbol, m."interval", first.timestamp, last.timestamp, l.first_open, m.candles, m.days,
-               m.complete_through
+               -- the newest day may be unfinished; only where another is, or one is missing, the days are walked
+               CASE WHEN m.unbroken THEN m.through ELSE (
+                   SELECT d.complete_through FROM lineage AS d
+                    WHERE d.table_name = 'market_data' AND d.symbol = m.symbol AND d."interval" = m."interval"
+                      AND (d.complete_through < (d.day + 1)::timestamp AT TIME ZONE 'UTC'
+                           OR NOT EXISTS (SELECT FROM lineage AS n
+                                           WHERE n.table_name = 'market_data' AND n.symbol = d.symbol
+                                             AND n."interval" = d."interval" AND n.strategy_id = d.strategy_id
+                                             AND n.day = d.day + 1))
+                    ORDER BY d.day LIMIT 1) END
           FROM market AS m
           LEFT JOIN listings AS l USING (symbol, "interval")
           -- a candle opens at most a month before its day
@@ -138,11 +146,8 @@ def newest_candle(
 def _end(interval: str, opened: datetime, listed: datetime | None) -> datetime:
     """The boundary of a stored candle, which around outages may open off the grid."""
     phase = phase_of(listed or opened) if interval == "3d" else None
-    return (
-        pl.select(pl.lit(opened).dt.convert_time_zone("UTC").alias("timestamp"))
-        .select(end_of(interval, phase))
-        .item()
-    )
+    candle = pl.DataFrame({"timestamp": [opened.astimezone(UTC)]}, schema={"timestamp": frames.UTC})
+    return candle.select(end_of(interval, phase)).item().astimezone(UTC)
 
 
 def computed_through(connection: psycopg.Connection, table: str, strategy_id: int) -> datetime | None:

@@ -24,6 +24,8 @@ except ImportError:  # no wheel for this platform
 
 _BATCH = 65_536
 _BLOCK = 8 << 20
+#: What arrives for types whose text Polars does not parse: times as microseconds (``time_out``), t and f.
+_AS_SENT = {UTC: pl.Int64(), pl.Boolean(): pl.String()}
 
 
 def copy_in(connection: psycopg.Connection, table: str, frame: pl.DataFrame, *, binary: bool = True) -> None:
@@ -63,7 +65,7 @@ def copy_out(
 
     Times must be selected as microseconds since 1970 (see ``time_out``): parsing them as text costs half the rate.
     """
-    raw = {name: pl.Int64() if dtype == UTC else dtype for name, dtype in schema.items()}
+    raw = {name: _AS_SENT.get(dtype, dtype) for name, dtype in schema.items()}
 
     def parse(block: io.BytesIO) -> pl.DataFrame:
         block.seek(0)
@@ -83,9 +85,9 @@ def copy_out(
     if not parts:
         return pl.DataFrame(schema=dict(schema))
     frame = pl.concat([part.result() for part in parts], rechunk=True)
-    times = [name for name, dtype in schema.items() if dtype == UTC]
     return frame.with_columns(
-        pl.col(times).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") if times else []
+        *(pl.col(name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for name, d in schema.items() if d == UTC),
+        *(pl.col(name) == "t" for name, dtype in schema.items() if dtype == pl.Boolean),
     )
 
 

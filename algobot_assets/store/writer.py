@@ -24,7 +24,7 @@ from algobot_assets.errors import StoreError
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
-from algobot_assets.schema.windows import Window, content_columns
+from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
@@ -62,7 +62,7 @@ def write_window(
     changed, when the frame does not fit the window or the database refuses.
     """
     frame = _fitted(window, frame)
-    row_days = _days_of(window, frame)
+    row_days = days_of(window, frame)
     wanted = {day.day: day for day in days}
     strays = set(row_days.unique().to_list()) - set(wanted)
     if strays:
@@ -120,12 +120,11 @@ def _fitted(window: Window, frame: pl.DataFrame) -> pl.DataFrame:
     if wrong:
         text = "; ".join(f"{name} is {is_}, must be {schema[name]}" for name, is_ in wrong.items())
         raise StoreError(f"The frame for {window} cannot be written: {text}.")
-    rule = window.rule
-    order = [rule.time, *(c for c in rule.natural_key if c != rule.time and c not in rule.scope)]
-    return frame.select(*schema).sort(order, maintain_order=True)
+    return frame.select(*schema).sort(canonical_order(window.table), maintain_order=True)
 
 
-def _days_of(window: Window, frame: pl.DataFrame) -> pl.Series:
+def days_of(window: Window, frame: pl.DataFrame) -> pl.Series:
+    """The day (Date) to which each row of the window's table belongs."""
     if window.rule.time == "timestamp":
         return frame.select(day_of(window.interval, window.phase).alias("day"))["day"]
     return frame[window.rule.time].alias("day")

@@ -1,0 +1,103 @@
+"""What is right about stored indicators: possible values, and NULL only where a value cannot be known yet.
+
+Pure functions on per-day counts of one market, so that good values need not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date
+
+import polars as pl
+
+from algobot_assets.compute.indicators import IndicatorWindows
+from algobot_assets.schema.windows import Window
+
+#: What must hold of each value that there is (NaN is above everything in PostgreSQL), as SQL.
+BOUNDS = {
+    "ema": "ema > 0 AND ema < 'Infinity'",
+    "rsi": "rsi >= 0 AND rsi <= 100",
+    "atr": "atr >= 0 AND atr < 'Infinity'",
+    "vwap": "vwap > 0 AND vwap < 'Infinity'",
+}
+_MEANT = {
+    "ema": "above 0 and finite",
+    "rsi": "from 0 to 100",
+    "atr": "not below 0 and finite",
+    "vwap": "above 0 and finite",
+}
+
+
+def per_day() -> dict[str, str]:
+    """SQL aggregates that the functions here read, by name: values out of bounds, NULLs and where they lie."""
+    counts = {f"bad_{name}": f"count(*) FILTER (WHERE NOT ({rule}))" for name, rule in BOUNDS.items()}
+    counts |= {f"null_{name}": f"count(*) - count({name})" for name in BOUNDS}
+    counts |= {f"null_{name}_at": f'max("timestamp") FILTER (WHERE {name} IS NULL)' for name in BOUNDS}
+    counts |= {f"value_{name}_at": f'min("timestamp") FILTER (WHERE {name} IS NOT NULL)' for name in BOUNDS}
+    return counts
+
+
+def out_of_bounds(window: Window, days: pl.DataFrame) -> list[str]:
+    """A sentence for each day and indicator with values that cannot be."""
+    return [
+        f"{window.symbol} {window.interval}: {bad} value{'s' if bad > 1 else ''} of {name} on {day} "
+        f"{'are' if bad > 1 else 'is'} not {_MEANT[name]}. {_cure(day)}"
+        for name in BOUNDS
+        for day, bad in days.filter(pl.col(f"bad_{name}") > 0).select("day", f"bad_{name}").iter_rows()
+    ]
+
+
+def warmth(
+    window: Window,
+    days: pl.DataFrame,
+    before: Mapping[date, int],
+    windows_on: Callable[[date], IndicatorWindows],
+    nulls_with_volume: Mapping[date, int],
+) -> list[str]:
+    """A sentence for each day and indicator that is NULL though warm, or has a value though not warm.
+
+    ``days``: the counts of ``per_day`` with day and rows. ``before``: the market's candles before each day.
+    ``nulls_with_volume``: candles with volume but without vwap, per day that has any NULL there.
+    """
+    sentences = []
+    for row in days.iter_rows(named=True):
+        day, rows = row["day"], row["rows"]
+        windows = windows_on(day)
+        session = windows.vwap_mode_for(window.interval) == "session"
+        # candles of the market without a value: n - 1 before a mean of n, n before a mean of n differences
+        cold = {"ema": windows.ema - 1, "rsi": windows.rsi, "atr": windows.atr, "vwap": windows.vwap_window - 1}
+        for name, number in cold.items():
+            nulls, scattered = row[f"null_{name}"], _scattered(row, name)
+            wanted = min(rows, max(0, number - before[day]))
+            if name == "vwap":
+                # beyond warming it is NULL where nothing was traded: in a session only before the first trade
+                traded = nulls_with_volume.get(day, 0)
+                wanted, missing = (0, traded or nulls * scattered) if session else (wanted, max(0, traded - wanted))
+                why = "though there was volume"
+            else:
+                missing = max(0, nulls - wanted) or nulls * scattered
+                why = "though it is warm"
+            if missing:
+                sentences.append(
+                    f"{window.symbol} {window.interval}: {name} is NULL at {_candles(missing)} of {day}, {why}. {_cure(day)}"
+                )
+            elif nulls < wanted:
+                sentences.append(
+                    f"{window.symbol} {window.interval}: {name} has a value at {_candles(wanted - nulls)} of {day}, "
+                    f"before it is warm. {_cure(day)}"
+                )
+    return sentences
+
+
+def _scattered(row: Mapping, name: str) -> bool:
+    """Whether a NULL comes after a value."""
+    null, value = row[f"null_{name}_at"], row[f"value_{name}_at"]
+    return null is not None and value is not None and null > value
+
+
+def _candles(number: int) -> str:
+    return f"{number} candle{'s' if number > 1 else ''}"
+
+
+def _cure(day: date) -> str:
+    return f"Materialise indicators of {day} again with `recompute`."

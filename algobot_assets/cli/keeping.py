@@ -1,0 +1,96 @@
+"""Commands that keep what is stored right: status, refresh, verify."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import click
+
+from algobot_assets.cli.database import prepare
+from algobot_assets.cli.running import Day, choose_source, run_range
+from algobot_assets.cli.show import grid, show_summary
+from algobot_assets.settings import Settings
+
+
+@click.command()
+def status() -> None:
+    """What is stored, how fresh it is, and each strategy's newest result.
+
+    Exits with 4 where something is stale.
+    """
+    from algobot_assets.code import register_code
+    from algobot_assets.freshness import stale_counts
+    from algobot_assets.store.connection import Store
+
+    settings = Settings()
+    prepare(settings)
+    show_summary(settings)
+    with Store.open(settings) as store:
+        register_code(store)
+        counts = stale_counts(store)
+    if counts.is_empty():
+        click.echo("Nothing is stale.")
+        return
+    grid(counts, "Stale partitions; algobot refresh computes them again")
+    raise click.exceptions.Exit(4)
+
+
+@click.command()
+@click.option("--source", help="binance, simulated, or a folder of klines.")
+@click.option("--stored-only", is_flag=True, help="Fetch nothing; only compute again what is stale.")
+@click.option("--from-source", is_flag=True, help="Fetch candles changed by hand again, as the source has them.")
+def refresh(source: str | None, stored_only: bool, from_source: bool) -> None:
+    """Fetch what is new and compute again what is stale, oldest first."""
+    from algobot_assets.code import register_code
+    from algobot_assets.feed.open import open_source
+    from algobot_assets.freshness import due, edited_days, first_incomplete
+    from algobot_assets.schema.tables import NINE
+    from algobot_assets.store.connection import Store
+
+    settings = Settings() if stored_only else choose_source(source)
+    prepare(settings)
+    with Store.open(settings) as store:
+        register_code(store)
+        if from_source:
+            for day in edited_days(store):
+                run_range(settings, day, day, ("market_data",), market_data={"from_source": True})
+        if not stored_only:
+            first = first_incomplete(store)
+            with open_source(settings) as opened:
+                today = opened.server_time().date()
+            if first is not None and first <= today:
+                run_range(settings, first, today, NINE)
+        run = due(store)
+        if run is not None:
+            click.echo(f"Due: {run.reason}.")
+            run_range(settings, run.first, run.last, run.tables)
+        left = due(store)
+    if left is None:
+        click.echo("Nothing is stale.")
+    else:
+        click.echo(f"Still stale: {left.reason}; see `algobot status`.", err=True)
+        raise click.exceptions.Exit(4)
+
+
+@click.command()
+@click.argument("first", type=Day())
+@click.argument("last", type=Day(), required=False)
+def verify(first: date, last: date | None) -> None:
+    """Compute the days FIRST to LAST again into nothing and compare with what is stored, bit by bit.
+
+    Exits with 5 at a difference, and names the first of each table.
+    """
+    from algobot_assets.store.connection import Store
+    from algobot_assets.verify import verify as verify_days
+
+    settings = Settings()
+    prepare(settings)
+    failed = False
+    with Store.open(settings) as store:
+        for finding in verify_days(store, first, last or first):
+            words = f"{finding.table:<20} {finding.days:>7,} days {finding.rows:>11,} rows  "
+            click.echo(words + ("equal" if finding.difference is None else f"DIFFERS\n  {finding.difference}"))
+            failed |= finding.difference is not None
+    if failed:
+        raise click.exceptions.Exit(5)
+

@@ -1,0 +1,104 @@
+"""What is stale, and the runs that make it fresh again.
+
+The database says what is stale (view stale_partitions); here it is turned into one range run, oldest day first.
+A run over a range costs what has to be computed: days whose recorded inputs still hold are skipped from lineage
+alone, and indicators and signals stop where the carried state is bit-equal again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from algobot_assets.store.connection import Store
+from algobot_assets.store.reader import query
+
+#: What follows from each table, itself included, in the order of NINE.
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "market_data": (
+        "market_data",
+        "indicators",
+        "signals",
+        "trade_history",
+        "performance_metrics",
+        "backtest_results",
+    ),
+    "indicators": ("indicators", "signals", "trade_history", "performance_metrics", "backtest_results"),
+    "signals": ("signals", "trade_history", "performance_metrics", "backtest_results"),
+    "trade_history": ("trade_history", "performance_metrics", "backtest_results"),
+    "performance_metrics": ("performance_metrics",),
+    "backtest_results": ("backtest_results",),
+}
+
+
+@dataclass(frozen=True)
+class RangeRun:
+    """One run that is due: the tables, the days first to last (both included), and why."""
+
+    tables: tuple[str, ...]
+    first: date
+    last: date
+    reason: str
+
+
+def stale(store: Store) -> pl.DataFrame:
+    """The stale partitions: table_name, symbol, interval, strategy_id, day, reason; oldest first."""
+    return query(
+        store, """SELECT * FROM stale_partitions ORDER BY day, table_name, symbol, "interval", strategy_id"""
+    )
+
+
+def stale_counts(store: Store) -> pl.DataFrame:
+    """Stale partitions by table and reason: table, reason, partitions, first and last day."""
+    return query(
+        store,
+        """SELECT table_name AS "table", reason, count(*) AS partitions, min(day)::text AS "from",
+                  max(day)::text AS "to"
+             FROM stale_partitions GROUP BY 1, 2 ORDER BY 1, 2""",
+    )
+
+
+def due(store: Store) -> RangeRun | None:
+    """The run that makes everything fresh that can be made so from stored candles; None where nothing is stale.
+
+    It begins on the first stale day and goes on to the last recorded one, because carried state leads there; what
+    is fresh in between costs nothing.
+    """
+    with store.transaction() as connection:
+        rows = connection.execute(
+            "SELECT table_name, min(day), count(*) FROM stale_partitions GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        if not rows:
+            return None
+        last = connection.execute("SELECT max(day) FROM lineage WHERE table_name = 'market_data'").fetchone()[0]
+    wanted = {table for stale_table, _, _ in rows for table in FOLLOWS[stale_table]}
+    tables = tuple(table for table in FOLLOWS["market_data"] if table in wanted)
+    first = min(day for _, day, _ in rows)
+    return RangeRun(tables, first, max(first, last), "; ".join(f"{n} stale in {table}" for table, _, n in rows))
+
+
+def first_incomplete(store: Store) -> date | None:
+    """The earliest recorded day of candles that is not complete; where all are, the day after the last one of the
+    market that is furthest behind; None where nothing is recorded."""
+    with store.transaction() as connection:
+        row = connection.execute(
+            """SELECT min(coalesce(open_day, last_day + 1)) FROM (
+                 SELECT min(day) FILTER (WHERE complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC') AS open_day,
+                        max(day) AS last_day
+                   FROM lineage WHERE table_name = 'market_data' GROUP BY symbol, "interval") AS markets"""
+        ).fetchone()
+    return row[0]
+
+
+def edited_days(store: Store) -> list[date]:
+    """Days on which stored candles are not what their source said: changed by hand since, or kept so."""
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT DISTINCT l.day FROM lineage AS l
+                 LEFT JOIN dirty_days AS d USING (table_name, symbol, "interval", strategy_id, day)
+                WHERE l.table_name = 'market_data' AND (d.day IS NOT NULL OR l.input_digest <> l.output_digest)
+                ORDER BY 1"""
+        ).fetchall()
+    return [row[0] for row in rows]
