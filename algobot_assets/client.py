@@ -12,10 +12,8 @@ The client writes nothing, runs nothing and needs no Dagster.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from functools import cached_property
 
 import polars as pl
-import psycopg
 from pydantic import SecretStr
 
 from algobot_assets import questions
@@ -26,22 +24,7 @@ from algobot_assets.schema import frames
 from algobot_assets.settings import Settings
 from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
-from algobot_assets.store.database import Database, resolve
-
-
-class _ReadOnlyStore(Store):
-    """A store whose transactions are READ ONLY and each see one snapshot."""
-
-    def _configure(self, connection: psycopg.Connection) -> None:
-        super()._configure(connection)
-        connection.execute("SELECT set_config('default_transaction_read_only', 'on', false)")
-        connection.read_only = True
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-
-    @cached_property
-    def connectorx_url(self) -> str:
-        """Proved once: every query begins on a pooled connection, which finds out when the server is gone."""
-        return super().connectorx_url
+from algobot_assets.store.database import Database, data_database
 
 
 def connect(settings: Settings | None = None, *, database_url: str | None = None) -> Client:
@@ -54,9 +37,7 @@ def connect(settings: Settings | None = None, *, database_url: str | None = None
     if database_url is not None:
         database = Database.from_url(settings.model_copy(update={"database_url": SecretStr(database_url)}))
     else:
-        database = resolve(settings)
-        if settings.exchange == "simulated":
-            database = replace(database, name=f"{database.name}_simulated")
+        database = data_database(settings, create=False)
     return Client(database)
 
 
@@ -72,7 +53,7 @@ class Client:
 
     def __init__(self, database: Database) -> None:
         database.connect().close()  # says at once what is wrong, where the pool would try for seconds
-        self._store = _ReadOnlyStore(database, "client")
+        self._store = Store(database, "client", read_only=True)
 
     def __enter__(self) -> Client:
         return self

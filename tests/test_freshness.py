@@ -157,10 +157,11 @@ def test_new_risk_parameters_touch_only_the_ledger_from_their_day(
     full, store, database_url, new_database, monkeypatch
 ):
     change = START + timedelta(days=4)
+    first = "max_risk_per_trade: 0.02, max_open_trades: 2, stop_loss_percentage: 2, take_profit_percentage: 4"
     text = STATE.format(start=START).replace(
-        "    risk: {max_risk_per_trade: 0.02, max_open_trades: 2, stop_loss_percentage: 2, take_profit_percentage: 4}\n",
+        f"    risk: {{{first}}}\n",
         "    risk:\n"
-        "      - {max_risk_per_trade: 0.02, max_open_trades: 2, stop_loss_percentage: 2, take_profit_percentage: 4}\n"
+        f"      - {{{first}}}\n"
         f"      - {{effective_from: {change}, max_risk_per_trade: 0.01, max_open_trades: 1, "
         "stop_loss_percentage: 1, take_profit_percentage: 0}\n",
     )

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeVar
 
 import psycopg
@@ -41,9 +42,11 @@ class Store:
     ``run_id`` goes into application_name, so that pg_stat_activity shows which Dagster run a statement serves.
     """
 
-    def __init__(self, database: Database, run_id: str = "") -> None:
+    def __init__(self, database: Database, run_id: str = "", *, read_only: bool = False) -> None:
+        """``read_only``: every transaction is READ ONLY and sees one snapshot."""
         self.database = database
         self.run_id = run_id
+        self.read_only = read_only
         timeout = float(database.parameters.get("connect_timeout", 10))
         self._pool = ConnectionPool(
             database.conninfo(),
@@ -57,28 +60,41 @@ class Store:
             open=True,
         )
 
-    def _configure(self, connection: psycopg.Connection) -> None:
-        # by statement and not by the start-up option of libpq, which connection poolers refuse
-        settings = {
+    @property
+    def session(self) -> dict[str, str]:
+        """The settings of every connection, connectorx's included.
+
+        Set by statement and not by the start-up option of libpq, which connection poolers refuse.
+        """
+        patience = f"{self.database.statement_timeout * 1000:.0f}"
+        return {
             "TimeZone": "UTC",
-            "statement_timeout": f"{self.database.statement_timeout * 1000:.0f}",
+            "statement_timeout": patience,
             "lock_timeout": f"{self.database.lock_timeout * 1000:.0f}",
-            "idle_in_transaction_session_timeout": f"{self.database.statement_timeout * 1000:.0f}",
+            "idle_in_transaction_session_timeout": patience,
             "application_name": f"algobot {self.run_id}".strip(),
             "enable_partitionwise_join": "on",
             "jit": "off",
+            **({"default_transaction_read_only": "on"} if self.read_only else {}),
         }
-        for name, value in settings.items():
+
+    def _configure(self, connection: psycopg.Connection) -> None:
+        for name, value in self.session.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        if self.read_only:
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     @classmethod
     def open(cls, settings: Settings | None = None, run_id: str = "") -> Store:
         """The store of the settings; starts the embedded server where it is used and not running."""
         return cls(data_database(settings or Settings()), run_id)
 
-    @property
+    @cached_property
     def connectorx_url(self) -> str:
-        """URL for connectorx; a login is proved first, because connectorx retries a bad one for 30 s."""
+        """URL for connectorx. The login is proved first, because connectorx retries a bad one for 30 s; once is
+        enough, as every query begins on a pooled connection. StoreError where connectorx cannot connect that way.
+        """
         return self.database.connectorx_url()
 
     @contextmanager

@@ -191,13 +191,14 @@ def resolve(settings: Settings) -> Database:
     return ensure_running(settings)
 
 
-def data_database(settings: Settings) -> Database:
+def data_database(settings: Settings, *, create: bool = True) -> Database:
     """The database of the tables: that of the settings, for simulated candles one of their own beside it.
 
-    Real and simulated rows thus never meet; the database is created where it is missing.
+    Real and simulated rows thus never meet; with ``create`` the database is made where it is missing.
     """
     database = resolve(settings)
     if settings.exchange == "simulated":
         database = replace(database, name=f"{database.name}_simulated")
-    database.ensure_database()
+    if create:
+        database.ensure_database()
     return database

@@ -17,7 +17,7 @@ from psycopg import sql
 from algobot_assets.errors import StoreError
 from algobot_assets.schema.frames import UTC, schema_of
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.connection import Store, explain
+from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, time_out
 from algobot_assets.store.writer import scope
 
@@ -66,13 +66,28 @@ def query(
     with store.transaction() as connection:
         text = psycopg.ClientCursor(connection).mogrify(statement, parameters or None)
     try:
-        frame = connectorx.read_sql(store.connectorx_url, text, return_type="polars", protocol="binary")
+        url = store.connectorx_url
+    except StoreError:  # a kind of login that connectorx does not know, such as sslmode=verify-full
+        return _fetched(store, text, schema)
+    settings = [f"SELECT set_config('{name}', '{value}', false)" for name, value in store.session.items()]
+    try:
+        frame = connectorx.read_sql(
+            url, text, return_type="polars", protocol="binary", pre_execution_query=settings
+        )
     except BaseException as error:  # connectorx panics as PanicException, which is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        cause = error if isinstance(error, psycopg.Error) else None
-        message = explain(cause, "The query") if cause else f"The query failed: {str(error).splitlines()[0]}"
-        raise StoreError(message) from error
+        raise StoreError(f"The query failed in the database: {str(error).splitlines()[0]}") from error
     if schema:
         frame = frame.cast({name: dtype for name, dtype in schema.items() if name in frame.columns})
     return frame
+
+
+def _fetched(store: Store, text: str, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:
+    """The same rows through psycopg, row by row."""
+    with store.transaction() as connection:
+        cursor = connection.execute(text)
+        names = [column.name for column in cursor.description]
+        rows = cursor.fetchall()
+    known = {name: (schema or {}).get(name) for name in names}
+    return pl.DataFrame(rows, schema=known, orient="row")
