@@ -11,6 +11,9 @@ from typing import Any
 import dagster as dg
 
 from algobot_assets.assets import market, reference, trading
+from algobot_assets.automation.schedules import JOBS, SCHEDULES
+from algobot_assets.automation.sensors import SENSORS
+from algobot_assets.checks import CHECKS
 from algobot_assets.io_manager import PostgresIOManager
 from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
 
@@ -43,6 +46,10 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     """Everything Dagster needs to know; see the module's text."""
     return dg.Definitions(
         assets=[*TABLES],
+        asset_checks=[*CHECKS],
+        jobs=[*JOBS],
+        schedules=[*SCHEDULES],
+        sensors=[*SENSORS],
         resources=build_resources(resource_overrides),
         executor=dg.in_process_executor,
     )

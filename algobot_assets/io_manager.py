@@ -23,7 +23,7 @@ from algobot_assets.errors import WindowError
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.store.connection import Store
-from algobot_assets.store.partitions import leaf, settle
+from algobot_assets.store.partitions import settle
 from algobot_assets.store.writer import months_of, write_window
 from algobot_assets.windows import Frames, Table, split
 
@@ -82,7 +82,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             raise WindowError(f"{table} returned {type(obj).__name__}; return a Polars frame or Frames.")
         per_day: Counter[date] = Counter()
         totals: Counter[str] = Counter()
-        inserted: Counter[str] = Counter()
+        loaded: set[date] = set()
         sample: pl.DataFrame | None = None
         for item in obj:
             began = time.perf_counter()
@@ -97,7 +97,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 ms=int(took * 1000),
             )
             if table in MONTHLY and written.inserted > _BULK:
-                inserted.update(leaf(table, month) for month in months_of(item.window))
+                loaded.update(months_of(item.window))
             if item.frame.height:
                 sample = item.frame.tail(5)
             LOG.info("window", extra={"table": table, "rows": written.rows, "days": f"{item.window.first:%Y-%m}"})
@@ -105,8 +105,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 f"{item.window}: {written.rows} rows, {written.inserted} inserted, {written.updated} updated, "
                 f"{written.deleted} deleted, {took:.3f} s"
             )
-        if inserted:
-            settle(store, sorted(inserted))
+        if loaded:
+            settle(store, table, sorted(loaded))
         LOG.info("table", extra={"table": table, "finished": True})
         self._add_metadata(context, per_day, totals, sample)
 
@@ -118,14 +118,15 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         metadata["seconds writing"] = totals["ms"] / 1000
         if sample is not None:
             metadata["preview"] = dg.MetadataValue.md(_markdown(sample))
-        context.add_output_metadata(metadata)
-        step = context.step_context
+        # of the whole run, so only with its last day: as output metadata Dagster repeats it for every day
+        last = max(context.asset_partition_keys)
         for key in context.asset_partition_keys:
             count = per_day.get(date.fromisoformat(key))
-            if count is not None:
-                step.add_asset_metadata(
-                    {"dagster/partition_row_count": count}, asset_key=context.asset_key, partition_key=key
-                )
+            found = {} if count is None else {"dagster/partition_row_count": count}
+            if key == last:
+                found |= metadata
+            if found:
+                context.step_context.add_asset_metadata(found, asset_key=context.asset_key, partition_key=key)
 
     def load_input(self, context: dg.InputContext) -> Table | pl.DataFrame | pl.LazyFrame:
         """The upstream table for the run's days, as the annotation asks: Table, DataFrame (default) or LazyFrame."""

@@ -14,12 +14,11 @@ from typing import Any
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef  # the one way to keep artefacts away from dagster.yaml
 
+from algobot_assets.assets.partitions import RANGE_END, RANGE_START
+from algobot_assets.checks import CHECKS
 from algobot_assets.definitions import TABLES, build_resources
 from algobot_assets.errors import AlgobotError, SettingsError
 from algobot_assets.settings import Settings, project_root
-
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def materialise(
     """
     chosen = [a for a in TABLES if tables is None or a.key.path[-1] in tables]
     result = dg.materialize(
-        list(TABLES),
+        [*TABLES, *CHECKS],  # selecting a table selects its checks
         selection=[a.key for a in chosen],
         instance=on,
         resources=build_resources(resources),
@@ -90,7 +89,8 @@ def _sentence(info: Any) -> str:
     while causes[-1].cause is not None:
         causes.append(causes[-1].cause)
     for item in causes:
-        if item.cls_name in _names(AlgobotError):
+        # a failed blocking check names itself; its sentences are among those of the checks
+        if item.cls_name in {"DagsterAssetCheckFailedError", *_names(AlgobotError)}:
             return item.message.split(": ", 1)[-1].strip()
     return info.to_string()
 

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from algobot_assets.assets import market, trading
 from algobot_assets.assets.factory import BODIES, RecomputeOptions, TableRun
 from algobot_assets.resources import FeedResource, StateResource
 from algobot_assets.schema.intervals import days_between, months_between, next_month
@@ -25,7 +26,17 @@ from algobot_assets.store.reader import read_window
 from algobot_assets.store.writer import days_of
 from algobot_assets.windows import Table, WindowFrame
 
-COMPUTED = ("indicators", "signals", "trade_history", "performance_metrics", "backtest_results")
+#: The tables that are computed, in order; their bodies are known once their modules are loaded.
+COMPUTED = tuple(
+    asset.key.path[-1]
+    for asset in (
+        market.indicators,
+        market.signals,
+        trading.trade_history,
+        trading.performance_metrics,
+        trading.backtest_results,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,8 @@ def _difference(store: Store, item: WindowFrame) -> str | None:
     """The first difference between computed and stored rows, digests or states of a window."""
     window = item.window
     names = list(item.frame.columns)
-    order = canonical_order(window.table)
+    # trades that close in one candle share their figures: only their keys tell them apart
+    order = list(dict.fromkeys([*canonical_order(window.table), *window.rule.natural_key]))
     stored = read_window(store, window, names).sort(order)
     computed = item.frame.sort(order)
     if not stored.equals(computed, null_equal=True) or _bits(stored) != _bits(computed):

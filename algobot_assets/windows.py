@@ -29,7 +29,7 @@ from algobot_assets.schema.windows import WINDOWING, Window
 from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs, DayLineage
-from algobot_assets.store.reader import query, read_window
+from algobot_assets.store.reader import read_table, read_window
 
 
 @dataclass(frozen=True)
@@ -206,11 +206,7 @@ class Table:
         """Rows of a reference table with their id: those within the days plus the latest before them per name;
         with ``history`` every stored version, whenever it becomes effective."""
         name = {"configurations": "config_name", "strategies": "strategy_name", "risk_parameters": "strategy_id"}
-        rows = query(
-            self.store,
-            f"SELECT * FROM {self.name} ORDER BY effective_from, id",
-            schema=schema_of(self.name, generated=True),
-        )
+        rows = read_table(self.store, self.name, "effective_from", "id")
         if history:
             return rows
         rows = rows.filter(pl.col("effective_from") < self.end)

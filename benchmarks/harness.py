@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import statistics
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,15 +27,23 @@ RESULTS = Path(__file__).with_name("results")
 class Stages:
     """Seconds per stage: ``inside`` with what it called, ``own`` without the stages inside of it.
 
-    One thread only: the one in which the watched functions are called. A stage is (name, detail); the detail is
-    that of the stage around it where a function names none.
+    A stage is (name, detail); the detail is that of the stage around it where a function names none. Stages nest
+    within a thread; what threads do at the same time adds up to more than the clock shows.
     """
 
     def __init__(self) -> None:
         self.own: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.inside: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.calls: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._open: list[list[Any]] = []
+        self._local = threading.local()
+        self._lock = threading.Lock()
+
+    @property
+    def _open(self) -> list[list[Any]]:
+        """The stages that this thread is in."""
+        if not hasattr(self._local, "open"):
+            self._local.open = []
+        return self._local.open
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
@@ -48,10 +57,11 @@ class Stages:
         finally:
             took = time.perf_counter() - began
             _, within = self._open.pop()
-            self.own[key] += took - within
-            if not recursive:
-                self.inside[key] += took
-                self.calls[key] += 1
+            with self._lock:
+                self.own[key] += took - within
+                if not recursive:
+                    self.inside[key] += took
+                    self.calls[key] += 1
             if self._open:
                 self._open[-1][1] += took
 

@@ -21,7 +21,7 @@ from algobot_assets.errors import SettingsError
 from algobot_assets.settings import Settings
 from algobot_assets.store.dagster_storage import ENVIRONMENT, AlgobotDagsterStorage
 from algobot_assets.store.database import resolve
-from algobot_assets.store.server import discard, ensure_running
+from algobot_assets.store.server import discard, ensure_running, stop
 
 ROOT = Path(__file__).resolve().parents[1]
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-10")
@@ -73,7 +73,7 @@ def test_processes_that_boot_at_once_all_work(dagster_home: Path) -> None:
         for _ in range(3)
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert outputs == ["PostgresEventLogStorage 0\n"] * 3
+    assert outputs == ["EventLog 0\n"] * 3
 
 
 def test_a_range_run_is_recorded_in_postgresql(dagster_home: Path, settings: Settings) -> None:
@@ -102,6 +102,34 @@ def test_a_range_run_is_recorded_in_postgresql(dagster_home: Path, settings: Set
             )
         # One event says which partitions are planned, where without the variable there is one for each.
         assert counts["ASSET_MATERIALIZATION_PLANNED"] == 1 and counts["ASSET_MATERIALIZATION"] == 40
+
+
+@dg.multi_asset(
+    specs=[dg.AssetSpec("checked", partitions_def=DAYS)],
+    check_specs=[dg.AssetCheckSpec("whole", asset="checked")],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def checked(context):
+    yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)])
+
+
+def test_a_check_of_a_range_is_planned_and_answered_once(dagster_home: Path, settings: Settings) -> None:
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-02-09"}
+        result = dg.materialize([checked], instance=instance, tags=tags)
+        with resolve(settings).connect(settings.dagster_database) as connection:
+            recorded = connection.execute(
+                "SELECT partition, execution_status FROM asset_check_executions WHERE run_id = %s", [result.run_id]
+            ).fetchall()
+    assert recorded == [(None, "FAILED")]
+
+
+def test_events_are_written_after_the_server_was_restarted(dagster_home: Path, settings: Settings) -> None:
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        assert dg.materialize([candles], instance=instance, partition_key="2024-01-01").success
+        stop(settings)
+        ensure_running(settings, durable=False)
+        assert dg.materialize([candles], instance=instance, partition_key="2024-01-02").success
 
 
 def test_the_queue_takes_a_chain_one_by_one(dagster_home: Path) -> None:

@@ -9,11 +9,10 @@ import polars as pl
 import pytest
 from conftest import START, published_candles
 
-from algobot_assets.assets.partitions import daily
+from algobot_assets.assets.partitions import RANGE_END, RANGE_START, daily
 from algobot_assets.definitions import build_resources
 from algobot_assets.errors import StoreError, WindowError
 from algobot_assets.feed.klines import from_published
-from algobot_assets.runs import RANGE_END, RANGE_START
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.windows import Frames, Table
 
@@ -75,6 +74,15 @@ def test_a_frame_is_persisted_for_a_range_and_counted_per_partition(store, dagst
         for event in [type("E", (), {"partition": event.partition, "materialization": event})]
     }
     assert counts == {str(FIRST + timedelta(days=i)): 48 for i in range(4)}
+
+
+def test_what_is_said_of_a_whole_run_is_recorded_only_with_the_last_day(store, dagster_instance):
+    last = FIRST + timedelta(days=3)
+    result = run([frame_asset(candles())], dagster_instance, FIRST, last)
+    events = result.asset_materializations_for_node("market_data")
+    said = {event.partition: set(event.metadata) for event in events}
+    assert {day for day, names in said.items() if "preview" in names} == {str(last)}
+    assert "rows inserted" in said[str(last)] and all("dagster/partition_row_count" in names for names in said.values())
 
 
 def test_a_single_day_leaves_the_others_alone(store, dagster_instance):

@@ -231,3 +231,50 @@ def test_concurrent_writers_of_one_window_wait_for_one_another(database_url, sto
     assert failures == []
     final = read_window(store, WINDOW)
     assert any(final.equals(candles(seed=seed * 10 + 2)) for seed in range(4))
+
+
+def closed_trades(strategy: int, day: date, entries: list[datetime]) -> pl.DataFrame:
+    """Trades of a day, all alike but for their entry."""
+    row = dict.fromkeys(schema_of("trade_history"), Decimal(1)) | {
+        "strategy_id": strategy,
+        "day": day,
+        "symbol": "BTCUSDT",
+        "interval": "1h",
+        "exit_time": midnight(day),
+        "position_type": "long",
+        "entry_signal_time": midnight(FIRST),
+        "exit_signal_time": None,
+        "exit_reason": "signal",
+        "ambiguous": False,
+    }
+    return pl.DataFrame([row | {"entry_time": entry} for entry in entries], schema=schema_of("trade_history"))
+
+
+def test_a_trade_that_closes_on_another_day_keeps_its_id(store):
+    with store.transaction() as connection:
+        strategy = connection.execute(
+            """INSERT INTO strategies (strategy_name, strategy_type, symbol, "interval", initial_balance,
+                                       risk_per_trade, parameters, effective_from)
+               VALUES ('a', 'ema_cross', 'BTCUSDT', '1h', 1, 0.01, '{}', %s) RETURNING id""",
+            (FIRST,),
+        ).fetchone()[0]
+    later = FIRST + timedelta(days=1)
+    entries = [midnight(FIRST) + timedelta(hours=n) for n in range(3)]
+
+    def write(day: date, of: list[datetime]) -> writer.Written:
+        window = Window("trade_history", day, day + timedelta(days=1), strategy_id=strategy)
+        return write_window(store, window, closed_trades(strategy, day, of), inputs(day, 1))
+
+    def stored() -> dict[datetime, tuple[int, date]]:
+        with store.transaction() as connection:
+            rows = connection.execute("SELECT entry_time, id, day FROM trade_history").fetchall()
+        return {entry: (number, day) for entry, number, day in rows}
+
+    assert write(FIRST, entries[:2]).inserted == 2
+    before = stored()
+    moved = write(later, entries[1:])
+    assert (moved.inserted, moved.updated, moved.deleted) == (1, 1, 0)
+    after = stored()
+    assert after[entries[0]] == before[entries[0]]
+    assert after[entries[1]] == (before[entries[1]][0], later)
+    assert after[entries[2]][1] == later

@@ -167,6 +167,21 @@ def catalog_metadata(table: str) -> dict[str, Any]:
     }
 
 
+def side_by_side(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFrame]:
+    """One frame of each stream after the other, until all have ended.
+
+    Strategies of one market go on month by month together, so that a month of candles is read once for all.
+    """
+    left = list(streams)
+    while left:
+        for stream in tuple(left):
+            frame = next(stream, None)
+            if frame is None:
+                left.remove(stream)
+            else:
+                yield frame
+
+
 def attempt(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
     """The frames of one market; an error meant for people leaves the market out, and the others go on."""
     try:

@@ -5,9 +5,10 @@ Gathered once per asset and run; the walk itself is compute, which table gets wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import cached_property, lru_cache
 from typing import Any
 
 import polars as pl
@@ -20,11 +21,10 @@ from algobot_assets.compute.ledger_terms import CostTerms, RiskTerms, RuleTerms,
 from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import effective, lifetimes, settings
 from algobot_assets.errors import WindowError
-from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import day_of, interval_ms, midnight, month_start
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import NOTHING
-from algobot_assets.store.reader import query
+from algobot_assets.store.reader import read_table
 from algobot_assets.windows import Table
 
 PRICES = ("timestamp", "open", "high", "low", "close")
@@ -69,7 +69,7 @@ class LedgerInputs:
             lifetimes(versions) if versions.height else versions.with_columns(pl.lit(None, pl.Date).alias("until")),
             risk_parameters.versions(history=True),
             configurations.versions(history=True),
-            query(run.store, "SELECT * FROM symbol_rules ORDER BY effective_from", schema=schema_of("symbol_rules")),
+            read_table(run.store, "symbol_rules", "effective_from"),
             Digests.read(run.store, "ledger"),
         )
         if inputs.strategies.filter(pl.col("effective_from") < run.end).is_empty():
@@ -121,9 +121,10 @@ class LedgerInputs:
     def _minute_lineage(self, version: dict[str, Any], first: date, end: date) -> Recorded:
         return self.market_data.lineage(self.market_data.window(first, end, version["symbol"], "1m"))
 
-    def prices(self, candles: Window) -> pl.DataFrame:
-        """Candles of a window, as the ledger wants them."""
-        return self.market_data.read(candles, PRICES)
+    @cached_property
+    def prices(self) -> Callable[[Window], pl.DataFrame]:
+        """Candles of a window, as the ledger wants them; those read last serve every strategy of their market."""
+        return lru_cache(maxsize=1)(lambda candles: self.market_data.read(candles, PRICES))
 
     def decisions(self, version: dict[str, Any], first: date, end: date) -> pl.DataFrame:
         """timestamp and signal of the version's days."""

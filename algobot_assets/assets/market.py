@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
+from itertools import groupby
 
 import dagster as dg
 import numpy as np
@@ -13,7 +15,7 @@ import polars as pl
 
 from algobot_assets.assets.candles import market_frames
 from algobot_assets.assets.chain import DAY, Recorded, legal_days, run_chain
-from algobot_assets.assets.factory import TableRun, attempt, table_asset
+from algobot_assets.assets.factory import TableRun, attempt, side_by_side, table_asset
 from algobot_assets.assets.parameters import Digests
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
@@ -36,6 +38,9 @@ class CandleOptions(dg.Config):
 
     from_source: bool = False
     """Ask the source again for days that are stored complete, and take what it says now."""
+    check_archives: bool = False
+    """Compare the checksums of the files behind stored days with those published now; where a file has been
+    replaced, fetch its days again."""
 
 
 @table_asset(
@@ -177,12 +182,22 @@ def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Ta
         run.refuse("No strategy is stored that is in force by the run's days: run `algobot apply`.")
         return
     digests = Digests.read(run.store, "signals")
-    for version in versions.sort("symbol", "interval", "id").iter_rows(named=True):
-        yield from attempt(run, _signals(run, market_data, indicators, version, digests))
+    # the month that is read last serves every strategy of its market
+    candles = lru_cache(maxsize=1)(lambda window: market_data.read(window, PRICES))
+    ordered = versions.sort("symbol", "interval", "id").iter_rows(named=True)
+    for _, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):
+        yield from side_by_side(
+            [attempt(run, _signals(run, market_data, indicators, v, digests, candles)) for v in of_market]
+        )
 
 
 def _signals(
-    run: TableRun, market_data: Table, indicators: Table, version: dict, digests: Digests
+    run: TableRun,
+    market_data: Table,
+    indicators: Table,
+    version: dict,
+    digests: Digests,
+    prices_in: Callable[[Window], pl.DataFrame],
 ) -> Iterator[WindowFrame]:
     end = min(run.end, version["until"] or run.end)
     candles = market_data.window(end=end, symbol=version["symbol"], interval=version["interval"])
@@ -204,7 +219,7 @@ def _signals(
 
     def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
         part = candles.of(days[0], days[-1] + DAY)
-        prices = market_data.read(part, PRICES)
+        prices = prices_in(part)
         values = indicators.read(values_of.of(days[0], days[-1] + DAY), ["timestamp", *columns]) if columns else None
         frame, states = compute_signals(
             version["strategy_type"], prices, values, parameters, days_series(part, prices, days), state

@@ -11,3 +11,9 @@ import dagster as dg
 FIRST_DAY = "2017-07-01"
 
 daily = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC", end_offset=1)
+
+#: The tags that make one run of a range of days, without the backfill daemon.
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+#: Runs that carry state on go one at a time (dagster.yaml limits this tag).
+CHAIN = {"algobot/chain": "all"}

@@ -9,12 +9,11 @@ import dagster as dg
 
 from algobot_assets.assets.factory import TableRun, table_asset
 from algobot_assets.declared.differences import Stored, rows_to_hold
-from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import days_between, midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
-from algobot_assets.store.reader import query
+from algobot_assets.store.reader import read_table
 from algobot_assets.windows import Table, WindowFrame
 
 
@@ -28,8 +27,7 @@ class DeclaredOptions(dg.Config):
 def stored_state(store: Store) -> Stored:
     """What the three reference tables hold, with ids."""
     frames = {
-        table: query(store, f"SELECT * FROM {table} ORDER BY id", schema=schema_of(table, generated=True))
-        for table in ("configurations", "strategies", "risk_parameters")
+        table: read_table(store, table, "id") for table in ("configurations", "strategies", "risk_parameters")
     }
     return Stored(**frames)
 

@@ -7,7 +7,7 @@ the walk of a window is made once and handed on, keyed by the digests of everyth
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from itertools import groupby
 from typing import Any
@@ -17,7 +17,7 @@ import polars as pl
 
 from algobot_assets.assets.chain import DAY, Recorded, legal_days, run_chain
 from algobot_assets.assets.chain import Days as LegalDays
-from algobot_assets.assets.factory import TableRun, attempt, table_asset
+from algobot_assets.assets.factory import TableRun, attempt, side_by_side, table_asset
 from algobot_assets.assets.ledger_inputs import LedgerInputs
 from algobot_assets.compute.ledger import LedgerRun, candle_arrays, ledger_code_version, run_ledger
 from algobot_assets.schema.frames import schema_of
@@ -50,8 +50,15 @@ def trade_history(
 ) -> Iterator[WindowFrame]:
     """Trades of each strategy version, from its effective date on."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
-    for version in inputs.versions():
-        yield from attempt(run, _ledger(run, inputs, version))
+    yield from _by_market(run, inputs, lambda version: _ledger(run, inputs, version))
+
+
+def _by_market(
+    run: TableRun, inputs: LedgerInputs, frames_of: Callable[[dict[str, Any]], Iterator[WindowFrame]]
+) -> Iterator[WindowFrame]:
+    """The frames of every version, those of one market side by side."""
+    for _, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
+        yield from side_by_side([attempt(run, frames_of(version)) for version in of_market])
 
 
 def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Iterator[WindowFrame]:
@@ -221,16 +228,20 @@ def performance_metrics(
 ) -> Iterator[WindowFrame]:
     """One row per closed trade."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
-    for version in inputs.versions():
 
-        def pick(walk: LedgerRun, days: Sequence[date], strategy: int = version["id"]) -> pl.DataFrame:
+    def frames_of(version: dict[str, Any]) -> Iterator[WindowFrame]:
+        strategy = version["id"]
+
+        def pick(walk: LedgerRun, days: Sequence[date]) -> pl.DataFrame:
             trades = read_window(
                 run.store, Window("trade_history", days[0], days[-1] + DAY, strategy_id=strategy), ["id", "entry_time"]
             )
             figures = walk.metrics.join(trades, on="entry_time", how="left").rename({"id": "trade_id"})
             return figures.select(list(schema_of("performance_metrics")))
 
-        yield from attempt(run, _derived(run, trade_history, inputs, version, pick))
+        return _derived(run, trade_history, inputs, version, pick)
+
+    yield from _by_market(run, inputs, frames_of)
 
 
 @table_asset(
@@ -250,11 +261,15 @@ def backtest_results(
 ) -> Iterator[WindowFrame]:
     """One row per strategy version and day."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
-    for version in inputs.versions():
 
-        def pick(walk: LedgerRun, _: Sequence[date], strategy: int = version["id"]) -> pl.DataFrame:
+    def frames_of(version: dict[str, Any]) -> Iterator[WindowFrame]:
+        strategy = version["id"]
+
+        def pick(walk: LedgerRun, _: Sequence[date]) -> pl.DataFrame:
             return walk.results.with_columns(pl.lit(strategy, dtype=pl.Int64).alias("strategy_id")).select(
                 list(schema_of("backtest_results"))
             )
 
-        yield from attempt(run, _derived(run, trade_history, inputs, version, pick))
+        return _derived(run, trade_history, inputs, version, pick)
+
+    yield from _by_market(run, inputs, frames_of)

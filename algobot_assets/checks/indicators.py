@@ -53,7 +53,8 @@ def checks(run: CheckRun) -> None:
         run.findings[ROWS].add(unlike_candles(window, stored, run.per_day(candles), days))
         run.findings[BOUNDS].add(rules.out_of_bounds(window, stored))
         before = _candles_before(run, window, stored)
-        run.findings[WARM].add(rules.warmth(window, stored, before, windows_on, _nulls_with_volume(run, window, stored)))
+        lost = _nulls_with_volume(run, window, stored)
+        run.findings[WARM].add(rules.warmth(window, stored, before, windows_on, lost))
         _sample(run, window, candles, windows_on, rows)
 
 

@@ -40,11 +40,11 @@ NUMBERS = (
 def inconsistent(window: Window, candles: pl.DataFrame) -> list[str]:
     """A sentence for each candle (timestamp and NUMBERS) whose numbers contradict each other."""
     return [
-        f"{window.symbol} {window.interval}: the candle of {at(opened)} cannot be, {what}. Ask the source again with "
-        f"`algobot refresh --from-source` for {day}."
+        f"{window.symbol} {window.interval}: the candle of {at(opened)} cannot be, {what}. Materialise "
+        f"market_data of {day} with `from_source`."
         for what, condition in CONSISTENT.items()
         for opened, day in candles.filter(~pl.sql_expr(condition))
-        .select("timestamp", day_of(window.interval, window.phase))
+        .select("timestamp", day_of(window.interval, window.phase).alias("day"))
         .iter_rows()
     ]
 
@@ -65,8 +65,8 @@ def crowded(window: Window, opens: pl.DataFrame) -> list[str]:
     """A sentence for each grid point at which more than one candle (timestamp) lies."""
     slots = opens.group_by(floor_open(window.interval, window.phase).alias("slot")).len().filter(pl.col("len") > 1)
     return [
-        f"{window.symbol} {window.interval}: {number} candles lie within {at(slot)} and {at(_end(window, slot))}, where "
-        "one belongs. Ask the source again with `algobot refresh --from-source` for that day."
+        f"{window.symbol} {window.interval}: {number} candles lie between {at(slot)} and {at(_end(window, slot))}, "
+        "where one belongs. Materialise market_data of that day with `from_source`."
         for slot, number in slots.sort("slot").iter_rows()
     ]
 
@@ -80,7 +80,7 @@ def unclosed(window: Window, opens: pl.DataFrame, days: pl.DataFrame) -> list[st
     ).join(days, on="day", how="inner", maintain_order="left")
     return [
         f"{window.symbol} {window.interval}: the candle of {at(opened)} is stored, but it had not closed: its day is "
-        f"known up to {at(through)} only. Ask the source again with `algobot refresh --from-source` for {day}."
+        f"known up to {at(through)} only. Materialise market_data of {day} with `from_source`."
         for opened, day, through in candles.filter(pl.col("end") > pl.col("complete_through"))
         .select("timestamp", "day", "complete_through")
         .iter_rows()
@@ -103,7 +103,7 @@ def unrecorded(window: Window, wanted: pl.DataFrame, opens: pl.DataFrame, gaps: 
         where = f"at {at(first)}" if first == last else f"from {at(first)} to {at(last)}"
         sentences.append(
             f"{window.symbol} {window.interval}: {number} candle{'s are' if number > 1 else ' is'} absent {where}, and "
-            "no gap is recorded there. Ask the source again with `algobot refresh --from-source` for these days."
+            "no gap is recorded there. Materialise market_data of these days with `from_source`."
         )
     return sentences
 

@@ -59,6 +59,7 @@ def warmth(
     ``days``: the counts of ``per_day`` with day and rows. ``before``: the market's candles before each day.
     ``nulls_with_volume``: candles with volume but without vwap, per day that has any NULL there.
     """
+    who = f"{window.symbol} {window.interval}"
     sentences = []
     for row in days.iter_rows(named=True):
         day, rows = row["day"], row["rows"]
@@ -77,15 +78,11 @@ def warmth(
             else:
                 missing = max(0, nulls - wanted) or nulls * scattered
                 why = "though it is warm"
-            if missing:
-                sentences.append(
-                    f"{window.symbol} {window.interval}: {name} is NULL at {_candles(missing)} of {day}, {why}. {_cure(day)}"
-                )
-            elif nulls < wanted:
-                sentences.append(
-                    f"{window.symbol} {window.interval}: {name} has a value at {_candles(wanted - nulls)} of {day}, "
-                    f"before it is warm. {_cure(day)}"
-                )
+            if nulls < wanted:
+                early = _candles(wanted - nulls)
+                sentences.append(f"{who}: {name} has a value at {early} of {day}, before it is warm. {_cure(day)}")
+            elif missing:
+                sentences.append(f"{who}: {name} is NULL at {_candles(missing)} of {day}, {why}. {_cure(day)}")
     return sentences
 
 

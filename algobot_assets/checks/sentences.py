@@ -28,7 +28,8 @@ def different(who: str, change: Change, table: str) -> str:
     return (
         f"{who}: {change.column} at {at(change.timestamp)} is stored as {change.stored} but computes as "
         f"{change.computed} from the carried state: it was changed by hand, or the code depends on how days are cut "
-        f"into runs. Materialise {table} of {change.timestamp:%Y-%m-%d} with `recompute`; if it stays, correct the code."
+        f"into runs. Materialise {table} of {change.timestamp:%Y-%m-%d} with `recompute`; if that does not help, "
+        "correct the code."
     )
 
 

@@ -44,7 +44,9 @@ def migrate() -> None:
 def prepare(settings: Settings) -> None:
     """Server started, database made and migrated: what every command that needs the database begins with."""
     from algobot_assets.store import migrate as migrations
+    from algobot_assets.store.connection import Store
     from algobot_assets.store.database import data_database
+    from algobot_assets.store.partitions import coming_months, ensure_months
 
     database = data_database(settings)
     database.ensure_database()
@@ -52,6 +54,10 @@ def prepare(settings: Settings) -> None:
     current, head = migrations.current_and_head(url)
     if current != head:
         migrations.upgrade(url)
+    with Store(database) as store:
+        with store.transaction() as connection:
+            today = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()[0]
+        ensure_months(store, coming_months(today))
 
 
 def _show_status() -> None:

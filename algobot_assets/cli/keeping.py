@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from algobot_assets.cli.database import prepare
 from algobot_assets.cli.running import Day, choose_source, run_range
 from algobot_assets.cli.show import grid, show_summary
 from algobot_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from algobot_assets.store.connection import Store
 
 
 @click.command()
@@ -39,7 +43,8 @@ def status() -> None:
 @click.option("--source", help="binance, simulated, or a folder of klines.")
 @click.option("--stored-only", is_flag=True, help="Fetch nothing; only compute again what is stale.")
 @click.option("--from-source", is_flag=True, help="Fetch candles changed by hand again, as the source has them.")
-def refresh(source: str | None, stored_only: bool, from_source: bool) -> None:
+@click.option("--check-archives", is_flag=True, help="Fetch again what Binance's archive has replaced since.")
+def refresh(source: str | None, stored_only: bool, from_source: bool, check_archives: bool) -> None:
     """Fetch what is new and compute again what is stale, oldest first."""
     from algobot_assets.code import register_code
     from algobot_assets.feed.open import open_source
@@ -54,6 +59,8 @@ def refresh(source: str | None, stored_only: bool, from_source: bool) -> None:
         if from_source:
             for day in edited_days(store):
                 run_range(settings, day, day, ("market_data",), market_data={"from_source": True})
+        if check_archives:
+            _take_replaced(settings, store)
         if not stored_only:
             first = first_incomplete(store)
             with open_source(settings) as opened:
@@ -70,6 +77,20 @@ def refresh(source: str | None, stored_only: bool, from_source: bool) -> None:
     else:
         click.echo(f"Still stale: {left.reason}; see `algobot status`.", err=True)
         raise click.exceptions.Exit(4)
+
+
+def _take_replaced(settings: Settings, store: Store) -> None:
+    """Name the files that have been replaced since they were loaded, and fetch their days again."""
+    from algobot_assets.assets.republished import ranges, republished
+    from algobot_assets.feed.open import open_source
+
+    with open_source(settings) as opened:
+        compared = republished(store, opened)
+    click.echo(f"{compared.checked:,} of {compared.files:,} loaded files compared with their published checksums.")
+    for item in compared.replaced:
+        click.echo(f"Replaced: {item.name} ({item.symbol} {item.interval}), {item.days[0]} to {item.days[-1]}")
+    for first, last in ranges(compared.days):
+        run_range(settings, first, last, ("market_data",), market_data={"check_archives": True})
 
 
 @click.command()

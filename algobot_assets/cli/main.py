@@ -8,7 +8,7 @@ import sys
 import click
 
 from algobot_assets import __version__
-from algobot_assets.cli import database, keeping, running
+from algobot_assets.cli import database, explaining, keeping, running
 from algobot_assets.errors import AlgobotError
 
 
@@ -32,6 +32,7 @@ cli.add_command(running.apply)
 cli.add_command(keeping.refresh)
 cli.add_command(keeping.verify)
 cli.add_command(keeping.status)
+cli.add_command(explaining.explain)
 cli.add_command(database.db)
 
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")
     try:
-        cli.main(arguments, standalone_mode=False)
+        code = cli.main(arguments, standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit("Interrupted; what was written so far is complete and stays.")
     except click.ClickException as error:
@@ -52,3 +53,5 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         click.echo(f"algobot: {error}", err=True)
         sys.exit(1)
+    if isinstance(code, int):  # what a command gave to Exit
+        sys.exit(code)

@@ -38,7 +38,7 @@ def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None)
 
 
 class _Windows(logging.Handler):
-    """Turns the IO manager's log lines into progress."""
+    """Turns the log lines of fetching and of the IO manager into progress."""
 
     def __init__(self, shown: Progress) -> None:
         super().__init__(logging.INFO)
@@ -50,14 +50,23 @@ class _Windows(logging.Handler):
         task = self.tasks.get(getattr(record, "table", ""))
         if task is None:
             return
-        rows = self.shown.tasks[task].fields["rows"] + getattr(record, "rows", 0)
-        self.shown.update(task, rows=rows, state=getattr(record, "days", ""))
+        shown = self.shown.tasks[task]
+        if planned := getattr(record, "planned", 0):
+            self.shown.update(task, total=(shown.total or 0) + planned)
+            return
+        if fetching := getattr(record, "fetching", ""):
+            self.shown.update(task, state=fetching)
+            return
+        rows = shown.fields["rows"] + getattr(record, "rows", 0)
+        # where windows are planned, the bar shows how many are written, and the text which one is being fetched
+        state = shown.fields["state"] if shown.total else getattr(record, "days", "")
+        self.shown.update(task, rows=rows, state=state, advance=1 if shown.total else 0)
         if getattr(record, "finished", False):
             self.shown.update(task, total=1, completed=1, state="done")
 
 
 @contextmanager
-def progress(title: str) -> Iterator[None]:
+def progress(title: str) -> Iterator[Progress]:
     """Show the tables of a run filling for the time of the block."""
     logger = logging.getLogger("algobot.windows")
     logger.setLevel(logging.INFO)
@@ -76,9 +85,20 @@ def progress(title: str) -> Iterator[None]:
         handler = _Windows(shown)
         logger.addHandler(handler)
         try:
-            yield
+            yield shown
         finally:
             logger.removeHandler(handler)
+
+
+#: Confirmed gaps by market and reason; what may be another coin, a halt or a delisting one by one.
+ABSENT = """
+SELECT symbol, "interval", reason, count(*) AS gaps,
+       sum(extract(epoch FROM end_open - first_open) / 3600)::float8 AS hours,
+       to_char(min(first_open), 'YYYY-MM-DD HH24:MI') AS "from", to_char(max(end_open), 'YYYY-MM-DD HH24:MI') AS "to"
+  FROM gaps WHERE reason <> 'listing'
+ GROUP BY symbol, "interval", reason, CASE WHEN reason <> 'outage' THEN first_open END
+ ORDER BY 1, 2, min(first_open)
+"""
 
 
 def show_tables(settings: Settings) -> None:
@@ -116,6 +136,12 @@ def show_summary(settings: Settings) -> None:
                        ORDER BY day DESC LIMIT 1) AS b ON true
                 ORDER BY s.strategy_name, s.version""",
         )
+        absent = query(store, ABSENT)
+        notes = query(store, "SELECT count(*) AS notes FROM sources WHERE note IS NOT NULL").item()
     grid(markets, "Markets (UTC)", {"candles": ","})
+    if absent.height:
+        grid(absent, "Candles that do not exist (UTC; SELECT * FROM gaps has the evidence)", {"hours": ",.1f"})
+    if notes:
+        console().print(f"{notes} stretches of candles have a note: SELECT * FROM sources WHERE note IS NOT NULL\n")
     money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "fall %": ".2f", "trades": ","}
     grid(results, "Backtests as of their newest day (fall: largest drawdown)", money)

@@ -44,16 +44,16 @@ def compute_signals(
     resolved = strategy.resolve(parameters)
     if not candles["timestamp"].is_sorted():
         raise ValueError("candles must ascend by timestamp")
-    bars = Bars(candles, _declared(strategy, candles, indicators, days), days, state)
+    bars = Bars(candles, declared_indicators(strategy, candles, indicators, days), days, state)
     signal = strategy(bars, SimpleNamespace(**resolved))
     _check(strategy, signal, candles.height)
     return pl.DataFrame({"timestamp": candles["timestamp"], "signal": signal}), bars.states()
 
 
-def _declared(
+def declared_indicators(
     strategy: Strategy, candles: pl.DataFrame, indicators: pl.DataFrame | None, days: Days
 ) -> pl.DataFrame:
-    """The indicators the strategy declares, one row per candle."""
+    """The indicators the strategy declares, one row per candle. WindowError where they are not those of the candles."""
     if not strategy.indicators:
         return pl.DataFrame()
     if indicators is None or not indicators["timestamp"].equals(candles["timestamp"]):

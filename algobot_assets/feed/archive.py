@@ -16,7 +16,7 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -106,6 +106,18 @@ def name_of(path: str) -> ArchiveName | None:
     return ArchiveName(
         symbol_of("spot" if found["market"] == "spot" else "um", found["symbol"]), interval, period, first
     )
+
+
+def file_named(symbol: str, interval: str, stem: str) -> ArchiveName | None:
+    """The market's archive file of that name (without suffix), None if it is no such name."""
+    for period, pattern in (("daily", "%Y-%m-%d"), ("monthly", "%Y-%m")):
+        label = stem.removeprefix(f"{market_of(symbol)[1]}-{archive_interval(interval)}-")
+        try:
+            first = datetime.strptime(label, pattern).date()
+        except ValueError:
+            continue
+        return ArchiveName(symbol, interval, period, first)
+    return None
 
 
 def archive_interval(interval: str) -> str:
@@ -253,6 +265,16 @@ class Archive:
         names = list(names)
         with ThreadPoolExecutor(self._workers) as pool:
             yield from zip(names, pool.map(one, names), strict=True)
+
+    def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
+        """`checksum` of several files of one market, a bounded number at a time; see `Source.checksums`."""
+
+        def one(file: tuple[str, str]) -> str | None:
+            name = file_named(symbol, interval, file[1].removesuffix(".zip"))
+            return self.checksum(name) if name is not None else None
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(one, files))
 
     def checksum(self, name: ArchiveName) -> str | None:
         """The SHA-256 published for a file now, None if there is none: tells whether it has been replaced."""

@@ -10,8 +10,9 @@ row, is never handed on.
 from __future__ import annotations
 
 import difflib
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
@@ -36,6 +37,7 @@ from algobot_assets.schema.intervals import INTERVALS, midnight, next_month, pha
 
 PAGE = 1000
 _MILLISECOND = timedelta(milliseconds=1)
+_CLOCK_KEPT = 60.0  # seconds
 _TRANSIENT_CODES = {-1000, -1001, -1003, -1006, -1007, -1008}
 _UNKNOWN_INTERVAL = -1120
 _UNKNOWN_SYMBOL = -1121
@@ -69,6 +71,7 @@ class Exchange:
         self._retry = retry or Retry()
         self._client = public_client(url, futures_url, timeout)
         self._clock_ahead = 0.0  # the exchange's clock minus ours, seconds
+        self._told: tuple[float, datetime] | None = None  # when the exchange told its time, and what
         self._limits: dict[str, int] = {}
         self._used: dict[str, tuple[int, int]] = {}  # market -> (minute, weight used in it)
         self._infos: dict[str, dict[str, Any]] = {}
@@ -86,11 +89,14 @@ class Exchange:
         answer = self._ask("spot", self._client.get_server_time, "the exchange's clock", 1)
         moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(answer["serverTime"]))
         self._clock_ahead = moment.timestamp() - self._retry.clock()
+        self._told = (time.monotonic(), moment)
         return moment
 
     def known_through(self, symbol: str, interval: str) -> datetime:
-        """The exchange's clock: it knows every market up to now."""
-        return self.server_time()
+        """The exchange's clock, as it was at most a minute ago: it knows every market up to then. So the markets of
+        a run cost one question, and an older answer only promises less."""
+        told = self._told
+        return told[1] if told and time.monotonic() - told[0] < _CLOCK_KEPT else self.server_time()
 
     def first_open(self, symbol: str, interval: str) -> datetime | None:
         """The open of the market's first candle; None before its first trade."""
@@ -120,6 +126,10 @@ class Exchange:
             if entry["symbol"] == name:
                 return _rules(symbol, entry)
         raise self._unknown(symbol)
+
+    def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
+        """None for each: REST publishes no files."""
+        return [None] * len(files)
 
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
         """Closed candles that open in [lo, hi), a stretch per calendar month; see `Source.fetch`."""

@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -116,6 +116,14 @@ class Folder:
         """Files hold no trading rules: None for a symbol with files, SourceError for any other."""
         if not self.intervals(symbol):
             raise self._unknown(symbol, None)
+
+    def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
+        """The SHA-256 of the files as they are now; None for one that is gone."""
+        paths = {
+            (path.name if archive else path.relative_to(self._root).as_posix()): path
+            for path, archive in self._files.get((symbol, interval), ())
+        }
+        return [_sha256(paths[name]) if name in paths else None for _, name in files]
 
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
         """Candles that open in [lo, hi), as far as files cover it; see `Source.fetch`."""

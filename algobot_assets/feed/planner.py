@@ -68,6 +68,9 @@ class Feed:
     def rules(self, symbol: str) -> SymbolRules:
         return self._exchange.rules(symbol)
 
+    def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
+        return self._archive.checksums(symbol, interval, files)
+
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
         """Closed candles that open in [lo, hi), a stretch per origin and calendar month; see
         `Source.fetch`."""

@@ -107,6 +107,11 @@ class Source(Protocol):
         Errors: SourceError (for good), SourceUnavailable (run again later), BadCandles (unusable rows)."""
         ...
 
+    def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
+        """The SHA-256 (hex) published now for files of one market, each the (kind, name) of an `Origin`; None
+        for one that is not, or no longer, published. A small request per file at most."""
+        ...
+
     def close(self) -> None:
         """Give back connections; the source is not used afterwards."""
         ...

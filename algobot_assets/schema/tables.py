@@ -382,6 +382,12 @@ sources = sa.Table(
     _column("name", sa.Text, "Archive file name, file name, or endpoint."),
     _column("sha256", sa.LargeBinary, "SHA-256 of the archive or file; NULL for REST.", null=True),
     _column("requested_at", TIME, "When it was asked, by the exchange's clock, UTC."),
+    _column(
+        "note",
+        sa.Text,
+        "What people should know about the stretch: a corrupt file passed over, sources that differ. NULL for none.",
+        null=True,
+    ),
     sa.PrimaryKeyConstraint("symbol", "interval", "day", "first_open"),
     comment="Where each stretch of candles came from.",
 )
@@ -392,7 +398,7 @@ gaps = sa.Table(
     *_market(),
     _column("first_open", TIME, "First absent candle, UTC."),
     _column("end_open", TIME, "End (exclusive) of the absent opens, UTC."),
-    _column("reason", sa.String(20), "listing, outage, or delisting."),
+    _column("reason", sa.String(20), "listing, outage, halt, delisting, or reuse? (perhaps another coin since)."),
     _column("evidence", sa.Text, "What was asked and what it answered."),
     _column("confirmed_at", TIME, "When it was confirmed, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("symbol", "interval", "first_open"),

@@ -6,7 +6,7 @@ writing and comparing lineage belongs here; deciding what is stale from it is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -61,8 +61,6 @@ class DayLineage(DayInputs):
         ) == (inputs.complete_through, inputs.inputs, inputs.parameters, inputs.code_version, inputs.state_in)
 
 
-#: Rows of one INSERT: a statement takes at most 65,535 parameters.
-_ROWS = 1_000
 _KEY = ("table_name", "symbol", "interval", "strategy_id", "day")
 _VALUES = (
     "rows",
@@ -122,7 +120,7 @@ def write(
     days: Iterable[tuple[DayInputs, int, bytes]],
     run_id: str,
 ) -> None:
-    """Record days of the window, each with the number and digest of its rows; one statement, not one per day."""
+    """Record days of the window, each with the number and digest of its rows; one round trip, not one per day."""
     records: list[tuple[object, ...]] = [
         (
             *window.key,
@@ -140,30 +138,19 @@ def write(
         )
         for day, rows, output in days
     ]
-    for start in range(0, len(records), _ROWS):
-        _insert(connection, records[start : start + _ROWS])
-
-
-def _insert(connection: psycopg.Connection, records: Sequence[tuple[object, ...]]) -> None:
-    row = sql.SQL("({})").format(
-        sql.SQL(", ").join(
-            # a column of NULLs gives VALUES no type
-            sql.SQL({"state_out": "%s::float8[]", "state_in": "%s::bytea", "state_digest": "%s::bytea"}.get(name, "%s"))
-            for name in (*_KEY, *_VALUES)
-        )
-    )
-    statement = sql.SQL(
-        "INSERT INTO lineage ({columns}) VALUES {rows} ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
-    ).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES))),
-        rows=sql.SQL(", ").join([row] * len(records)),
-        key=sql.SQL(", ").join(map(sql.Identifier, _KEY)),
-        updates=sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _VALUES
-        ),
-    )
     with connection.cursor(binary=True) as cursor:
-        cursor.execute(statement, [value for record in records for value in record])
+        cursor.executemany(_RECORD, records)
+
+
+# one text for every number of days: prepared once, sent in one go
+_RECORD = sql.SQL(
+    "INSERT INTO lineage ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
+).format(
+    columns=sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES))),
+    values=sql.SQL(", ").join(sql.Placeholder() for _ in (*_KEY, *_VALUES)),
+    key=sql.SQL(", ").join(map(sql.Identifier, _KEY)),
+    updates=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _VALUES),
+)
 
 
 def clear_dirty(connection: psycopg.Connection, window: Window) -> None:

@@ -11,8 +11,21 @@ from datetime import date
 import psycopg
 from psycopg import sql
 
+from algobot_assets.schema.intervals import next_month
 from algobot_assets.schema.tables import MONTHLY
+from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
+
+#: Months that have leaves before their first candle comes.
+MONTHS_AHEAD = 3
+
+
+def coming_months(day: date) -> list[date]:
+    """First days of the month of ``day`` and of the months made ahead of it."""
+    months = [day.replace(day=1)]
+    while len(months) <= MONTHS_AHEAD:
+        months.append(next_month(months[-1]))
+    return months
 
 
 def leaf(table: str, month: date) -> str:
@@ -43,12 +56,19 @@ def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
     return store.retrying(work, "Making partitions ahead")
 
 
-def settle(store: Store, leaves: Iterable[str]) -> None:
-    """VACUUM (ANALYZE) tables after a bulk load: without it the planner expects one row and index-only scans
-    visit the heap. A role that may not is told so by the server's warning and goes on."""
+def settle(store: Store, table: str, months: Iterable[date]) -> None:
+    """VACUUM (ANALYZE) leaves after a bulk load: without it the planner expects one row and index-only scans
+    visit the heap. A role that may not is told so by the server's warning and goes on.
+
+    Only columns that rows are found by are analysed; sorting the prices is most of the cost, and autovacuum does
+    it later.
+    """
+    rule = WINDOWING[table]
+    columns = sql.SQL(", ").join(sql.Identifier(name) for name in ("id", *rule.links, *rule.natural_key))
     with store.connection() as connection:
-        for name in leaves:
-            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(name)))
+        for month in months:
+            name = sql.Identifier(leaf(table, month))
+            connection.execute(sql.SQL("VACUUM (ANALYZE) {} ({})").format(name, columns))
 
 
 def is_monthly(table: str) -> bool:

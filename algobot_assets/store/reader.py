@@ -52,6 +52,22 @@ def read_window(
     return store.retrying(lambda c: copy_out(c, query, parameters, selected), f"Reading {window}")
 
 
+def read_table(store: Store, table: str, *order: str) -> pl.DataFrame:
+    """All rows of a small table with every column, ids too, ascending by ``order``.
+
+    By COPY on a connection of the pool, 2 ms: connectorx opens connections of its own, 20 ms.
+    """
+    schema = schema_of(table, generated=True)
+    statement = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
+        sql.SQL(", ").join(
+            time_out(name) if dtype == UTC else sql.Identifier(name) for name, dtype in schema.items()
+        ),
+        sql.Identifier(table),
+        sql.SQL(", ").join(map(sql.Identifier, order)),
+    )
+    return store.retrying(lambda connection: copy_out(connection, statement, (), schema), f"Reading {table}")
+
+
 def query(
     store: Store,
     statement: sql.Composable | str,

@@ -185,11 +185,27 @@ def _write_stretch(connection: psycopg.Connection, window: Window, rows: pl.Data
     occupied = connection.execute(
         sql.SQL("SELECT EXISTS (SELECT FROM {} AS t WHERE {})").format(table, condition), parameters
     ).fetchone()
-    if not occupied[0] and window.rule.time != "day":
+    if not occupied[0] and not _elsewhere(connection, window, rows):
         copy_in(connection, window.table, rows, binary=window.table not in _TEXT_ONLY)
         _compare(connection, window, window.table, condition, parameters, rows)
         return rows.height, 0, 0
     return _merge(connection, window, rows, condition, parameters)
+
+
+def _elsewhere(connection: psycopg.Connection, window: Window, rows: pl.DataFrame) -> bool:
+    """Whether a row to be written is stored under another day: a trade that now closes later or earlier."""
+    outside = [name for name in window.rule.natural_key if name not in (*window.rule.scope, window.rule.time)]
+    if window.rule.time != "day" or not outside:
+        return False
+    (name,) = outside
+    keys = sql.SQL(" AND ").join(
+        sql.SQL("{} = %s").format(sql.Identifier(column)) for column in window.rule.scope
+    )
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} AND {} = ANY(%s))").format(
+        sql.Identifier(window.table), keys if window.rule.scope else sql.SQL("true"), sql.Identifier(name)
+    )
+    scoped = [getattr(window, column) for column in window.rule.scope]
+    return connection.execute(statement, [*scoped, rows[name].to_list()]).fetchone()[0]
 
 
 def _merge(

@@ -1,0 +1,150 @@
+"""Candles that do not exist: which they are, why, and how that is recorded.
+
+A gap is a run of grid points for which the source was asked and had no candle. One row of `gaps` per run, however
+many fetches it took: a delisted market's row grows with every day. Fetching and prices belong elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import polars as pl
+import psycopg
+
+from algobot_assets.feed.source import Fetched
+from algobot_assets.schema.intervals import candle_end, expected_opens, floor_open
+from algobot_assets.schema.windows import Window
+
+#: A gap this long, after which the price is another by this factor, may be another coin under an old name.
+REUSE_AFTER = timedelta(days=3)
+REUSE_FACTOR = 10
+_STATUS, _PRICE = "its status is ", "its price went "
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Absent opens [first, end). reason: listing, outage, halt, delisting or reuse?; evidence: what was asked and
+    what else is known, separated by semicolons."""
+
+    first: datetime
+    end: datetime
+    reason: str
+    evidence: str
+
+
+def absent(part: Window, lo: datetime, hi: datetime, frame: pl.DataFrame) -> list[tuple[datetime, datetime]]:
+    """Runs of grid points in [lo, hi) without a candle, as half-open ranges of opens."""
+    grid = expected_opens(part.interval, lo, hi, part.phase)
+    present = frame.select(floor_open(part.interval, part.phase).alias("timestamp"))["timestamp"]
+    missing = grid.to_frame().with_row_index("i").join(present.to_frame(), on="timestamp", how="anti").sort("i")
+    runs = missing.group_by((pl.col("i") - pl.int_range(pl.len())).alias("run"), maintain_order=True).agg(
+        pl.col("timestamp").first().alias("first"), pl.col("timestamp").last().alias("last")
+    )
+    return [(first, candle_end(part.interval, last)) for _, first, last in runs.iter_rows()]
+
+
+def record_gaps(
+    connection: psycopg.Connection,
+    part: Window,
+    frame: pl.DataFrame,
+    lo: datetime,
+    hi: datetime,
+    stretches: Sequence[Fetched],
+    listed: datetime | None,
+    status: str,
+) -> None:
+    """Make the rows of `gaps` for the opens [lo, hi) of a market those of ``frame``, whose rows are stored already.
+
+    ``listed``: open of the market's first candle. ``status``: what the exchange says of the symbol now, empty where
+    the source says nothing. Rows that touch the range are joined with what is found in it.
+    """
+    if lo >= hi:
+        return
+    market = (part.symbol, part.interval)
+    # two runs that meet at a month's end would each join the row they saw
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"gaps of {market[0]} {market[1]}",))
+    rows = connection.execute(
+        """SELECT first_open, end_open, reason, evidence FROM gaps
+            WHERE symbol = %s AND "interval" = %s AND first_open <= %s AND end_open >= %s""",
+        (*market, hi, lo),
+    )
+    stored = [Gap(first.astimezone(UTC), end.astimezone(UTC), *rest) for first, end, *rest in rows]
+    found = [Gap(first, end, "", _asked(first, end, stretches)) for first, end in absent(part, lo, hi, frame)]
+    wanted = [
+        _explained(connection, market, gap, frame, listed, status)
+        for gap in _joined([*_outside(stored, lo, hi), *found])
+    ]
+    for gap in stored:
+        if gap not in wanted:
+            connection.execute(
+                """DELETE FROM gaps WHERE symbol = %s AND "interval" = %s AND first_open = %s""", (*market, gap.first)
+            )
+    for gap in wanted:
+        if gap not in stored:
+            connection.execute(
+                """INSERT INTO gaps (symbol, "interval", first_open, end_open, reason, evidence)
+                   VALUES (%s, %s, %s, %s, %s, %s)""",
+                (*market, gap.first, gap.end, gap.reason, gap.evidence),
+            )
+
+
+def _asked(first: datetime, end: datetime, stretches: Iterable[Fetched]) -> str:
+    asked = [s.origin for s in stretches if s.lo < end and first < s.hi]
+    return "; ".join(dict.fromkeys(f"{o.kind} {o.name} has no candle there" for o in asked))
+
+
+def _outside(gaps: Iterable[Gap], lo: datetime, hi: datetime) -> list[Gap]:
+    """What of the gaps lies outside [lo, hi)."""
+    pieces = [piece for g in gaps for piece in (replace(g, end=min(g.end, lo)), replace(g, first=max(g.first, hi)))]
+    return [piece for piece in pieces if piece.first < piece.end]
+
+
+def _joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """Gaps that touch made one; what was concluded from the pieces is left out of the evidence."""
+    joined: list[Gap] = []
+    for gap in sorted(gaps, key=lambda gap: gap.first):
+        asked = [item for item in gap.evidence.split("; ") if item and not item.startswith((_STATUS, _PRICE))]
+        if joined and joined[-1].end == gap.first:
+            asked = list(dict.fromkeys([*joined[-1].evidence.split("; "), *asked]))
+            gap = replace(gap, first=joined.pop().first)
+        joined.append(replace(gap, evidence="; ".join(asked)))
+    return joined
+
+
+def _explained(
+    connection: psycopg.Connection,
+    market: tuple[str, str],
+    gap: Gap,
+    frame: pl.DataFrame,
+    listed: datetime | None,
+    status: str,
+) -> Gap:
+    """The gap with its reason, from the candles around it."""
+    if listed is None or gap.end <= listed:
+        begins = f"the first candle opens at {listed:%Y-%m-%d %H:%M} UTC" if listed else "there is no candle yet"
+        return replace(gap, reason="listing", evidence=gap.evidence or begins)
+    is_long = gap.end - gap.first >= REUSE_AFTER
+    if not is_long and frame.height and frame["timestamp"][-1] >= gap.end:
+        return replace(gap, reason="outage")
+    after = _price(connection, market, 'open FROM market_data {} AND "timestamp" >= %s ORDER BY "timestamp"', gap.end)
+    if after is None:
+        if status in ("", "TRADING"):
+            return replace(gap, reason="outage")
+        reason = "halt" if status == "HALT" else "delisting"
+        return replace(gap, reason=reason, evidence=f"{gap.evidence}; {_STATUS}{status}")
+    before = _price(
+        connection, market, 'close FROM market_data {} AND "timestamp" < %s ORDER BY "timestamp" DESC', gap.first
+    )
+    if is_long and before is not None and max(before, after) >= REUSE_FACTOR * min(before, after):
+        evidence = f"{gap.evidence}; {_PRICE}from {before.normalize():f} to {after.normalize():f}"
+        return replace(gap, reason="reuse?", evidence=evidence)
+    return replace(gap, reason="outage")
+
+
+def _price(connection: psycopg.Connection, market: tuple[str, str], which: str, moment: datetime) -> Decimal | None:
+    condition = 'WHERE symbol = %s AND "interval" = %s'
+    row = connection.execute(f"SELECT {which.format(condition)} LIMIT 1", (*market, moment)).fetchone()
+    return row and row[0]

@@ -1,0 +1,95 @@
+"""Files that their publisher replaced after they were loaded: told by the checksums stored with the candles.
+
+One small request per file compares the checksum that was loaded with the one published now. What is done about a
+replaced file (its days are fetched again) is the affair of market_data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import groupby
+
+from algobot_assets.feed.source import Source
+from algobot_assets.store.connection import Store
+
+#: Files compared at most in one go, newest first.
+LIMIT = 2_000
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A file that is another now: the days whose candles came from it before."""
+
+    symbol: str
+    interval: str
+    name: str
+    days: tuple[date, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What comparing found. files: how many were loaded from; checked: how many of them were compared."""
+
+    files: int
+    checked: int
+    replaced: tuple[Replaced, ...]
+
+    @property
+    def days(self) -> list[date]:
+        """The days concerned, of all markets, ascending."""
+        return sorted({day for item in self.replaced for day in item.days})
+
+
+def republished(
+    store: Store,
+    source: Source,
+    first: date | None = None,
+    end: date | None = None,
+    *,
+    market: tuple[str, str] | None = None,
+    limit: int = LIMIT,
+) -> Compared:
+    """Which files behind the stored candles of the days [first, end) have been replaced by their publisher.
+
+    ``market``: (symbol, interval), default every one. A file that is no longer published counts as unchanged.
+    Errors are the source's: SourceError, SourceUnavailable.
+    """
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT symbol, "interval", kind, name, encode(sha256, 'hex'), array_agg(DISTINCT day ORDER BY day)
+                 FROM sources
+                WHERE sha256 IS NOT NULL AND day >= coalesce(%(first)s::date, '-infinity')
+                  AND day < coalesce(%(end)s::date, 'infinity')
+                  AND (%(symbol)s::text IS NULL OR (symbol, "interval") = (%(symbol)s::text, %(interval)s::text))
+                GROUP BY 1, 2, 3, 4, 5 ORDER BY max(day) DESC, 1, 2, 3, 4""",
+            {
+                "first": first,
+                "end": end,
+                "symbol": market[0] if market else None,
+                "interval": market[1] if market else None,
+            },
+        ).fetchall()
+    files = list(dict.fromkeys(tuple(row[:4]) for row in rows))
+    chosen = files[:limit]
+    now: dict[tuple[str, str, str, str], str | None] = {}
+    for (symbol, interval), group in groupby(sorted(chosen), lambda file: file[:2]):
+        names = list(group)
+        published = source.checksums(symbol, interval, [(kind, name) for _, _, kind, name in names])
+        now.update(zip(names, published, strict=True))
+    replaced = [
+        Replaced(row[0], row[1], row[3], tuple(row[5]))
+        for row in rows
+        if now.get(tuple(row[:4])) not in (None, row[4])
+    ]
+    return Compared(len(files), len(chosen), tuple(sorted(replaced, key=lambda r: (r.symbol, r.interval, r.days))))
+
+
+def ranges(days: Sequence[date]) -> list[tuple[date, date]]:
+    """Runs of consecutive days, ascending, as (first, last)."""
+    runs = [
+        [day for _, day in run]
+        for _, run in groupby(enumerate(sorted(days)), lambda item: item[1].toordinal() - item[0])
+    ]
+    return [(run[0], run[-1]) for run in runs]

@@ -1,0 +1,185 @@
+"""What lineage costs: every window of one run written with it and without it, side by side.
+
+    python -m benchmarks.lineage [--rounds 5] [--days 60]
+
+Each round is one Dagster run over all nine tables into fresh databases on a throw-away server with fsync on. Each
+window is written twice: by the product, and into a second database by the same writer without digests, recorded days
+and sources; which goes first alternates. To the difference come the parts of lineage outside of the writer: reading
+recorded days, digests of carried states and of fetched candles. The share is of the run without the second writes.
+Candles are those of benchmarks/end_to_end.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import polars as pl
+
+from algobot_assets import io_manager, runs
+from algobot_assets.assets import candles, chain
+from algobot_assets.schema.windows import Window
+from algobot_assets.settings import Settings
+from algobot_assets.store import lineage, migrate, writer
+from algobot_assets.store import server as servers
+from algobot_assets.store.connection import Store
+from algobot_assets.store.digests import NOTHING
+from algobot_assets.windows import Table
+from benchmarks.end_to_end import (
+    COPIED,
+    FIRST,
+    PACKAGES,
+    STATE,
+    TEMPLATE,
+    BareCopy,
+    checkpoint,
+    counted,
+    environment,
+    published,
+)
+from benchmarks.harness import Stages, machine, medians, save, show
+
+#: Lineage outside of the writer.
+OUTSIDE = (
+    (Table, "lineage", "reading recorded days", None),
+    (Table, "first_day", "reading recorded days", None),
+    (chain, "state_digest", "digests of states", None),
+    (candles, "day_digests", "digests of fetched candles", None),
+)
+
+
+def counted_days(frame: pl.DataFrame, _: Sequence[str], days: pl.Series) -> dict[date, tuple[int, bytes]]:
+    """Rows of each day, as day_digests gives them, with no digest."""
+    return {day: (rows, NOTHING) for day, rows in days.value_counts().iter_rows()} if frame.height else {}
+
+
+@contextmanager
+def without_lineage() -> Iterator[None]:
+    """Within the block the writer keeps no lineage."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(writer, "day_digests", counted_days))
+        for name, answer in (("read", {}), ("write", None), ("clear_dirty", None)):
+            stack.enter_context(mock.patch.object(lineage, name, return_value=answer))
+        yield
+
+
+class Twice(BareCopy):
+    """In place of the product's write_window: the window with lineage, and without it in the second database."""
+
+    def __init__(self, bare: Store, stages: Stages, end: date) -> None:
+        super().__init__(bare, stages, end)
+        self.with_lineage = dict.fromkeys(COPIED, 0.0)
+
+    def write_window(self, store: Store, window: Window, frame: pl.DataFrame, days: Any, extra: Any = None) -> Any:
+        """Both writes, timed apart."""
+        self._turn += 1
+        first = self._turn % 2 == 0 and window.table in COPIED
+        if first:
+            self._without(store, window, frame, days)
+        began = time.perf_counter()
+        written = self._write(store, window, frame, days, extra)
+        if window.table in COPIED:
+            self.with_lineage[window.table] += time.perf_counter() - began
+        if not first:
+            self._without(store, window, frame, days)
+        return written
+
+    def _without(self, store: Store, window: Window, frame: pl.DataFrame, days: Any) -> None:
+        with self.stages.stage("bare", window.table):
+            if window.table == "strategies":
+                self._strategies(store)
+            if window.table not in COPIED:
+                return
+            frame = self._relinked(store, window, frame)
+            with without_lineage():
+                began = time.perf_counter()
+                self._write(self.bare, window, frame, days)
+                self.seconds[window.table] += time.perf_counter() - began
+
+
+def one_round(server: servers.Server, number: int, days: int) -> dict[str, float]:
+    """One run in fresh databases."""
+    name, bare_name = f"with_{number}", f"without_{number}"
+    for database in (name, bare_name):
+        server.ensure_database(database, template=TEMPLATE)
+    last = FIRST + timedelta(days=days - 1)
+    with (
+        environment(ALGOBOT_DATABASE=name, ALGOBOT_DAGSTER_DATABASE=f"dagster_{number}"),
+        runs.instance(Settings()) as instance,
+        Store.open(run_id="benchmark") as store,
+        Store(replace(store.database, name=bare_name)) as bare,
+    ):
+        stages = Stages()
+        twice = Twice(bare, stages, last + timedelta(days=1))
+        checkpoint(server)
+        with stages.watching(*OUTSIDE), mock.patch.object(io_manager, "write_window", twice.write_window):
+            began = time.perf_counter()
+            result = runs.materialise(instance, FIRST, last)
+            total = time.perf_counter() - began - stages.seconds("bare", inside=True)
+        if not result.success or result.left_out:
+            sys.exit(f"The run failed: {result.error or result.left_out}")
+        if counted(store) != counted(bare):
+            sys.exit("The two databases hold different rows; no figure is worth anything.")
+    for database in (name, bare_name, f"dagster_{number}"):
+        server.drop_database(database)
+    with_lineage, without = sum(twice.with_lineage.values()), sum(twice.seconds.values())
+    outside = {name: stages.seconds(name) for name in dict.fromkeys(stage for _, _, stage, _ in OUTSIDE)}
+    cost = with_lineage - without + sum(outside.values())
+    return {
+        "seconds": total,
+        "write with": with_lineage,
+        "write without": without,
+        "write ratio": with_lineage / without,
+        **{f"ratio {table}": twice.with_lineage[table] / twice.seconds[table] for table in COPIED},
+        **outside,
+        "cost": cost,
+        "share of the run": cost / total,
+    }
+
+
+def main() -> None:
+    """Run the rounds and print and save their medians."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--days", type=int, default=60)
+    given = options.parse_args()
+    state = machine(PACKAGES)
+    home = Path(tempfile.mkdtemp(prefix="algobot_benchmark_"))
+    (home / "algobot.yaml").write_text(STATE)
+    folder, what = published(given.days, home / "klines")
+    with environment(
+        ALGOBOT_HOME=str(home / "home"), ALGOBOT_STATE_FILE=str(home / "algobot.yaml"), ALGOBOT_SOURCE=str(folder)
+    ):
+        settings = Settings()
+        if settings.database_url is not None:
+            sys.exit("The benchmark needs a server of its own: unset ALGOBOT_DATABASE_URL.")
+        server = servers.ensure_running(settings, durable=True)
+        try:
+            server.ensure_database(TEMPLATE)
+            migrate.upgrade(server.sqlalchemy_url(TEMPLATE))
+            one_round(server, 0, min(given.days, 3))  # compiles kernels, fills caches
+            rounds = [one_round(server, n, given.days) for n in range(1, given.rounds + 1)]
+        finally:
+            servers.discard(settings)
+            shutil.rmtree(home)
+    figures = medians(rounds)
+    shares = ("write ratio", "share of the run", *(f"ratio {table}" for table in COPIED))
+    rows = [[name, f"{value:.3f}" if name in shares else f"{value:.2f} s"] for name, value in figures.items()]
+    print(show(f"Lineage: {given.days} days of {what}, medians of {given.rounds}", ["figure", "median"], rows))
+    spread = [item["share of the run"] for item in rounds]
+    print(f"Share of the run over the rounds: {min(spread):.1%} to {max(spread):.1%}")
+    save("lineage", {"machine": state, "days": given.days, "candles": what, "figures": figures, "rounds": rounds})
+
+
+if __name__ == "__main__":
+    main()
