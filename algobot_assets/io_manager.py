@@ -22,10 +22,11 @@ from pydantic import PrivateAttr
 from algobot_assets.errors import WindowError
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.tables import MONTHLY, NINE
+from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
 from algobot_assets.store.partitions import settle
 from algobot_assets.store.writer import months_of, write_window
-from algobot_assets.windows import Frames, Table, split
+from algobot_assets.windows import Frames, Table, joined, split
 
 #: For whoever watches a run from within its process; one record per window, one at a table's end.
 LOG = logging.getLogger("algobot.windows")
@@ -84,7 +85,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         totals: Counter[str] = Counter()
         loaded: set[date] = set()
         sample: pl.DataFrame | None = None
-        for item in obj:
+        for item in joined(obj) if WINDOWING[table].time == "day" else obj:
             began = time.perf_counter()
             written = write_window(store, item.window, item.frame, item.days, item.record)
             took = time.perf_counter() - began

@@ -56,6 +56,33 @@ class Frames:
         return iter(self._frames)
 
 
+#: Days of the largest joined window: a year of one strategy's trades is small, a transaction has a fixed cost.
+_JOINED_DAYS = 366
+
+
+def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
+    """The same rows in fewer windows: consecutive windows of one strategy become one.
+
+    For tables that are cut by day and not by leaf; a frame that must record something is left as it is.
+    """
+    waiting: dict[tuple, WindowFrame] = {}
+    for item in frames:
+        held = waiting.pop(item.window.key, None)
+        if held is not None:
+            days = (item.window.end - held.window.first).days
+            apart = held.window.end != item.window.first or days > _JOINED_DAYS
+            if apart or held.record is not None or item.record is not None:
+                yield held
+            else:
+                item = WindowFrame(
+                    held.window.of(held.window.first, item.window.end),
+                    pl.concat([held.frame, item.frame]),
+                    [*held.days, *item.days],
+                )
+        waiting[item.window.key] = item
+    yield from waiting.values()
+
+
 def split(store: Store, table: str, first: date, end: date, frame: pl.DataFrame) -> Frames:
     """A plain frame of the days [first, end) as windows: the frame is the whole truth of those days.
 
