@@ -20,7 +20,6 @@ import polars as pl
 from pydantic import PrivateAttr
 
 from algobot_assets.errors import WindowError
-from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
@@ -152,8 +151,3 @@ def _markdown(frame: pl.DataFrame) -> str:
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * frame.width]
     lines += ["| " + " | ".join("" if v is None else str(v) for v in row) + " |" for row in frame.iter_rows()]
     return "\n".join(lines)
-
-
-def days_of(context: dg.AssetExecutionContext, table: str) -> list[date]:
-    """The run's days as a list."""
-    return days_between(*run_days(context, table))

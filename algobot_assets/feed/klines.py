@@ -17,10 +17,7 @@ from decimal import Decimal, InvalidOperation
 import polars as pl
 
 from algobot_assets.errors import BadCandles
-
-TIME = pl.Datetime("us", "UTC")
-PRICE = pl.Decimal(20, 8)
-QUANTITY = pl.Decimal(28, 8)
+from algobot_assets.schema.frames import PRICE, QUANTITY, schema_of
 
 #: The columns as Binance publishes them, in order, with the names of its own CSV header.
 PUBLISHED = (
@@ -40,22 +37,7 @@ _VALUES: dict[str, tuple[str, pl.Decimal]] = {
     "ignore": ("ignored", QUANTITY),
 }
 #: The market_data frame: columns in order with their dtypes.
-SCHEMA: dict[str, pl.DataType] = {
-    "symbol": pl.String(),
-    "interval": pl.String(),
-    "timestamp": TIME,
-    "open": PRICE,
-    "high": PRICE,
-    "low": PRICE,
-    "close": PRICE,
-    "volume": QUANTITY,
-    "close_time": TIME,
-    "quote_asset_volume": QUANTITY,
-    "trades": pl.Int32(),
-    "taker_buy_base": QUANTITY,
-    "taker_buy_quote": QUANTITY,
-    "ignored": QUANTITY,
-}
+SCHEMA: dict[str, pl.DataType] = schema_of("market_data")
 #: A time above this is in microseconds (as milliseconds it would lie in the year 5138).
 MICROSECONDS_FROM = 100_000_000_000_000
 #: Plausible opens in microseconds: Binance's years, with room; anything else is another unit or a broken row.

@@ -12,7 +12,6 @@ import psycopg
 from psycopg import sql
 
 from algobot_assets.schema.intervals import next_month
-from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
 
@@ -69,8 +68,3 @@ def settle(store: Store, table: str, months: Iterable[date]) -> None:
         for month in months:
             name = sql.Identifier(leaf(table, month))
             connection.execute(sql.SQL("VACUUM (ANALYZE) {} ({})").format(name, columns))
-
-
-def is_monthly(table: str) -> bool:
-    """True for the tables that are cut into leaves."""
-    return table in MONTHLY
