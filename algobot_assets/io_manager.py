@@ -8,7 +8,6 @@ here Dagster's partitions become days, and results become metadata and log lines
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +19,12 @@ import polars as pl
 from pydantic import PrivateAttr
 
 from algobot_assets.errors import WindowError
+from algobot_assets.lanes import write_frames
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
 from algobot_assets.store.partitions import settle
-from algobot_assets.store.writer import months_of, write_window
+from algobot_assets.store.writer import months_of
 from algobot_assets.windows import Frames, Table, joined, split
 
 #: For whoever watches a run from within its process; one record per window, one at a table's end.
@@ -84,17 +84,15 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         totals: Counter[str] = Counter()
         loaded: set[date] = set()
         sample: pl.DataFrame | None = None
-        for item in joined(obj) if WINDOWING[table].time == "day" else obj:
-            began = time.perf_counter()
-            written = write_window(store, item.window, item.frame, item.days, item.record)
-            took = time.perf_counter() - began
+        for done in write_frames(store, joined(obj) if WINDOWING[table].time == "day" else obj):
+            item, written = done.item, done.written
             per_day.update(written.per_day)
             totals.update(
                 inserted=written.inserted,
                 updated=written.updated,
                 deleted=written.deleted,
                 windows=1,
-                ms=int(took * 1000),
+                ms=int(done.seconds * 1000),
             )
             if table in MONTHLY and written.inserted > _BULK:
                 loaded.update(months_of(item.window))
@@ -103,7 +101,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             LOG.info("window", extra={"table": table, "rows": written.rows, "days": f"{item.window.first:%Y-%m}"})
             context.log.info(
                 f"{item.window}: {written.rows} rows, {written.inserted} inserted, {written.updated} updated, "
-                f"{written.deleted} deleted, {took:.3f} s"
+                f"{written.deleted} deleted, {done.seconds:.3f} s"
             )
         if loaded:
             settle(store, table, sorted(loaded))

@@ -6,7 +6,7 @@ asset gets a ``Table``, a handle on what is stored, and reads from it what it ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -37,13 +37,15 @@ class WindowFrame:
     """Rows of one window, with what each of its days was computed from.
 
     ``days`` may leave out days of the window; those are not touched. ``record`` runs in the transaction of the
-    rows, for what must be stored with them (sources, gaps).
+    rows, for what must be stored with them (sources, gaps). ``digests``: rows and digest of each day, where they are
+    known already.
     """
 
     window: Window
     frame: pl.DataFrame
     days: Sequence[DayInputs]
     record: Callable[[psycopg.Connection], None] | None = None
+    digests: Mapping[date, tuple[int, bytes]] | None = None
 
 
 class Frames:

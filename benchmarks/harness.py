@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+#: Packages whose versions are written beside the figures.
+PACKAGES = ("dagster", "dagster-postgres", "polars", "psycopg", "pgpq", "connectorx", "numba", "sqlalchemy")
 RESULTS = Path(__file__).with_name("results")
 
 

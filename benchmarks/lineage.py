@@ -6,48 +6,33 @@ Each round is one Dagster run over all nine tables into fresh databases on a thr
 window is written twice: by the product, and into a second database by the same writer without digests, recorded days
 and sources; which goes first alternates. To the difference come the parts of lineage outside of the writer: reading
 recorded days, digests of carried states and of fetched candles. The share is of the run without the second writes.
-Candles are those of benchmarks/end_to_end.py.
+Candles are those of benchmarks/year.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import polars as pl
 
-from algobot_assets import io_manager, runs
+from algobot_assets import lanes, runs
 from algobot_assets.assets import candles, chain
 from algobot_assets.schema.windows import Window
-from algobot_assets.settings import Settings
-from algobot_assets.store import lineage, migrate, writer
+from algobot_assets.store import lineage, writer
 from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING
 from algobot_assets.windows import Table
-from benchmarks.end_to_end import (
-    COPIED,
-    FIRST,
-    PACKAGES,
-    STATE,
-    TEMPLATE,
-    BareCopy,
-    checkpoint,
-    counted,
-    environment,
-    published,
-)
-from benchmarks.harness import Stages, machine, medians, save, show
+from benchmarks.bare import BareCopy
+from benchmarks.harness import PACKAGES, Stages, machine, medians, save, show
+from benchmarks.year import COPIED, FIRST, counted, fresh, prepared
 
 #: Lineage outside of the writer.
 OUTSIDE = (
@@ -109,20 +94,15 @@ class Twice(BareCopy):
 
 def one_round(server: servers.Server, number: int, days: int) -> dict[str, float]:
     """One run in fresh databases."""
-    name, bare_name = f"with_{number}", f"without_{number}"
-    for database in (name, bare_name):
-        server.ensure_database(database, template=TEMPLATE)
     last = FIRST + timedelta(days=days - 1)
-    with (
-        environment(ALGOBOT_DATABASE=name, ALGOBOT_DAGSTER_DATABASE=f"dagster_{number}"),
-        runs.instance(Settings()) as instance,
-        Store.open(run_id="benchmark") as store,
-        Store(replace(store.database, name=bare_name)) as bare,
-    ):
+    with fresh(server, f"lineage_{number}", beside=True) as (instance, store, bare):
         stages = Stages()
         twice = Twice(bare, stages, last + timedelta(days=1))
-        checkpoint(server)
-        with stages.watching(*OUTSIDE), mock.patch.object(io_manager, "write_window", twice.write_window):
+        with (
+            stages.watching(*OUTSIDE),
+            mock.patch.multiple(lanes, LANES=1, HELD=0),
+            mock.patch.object(lanes, "write_window", twice.write_window),
+        ):
             began = time.perf_counter()
             result = runs.materialise(instance, FIRST, last)
             total = time.perf_counter() - began - stages.seconds("bare", inside=True)
@@ -130,8 +110,6 @@ def one_round(server: servers.Server, number: int, days: int) -> dict[str, float
             sys.exit(f"The run failed: {result.error or result.left_out}")
         if counted(store) != counted(bare):
             sys.exit("The two databases hold different rows; no figure is worth anything.")
-    for database in (name, bare_name, f"dagster_{number}"):
-        server.drop_database(database)
     with_lineage, without = sum(twice.with_lineage.values()), sum(twice.seconds.values())
     outside = {name: stages.seconds(name) for name in dict.fromkeys(stage for _, _, stage, _ in OUTSIDE)}
     cost = with_lineage - without + sum(outside.values())
@@ -154,24 +132,9 @@ def main() -> None:
     options.add_argument("--days", type=int, default=60)
     given = options.parse_args()
     state = machine(PACKAGES)
-    home = Path(tempfile.mkdtemp(prefix="algobot_benchmark_"))
-    (home / "algobot.yaml").write_text(STATE)
-    folder, what = published(given.days, home / "klines")
-    with environment(
-        ALGOBOT_HOME=str(home / "home"), ALGOBOT_STATE_FILE=str(home / "algobot.yaml"), ALGOBOT_SOURCE=str(folder)
-    ):
-        settings = Settings()
-        if settings.database_url is not None:
-            sys.exit("The benchmark needs a server of its own: unset ALGOBOT_DATABASE_URL.")
-        server = servers.ensure_running(settings, durable=True)
-        try:
-            server.ensure_database(TEMPLATE)
-            migrate.upgrade(server.sqlalchemy_url(TEMPLATE))
-            one_round(server, 0, min(given.days, 3))  # compiles kernels, fills caches
-            rounds = [one_round(server, n, given.days) for n in range(1, given.rounds + 1)]
-        finally:
-            servers.discard(settings)
-            shutil.rmtree(home)
+    with prepared(given.days) as (server, _, what):
+        one_round(server, 0, min(given.days, 3))  # compiles kernels, fills caches
+        rounds = [one_round(server, n, given.days) for n in range(1, given.rounds + 1)]
     figures = medians(rounds)
     shares = ("write ratio", "share of the run", *(f"ratio {table}" for table in COPIED))
     rows = [[name, f"{value:.3f}" if name in shares else f"{value:.2f} s"] for name, value in figures.items()]

@@ -252,7 +252,7 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> Made:
         record_sources(connection, part, days, stretches, fetch.known)
         record_gaps(connection, part, frame, lo, covered, stretches, fetch.listed, fetch.status)
 
-    return WindowFrame(part, frame, records, record), tuple(note for s in stretches for note in s.notes)
+    return WindowFrame(part, frame, records, record, digests), tuple(note for s in stretches for note in s.notes)
 
 
 def _complete_through(part: Window, day: date, covered: datetime, known: datetime) -> datetime:

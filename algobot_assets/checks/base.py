@@ -6,8 +6,8 @@ or month by month; what is right and wrong is said in the rules_* modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -49,7 +49,11 @@ class CheckRun:
     store: Store
     first: date
     end: date
-    findings: dict[str, Findings]
+    checks: InitVar[Iterable[str]]
+    findings: dict[str, Findings] = field(init=False)
+
+    def __post_init__(self, checks: Iterable[str]) -> None:
+        self.findings = {name: Findings() for name in checks}
 
     def handle(self, table: str | None = None) -> Table:
         """A stored table over the run's days; default the checked one."""
@@ -123,6 +127,12 @@ def day_sql(interval: str, phase: int | None) -> str:
 Body = Callable[[CheckRun], None]
 
 
+def look(body: Body, run: CheckRun) -> dict[str, Findings]:
+    """What the checks of one table find in the run's days, by check."""
+    body(run)
+    return run.findings
+
+
 def table_checks(
     table: str, checks: Mapping[str, str], blocking: Sequence[str] = ()
 ) -> Callable[[Body], dg.AssetChecksDefinition]:
@@ -139,10 +149,8 @@ def table_checks(
     def decorate(body: Body) -> dg.AssetChecksDefinition:
         def op(context: dg.AssetCheckExecutionContext, database: DatabaseResource) -> Iterator[dg.AssetCheckResult]:
             first, end = _run_days(context, database.store, table)
-            run = CheckRun(table, database.store, first, end, {name: Findings() for name in checks})
-            body(run)
             last = end - DAY
-            for name, found in run.findings.items():
+            for name, found in look(body, CheckRun(table, database.store, first, end, checks)).items():
                 shown = found.sentences[:_SHOWN]
                 more = [f"And {len(found.sentences) - _SHOWN} more."] if len(found.sentences) > _SHOWN else []
                 yield dg.AssetCheckResult(

@@ -46,10 +46,12 @@ def _buffers(series: pl.Series) -> list[tuple[memoryview, int]]:
         buffers.append((memoryview(np.ascontiguousarray(nulls)).cast("B"), 1))
     dtype = series.dtype
     if dtype == pl.String:
-        # 64 bits of each text; texts are few, and keys of a row
-        values = np.array(
-            [hashlib.blake2b((text or "").encode(), digest_size=8).digest() for text in series], dtype="S8"
-        )
+        # 64 bits of each text; texts are few, and repeat from row to row
+        texts = series.fill_null("")
+        different = texts.unique()
+        hashes = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in different]
+        codes = texts.cast(pl.Enum(different)).to_physical().to_numpy()
+        values = np.array(hashes, dtype="V8")[codes]
     elif dtype == pl.Boolean:
         values = series.fill_null(False).cast(pl.UInt8).to_numpy()
     elif isinstance(dtype, pl.Decimal):

@@ -6,6 +6,7 @@ writing and comparing lineage belongs here; deciding what is stale from it is a 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -130,7 +131,7 @@ def write(
             day.parameters,
             day.code_version,
             day.state_in,
-            None if day.state_out is None else day.state_out.tolist(),
+            day.state_out,
             state_digest(day.state_out),
             output,
             day.complete_through,
@@ -139,7 +140,21 @@ def write(
         for day, rows, output in days
     ]
     with connection.cursor(binary=True) as cursor:
+        cursor.adapters.register_dumper(np.ndarray, _StateDumper)
         cursor.executemany(_RECORD, records)
+
+
+class _StateDumper(psycopg.adapt.Dumper):
+    """A one-dimensional float64 array as PostgreSQL's binary double precision[], bit for bit."""
+
+    format = psycopg.pq.Format.BINARY
+    oid = psycopg.postgres.types["float8"].array_oid
+
+    def dump(self, obj: np.ndarray) -> bytes:
+        """Header (dimensions, nulls, element type, length, lower bound), then each number with its length."""
+        numbers = np.empty(obj.size, dtype=[("length", ">i4"), ("number", ">f8")])
+        numbers["length"], numbers["number"] = 8, obj
+        return struct.pack(">iiIii", 1, 0, psycopg.postgres.types["float8"].oid, obj.size, 1) + numbers.tobytes()
 
 
 # one text for every number of days: prepared once, sent in one go

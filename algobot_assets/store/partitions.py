@@ -5,7 +5,8 @@ Making leaves is ensure_month in the database; retiring them belongs to the arch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import psycopg
@@ -15,6 +16,8 @@ from algobot_assets.schema.intervals import next_month
 from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
 
+#: Leaves vacuumed at the same time.
+_SETTLED_TOGETHER = 2
 #: Months that have leaves before their first candle comes.
 MONTHS_AHEAD = 3
 
@@ -44,15 +47,33 @@ def months_present(connection: psycopg.Connection) -> list[date]:
 
 def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
     """Make the leaves of ``months`` where they are missing; those that were made."""
+    wanted = sorted({month.replace(day=1) for month in months})
 
     def work(connection: psycopg.Connection) -> list[date]:
-        return [
-            month
-            for month in sorted(set(months))
-            if connection.execute("SELECT ensure_month(%s)", (month,)).fetchone()[0]
-        ]
+        if not _missing(connection, wanted):
+            return []
+        for month in wanted:
+            connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtext('algobot.ensure_month'), %s)", (month.year * 100 + month.month,)
+            )
+        # asked again by a query: what another session made meanwhile is not in this session's cache of names
+        missing = _missing(connection, wanted)
+        for month in missing:
+            connection.execute("SELECT ensure_month(%s)", (month,))
+        return missing
 
     return store.retrying(work, "Making partitions ahead")
+
+
+def _missing(connection: psycopg.Connection, months: Sequence[date]) -> list[date]:
+    rows = connection.execute(
+        """SELECT month FROM unnest(%s::date[]) AS month
+            WHERE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'signals_' || to_char(month, 'YYYY_MM')
+                                 AND relnamespace = 'public'::regnamespace)
+            ORDER BY month""",
+        (list(months),),
+    )
+    return [row[0] for row in rows]
 
 
 def settle(store: Store, table: str, months: Iterable[date]) -> None:
@@ -64,7 +85,11 @@ def settle(store: Store, table: str, months: Iterable[date]) -> None:
     """
     rule = WINDOWING[table]
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in ("id", *rule.links, *rule.natural_key))
-    with store.connection() as connection:
-        for month in months:
-            name = sql.Identifier(leaf(table, month))
+
+    def one(month: date) -> None:
+        name = sql.Identifier(leaf(table, month))
+        with store.connection() as connection:
             connection.execute(sql.SQL("VACUUM (ANALYZE) {} ({})").format(name, columns))
+
+    with ThreadPoolExecutor(_SETTLED_TOGETHER) as pool:
+        list(pool.map(one, months))

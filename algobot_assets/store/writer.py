@@ -9,7 +9,7 @@ compared with the frame; lineage is recorded; commit. A killed run leaves each w
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -30,10 +30,12 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import NOTHING, day_digests
 from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.partitions import ensure_months
 
 #: Tables with a column that pgpq does not know (JSONB).
 _TEXT_ONLY = frozenset({"strategies"})
 Extra = Callable[[psycopg.Connection], None]
+DayDigests = Mapping[date, tuple[int, bytes]]
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,18 @@ class Written:
 
 
 def write_window(
-    store: Store, window: Window, frame: pl.DataFrame, days: Sequence[DayInputs], extra: Extra | None = None
+    store: Store,
+    window: Window,
+    frame: pl.DataFrame,
+    days: Sequence[DayInputs],
+    extra: Extra | None = None,
+    digests: DayDigests | None = None,
 ) -> Written:
     """Make the stored rows of the window's ``days`` equal to ``frame``, in one transaction with their lineage.
 
     ``frame`` has the columns and dtypes of ``schema_of(window.table)`` and only rows of those days; days without
-    rows are emptied. ``extra`` runs in the same transaction, before lineage. Raises StoreError, with nothing
+    rows are emptied. ``extra`` runs in the same transaction, before lineage. ``digests``: what ``day_digests`` says
+    of the frame, where it has been asked already. Raises StoreError, with nothing
     changed, when the frame does not fit the window or the database refuses.
     """
     frame = _fitted(window, frame)
@@ -69,7 +77,7 @@ def write_window(
         raise StoreError(
             f"Rows of {min(strays)} were computed for {window}, where they do not belong; nothing was written."
         )
-    outputs = day_digests(frame, content_columns(window.table), row_days)
+    outputs = day_digests(frame, content_columns(window.table), row_days) if digests is None else digests
 
     def work(connection: psycopg.Connection) -> Written:
         _lock(connection, window)
@@ -105,6 +113,8 @@ def write_window(
         per_day = {day: outputs.get(day, (0, NOTHING))[0] for day in wanted}
         return Written(frame.height, inserted, updated, deleted, per_day)
 
+    if window.table in MONTHLY:
+        ensure_months(store, months_of(window))  # by itself: it keeps writers of other months waiting until it commits
     return store.retrying(work, f"Writing {window}")
 
 
@@ -152,10 +162,11 @@ def months_of(window: Window) -> list[date]:
 def _lock(connection: psycopg.Connection, window: Window) -> None:
     """One lock per table and database month, ascending, so that no two writers of one month meet half-way."""
     table = zlib.crc32(window.table.encode()) - 2**31
-    for month in months_of(window):
-        connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", (table, month.year * 100 + month.month))
-        if window.table in MONTHLY:
-            connection.execute("SELECT ensure_month(%s)", (month,))
+    months = months_of(window)
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(%s::int, month) FROM unnest(%s::int[]) AS month",
+        (table, [month.year * 100 + month.month for month in months]),
+    )
 
 
 def scope(window: Window, alias: str = "t") -> tuple[sql.Composable, list[Any]]:
@@ -201,11 +212,12 @@ def _elsewhere(connection: psycopg.Connection, window: Window, rows: pl.DataFram
     keys = sql.SQL(" AND ").join(
         sql.SQL("{} = %s").format(sql.Identifier(column)) for column in window.rule.scope
     )
-    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} AND {} = ANY(%s))").format(
+    # the whole span and not each key: a needless merge is right too, and thousands of keys cost more than the COPY
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} AND {} BETWEEN %s AND %s)").format(
         sql.Identifier(window.table), keys if window.rule.scope else sql.SQL("true"), sql.Identifier(name)
     )
     scoped = [getattr(window, column) for column in window.rule.scope]
-    return connection.execute(statement, [*scoped, rows[name].to_list()]).fetchone()[0]
+    return connection.execute(statement, [*scoped, rows[name].min(), rows[name].max()]).fetchone()[0]
 
 
 def _merge(
