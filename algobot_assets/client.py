@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from algobot_assets import questions
 from algobot_assets.answers import Answer, LatestSignal, When, instant
+from algobot_assets.cache import CacheInfo, FrameCache
 from algobot_assets.declared.versions import effective, lifetimes
 from algobot_assets.questions import Columns
 from algobot_assets.schema import frames
@@ -27,8 +28,12 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database, data_database
 
 
-def connect(settings: Settings | None = None, *, database_url: str | None = None) -> Client:
+def connect(
+    settings: Settings | None = None, *, database_url: str | None = None, cache_mb: int | None = None
+) -> Client:
     """A client of the settings' database, default that of the environment, or of exactly ``database_url``.
+
+    ``cache_mb``: megabytes of frames kept for repeated questions, 0 for none, default ALGOBOT_CLIENT_CACHE_MB.
 
     Starts the embedded server where it is used and not running; creates nothing in it. Raises SettingsError
     for a URL that is none, StoreError where the database is not there or cannot be reached.
@@ -38,7 +43,8 @@ def connect(settings: Settings | None = None, *, database_url: str | None = None
         database = Database.from_url(settings.model_copy(update={"database_url": SecretStr(database_url)}))
     else:
         database = data_database(settings, create=False)
-    return Client(database)
+    megabytes = settings.client_cache_mb if cache_mb is None else cache_mb
+    return Client(database, settings.archive_place, megabytes)
 
 
 class Client:
@@ -49,11 +55,15 @@ class Client:
     the last, of a future one the first); ``version`` names another. Columns have the dtypes of
     schema/frames.py. Raises WindowError for a market, strategy, column or time that cannot be, StoreError where
     the database fails; a known market or strategy without data gives no rows.
+
+    Candles, indicators and signals that are asked for again come from a bounded memory if the database says that
+    they are the same still (see ``cache_info``); the age of the data is always asked for.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, archive: str | None = None, cache_mb: int = 0) -> None:
         database.connect().close()  # says at once what is wrong, where the pool would try for seconds
-        self._store = Store(database, "client", read_only=True)
+        self._store = Store(database, "client", read_only=True, archive=archive)
+        self._cache = FrameCache(cache_mb * 1_000_000)
 
     def __enter__(self) -> Client:
         return self
@@ -68,6 +78,11 @@ class Client:
         """Give the connections back."""
         self._store.close()
 
+    @property
+    def cache_info(self) -> CacheInfo:
+        """How many questions were answered from memory, and what is held there."""
+        return self._cache.info()
+
     # --- candle by candle -------------------------------------------------------------------------------
 
     def candles(
@@ -77,19 +92,20 @@ class Client:
 
         ``columns`` default to those of market_data without the generated id, created_at and updated_at.
         """
-        return questions.by_candle(self._store, ("market_data",), symbol, interval, start, end, columns)
+        return questions.by_candle(self._store, self._cache, ("market_data",), symbol, interval, start, end, columns)
 
     def indicators(
         self, symbol: str, interval: str, start: When = None, end: When = None, columns: Columns = None
     ) -> Answer:
         """Indicators of the candles that open in [start, end), ascending; null while warming."""
-        return questions.by_candle(self._store, ("indicators",), symbol, interval, start, end, columns)
+        return questions.by_candle(self._store, self._cache, ("indicators",), symbol, interval, start, end, columns)
 
     def candles_with_indicators(
         self, symbol: str, interval: str, start: When = None, end: When = None, columns: Columns = None
     ) -> Answer:
         """``candles`` with ema, rsi, atr and vwap beside; null also where no indicators are stored."""
-        return questions.by_candle(self._store, ("market_data", "indicators"), symbol, interval, start, end, columns)
+        both = ("market_data", "indicators")
+        return questions.by_candle(self._store, self._cache, both, symbol, interval, start, end, columns)
 
     def signals(
         self,
@@ -105,7 +121,7 @@ class Client:
         Columns of signals, strategy_name, version. A version has signals before its effective date too; the
         ledger ignores those.
         """
-        return questions.signals(self._store, symbol, interval, strategy, version, start, end)
+        return questions.signals(self._store, self._cache, symbol, interval, strategy, version, start, end)
 
     def latest_signal(self, strategy: str, version: int | None = None) -> LatestSignal:
         """The newest decision of a strategy, with its age and whether it is stale."""

@@ -10,9 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from algobot_assets.assets import market, reference, trading
+from algobot_assets.assets import market, monitoring, reference, trading
+from algobot_assets.automation.abandoned import abandoned_runs
+from algobot_assets.automation.alerts import alerts
+from algobot_assets.automation.retention import retention, retention_schedule
 from algobot_assets.automation.schedules import JOBS, SCHEDULES
 from algobot_assets.automation.sensors import SENSORS
+from algobot_assets.automation.trials import TRIALS
 from algobot_assets.checks import CHECKS
 from algobot_assets.io_manager import PostgresIOManager
 from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
@@ -45,11 +49,11 @@ def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Everything Dagster needs to know; see the module's text."""
     return dg.Definitions(
-        assets=[*TABLES],
+        assets=[*TABLES, monitoring.database_health],
         asset_checks=[*CHECKS],
-        jobs=[*JOBS],
-        schedules=[*SCHEDULES],
-        sensors=[*SENSORS],
+        jobs=[*JOBS, retention, *TRIALS],
+        schedules=[*SCHEDULES, retention_schedule],
+        sensors=[*SENSORS, alerts, abandoned_runs],
         resources=build_resources(resource_overrides),
         executor=dg.in_process_executor,
     )

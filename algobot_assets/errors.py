@@ -34,3 +34,11 @@ class StoreError(AlgobotError):
 
 class WindowError(AlgobotError):
     """A run asked for a window that cannot be computed or read; the text says which and what to run first."""
+
+
+class ArchivedError(WindowError):
+    """Rows of an archived month would have to be written; the text names the command that brings the month back."""
+
+
+class ArchiveError(StoreError):
+    """A file of the archive is missing, damaged or cannot be written; the text names the file and the cure."""

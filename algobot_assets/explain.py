@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import polars as pl
+import psycopg
 from psycopg.rows import dict_row
 
 from algobot_assets.compute.carry import Days
@@ -22,7 +23,9 @@ from algobot_assets.compute.versions import code_version
 from algobot_assets.declared.parameters import from_json
 from algobot_assets.errors import AlgobotError, WindowError
 from algobot_assets.schema.intervals import candle_end, day_of, days_between, floor_open
+from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
+from algobot_assets.store.archive import files_of, hold
 from algobot_assets.store.connection import Store
 from algobot_assets.windows import Table
 
@@ -61,7 +64,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Candle:
-    """A stored candle and where it came from. ``edited``: its day was changed by hand since the source was read."""
+    """A candle and where it came from. ``edited``: its day was changed by hand since the source was read.
+    ``archive_file``: where an archived candle is, there found by symbol, interval and ``opened``, or by ``id``."""
 
     steps: tuple[str, ...]
     opened: datetime
@@ -74,6 +78,8 @@ class Candle:
     source_name: str | None
     source_sha256: str | None
     requested_at: datetime | None
+    id: int | None
+    archive_file: str | None
     edited: bool
 
 
@@ -95,7 +101,7 @@ class Explanation:
 def explain_trade(store: Store, trade_id: int) -> Explanation:
     """Everything behind the trade of that id. WindowError where there is none."""
     trade = _trade(store, trade_id)
-    legs = _legs(store, trade_id)
+    legs = _legs(store, trade)
     market = _Market(store, trade["symbol"], trade["interval"])
     candles: dict[datetime, Candle] = {}
     for leg in legs:
@@ -108,7 +114,7 @@ def explain_trade(store: Store, trade_id: int) -> Explanation:
 
 
 _CANDLE = ("opened", "open", "high", "low", "close", "volume", "source_kind", "source_name", "source_sha256",
-           "requested_at")  # fmt: skip
+           "requested_at", "id", "archive_file")  # fmt: skip
 
 
 def _trade(store: Store, trade_id: int) -> dict[str, Any]:
@@ -138,10 +144,37 @@ def _trade(store: Store, trade_id: int) -> dict[str, Any]:
     raise WindowError(f"There is no trade {trade_id}: the {count:,} stored trades have ids from {first} to {last}.")
 
 
-def _legs(store: Store, trade_id: int) -> list[dict[str, Any]]:
+def _legs(store: Store, trade: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of the trade; of archived candles with the rows from their files."""
     with store.transaction() as connection:
+        hold(connection, *MONTHLY)
         cursor = connection.cursor(row_factory=dict_row)
-        return cursor.execute("SELECT * FROM trade_trace WHERE trade_id = %s", (trade_id,)).fetchall()
+        legs = cursor.execute("SELECT * FROM trade_trace WHERE trade_id = %s", (trade["id"],)).fetchall()
+        for leg in legs:
+            leg["id"] = leg.pop("market_data_id")
+            if leg["archive_file"] is not None:
+                leg["archive_file"] = store.archive.shown(leg["archive_file"])
+                leg |= _archived(store, connection, trade, leg)
+    return legs
+
+
+def _archived(
+    store: Store, connection: psycopg.Connection, trade: dict[str, Any], leg: dict[str, Any]
+) -> dict[str, Any]:
+    """Candle, indicators and signal of a step whose month is archived."""
+    instant = timedelta(microseconds=1)
+    # the view knows the grid; around outages the candle of the exit may open off it
+    lo, hi = leg["opened"], (trade["exit_time"] if leg["step"] == "exit" else leg["opened"]) + instant
+    found: dict[str, Any] = {}
+    wanted = {"market_data": ("timestamp", "id", "open", "high", "low", "close", "volume")}
+    wanted |= {"indicators": INDICATORS, "signals": ("signal",)}
+    for table, columns in wanted.items():
+        strategies = [trade["strategy_id"]] if table == "signals" else [0]
+        files = files_of(connection, table, trade["symbol"], trade["interval"], lo, hi, strategies)
+        rows = store.archive.rows(files, table, lo, hi, columns)
+        found |= rows.row(-1, named=True) if rows.height else dict.fromkeys(columns)
+    opened = found.pop("timestamp")
+    return found | ({"opened": opened} if opened is not None else {})
 
 
 def _why(trade: dict[str, Any], leg: dict[str, Any]) -> str:
@@ -197,11 +230,16 @@ class _Market:
     def before(self, opened: datetime) -> datetime | None:
         """The open of the last stored candle before."""
         with self.store.transaction() as connection:
+            hold(connection, "market_data")
             row = connection.execute(
                 """SELECT "timestamp" FROM market_data WHERE symbol = %s AND "interval" = %s AND "timestamp" < %s
                     ORDER BY "timestamp" DESC LIMIT 1""",
                 (self.symbol, self.interval, opened),
             ).fetchone()
+            files = files_of(connection, "market_data", self.symbol, self.interval, row and row[0], opened)
+            if files:
+                rows = self.store.archive.rows(files[-1:], "market_data", None, opened, ["timestamp"])
+                return rows["timestamp"].max()
         return row[0] if row else None
 
     def is_edited(self, opened: datetime) -> bool:

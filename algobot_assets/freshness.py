@@ -7,8 +7,9 @@ alone, and indicators and signals stop where the carried state is bit-equal agai
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
@@ -90,6 +91,47 @@ def first_incomplete(store: Store) -> date | None:
                    FROM lineage WHERE table_name = 'market_data' GROUP BY symbol, "interval") AS markets"""
         ).fetchone()
     return row[0]
+
+
+def recorded_days(store: Store) -> dict[tuple[str, str], tuple[date, date]]:
+    """First and last recorded day of candles of each (symbol, interval)."""
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT symbol, "interval", min(day), max(day) FROM lineage
+                WHERE table_name = 'market_data' GROUP BY 1, 2"""
+        ).fetchall()
+    return {(symbol, interval): (first, last) for symbol, interval, first, last in rows}
+
+
+def complete_through(store: Store) -> datetime | None:
+    """How far the candles of the market that is furthest are complete; None where nothing is recorded."""
+    with store.transaction() as connection:
+        row = connection.execute(
+            "SELECT max(complete_through) FROM lineage WHERE table_name = 'market_data'"
+        ).fetchone()
+    return row[0]
+
+
+def unsettled(
+    store: Store, markets: Collection[tuple[str, str]], settled_after: timedelta
+) -> tuple[date, date] | None:
+    """First and last complete day of which some candle was asked for sooner than ``settled_after`` its end.
+
+    ``markets``: the (symbol, interval) that count, as of others nobody is asked any more. Only what an exchange was
+    asked for counts: a file does not settle. None where there is none.
+    """
+    with store.transaction() as connection:
+        row = connection.execute(
+            """SELECT min(l.day), max(l.day)
+                 FROM sources AS s JOIN lineage AS l
+                   ON (l.table_name, l.symbol, l."interval", l.strategy_id, l.day)
+                    = ('market_data', s.symbol, s."interval", 0, s.day)
+                WHERE s.kind = 'rest' AND l.complete_through >= (l.day + 1)::timestamp AT TIME ZONE 'UTC'
+                  AND s.requested_at < (s.day + 1)::timestamp AT TIME ZONE 'UTC' + %s
+                  AND s.symbol || ' ' || s."interval" = ANY(%s)""",
+            (settled_after, [" ".join(market) for market in markets]),
+        ).fetchone()
+    return None if row[0] is None else (row[0], row[1])
 
 
 def edited_days(store: Store) -> list[date]:

@@ -100,8 +100,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 sample = item.frame.tail(5)
             LOG.info("window", extra={"table": table, "rows": written.rows, "days": f"{item.window.first:%Y-%m}"})
             context.log.info(
-                f"{item.window}: {written.rows} rows, {written.inserted} inserted, {written.updated} updated, "
-                f"{written.deleted} deleted, {done.seconds:.3f} s"
+                f"{item.window}: rows={written.rows} inserted={written.inserted} updated={written.updated} "
+                f"deleted={written.deleted} seconds={done.seconds:.3f}"
             )
         if loaded:
             settle(store, table, sorted(loaded))

@@ -8,7 +8,7 @@ client's affair; what is stored, the catalogue's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -16,10 +16,13 @@ import psycopg
 from psycopg import sql
 
 from algobot_assets.answers import Answer, LatestSignal, When, time_range
+from algobot_assets.cache import FrameCache
 from algobot_assets.errors import WindowError
+from algobot_assets.fingerprints import Fingerprint, fingerprint
 from algobot_assets.schema import frames
 from algobot_assets.schema.frames import schema_of
-from algobot_assets.store import catalogue
+from algobot_assets.schema.intervals import LENGTH_MS
+from algobot_assets.store import archive, catalogue
 from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, time_out
@@ -62,6 +65,7 @@ _DECLARED: dict[str, tuple[str, Schema]] = {
 
 def by_candle(
     store: Store,
+    cache: FrameCache,
     tables: tuple[str, ...],
     symbol: str,
     interval: str,
@@ -74,6 +78,7 @@ def by_candle(
     known = {**schema_of(tables[0], generated=True), **beside}
     names = [*schema_of(tables[0]), *beside] if columns is None else columns
     schema = _picked(known, names, " with ".join(tables))
+    timed = {**schema, "timestamp": frames.UTC}
     conditions, bounds = _within(sql.Identifier("t", "timestamp"), start, end)
     parameters = [symbol, interval, *bounds]
     join: sql.Composable = sql.SQL("")
@@ -83,28 +88,85 @@ def by_candle(
             ' LEFT JOIN indicators AS i ON i.symbol = %s AND i."interval" = %s{} AND i.timestamp = t.timestamp'
         ).format(also)
         parameters = [*parameters, *parameters]
-    statement = sql.SQL(
-        'SELECT {} FROM {} AS t{} WHERE t.symbol = %s AND t."interval" = %s{} ORDER BY t.timestamp'
-    ).format(
-        sql.SQL(", ").join(_selected({n: schema[n]}, "i" if n in beside else "t") for n in schema),
-        sql.Identifier(tables[0]),
-        join,
-        conditions,
-    )
+
+    def stored(connection: psycopg.Connection, schema: Schema) -> pl.DataFrame:
+        statement = sql.SQL(
+            'SELECT {} FROM {} AS t{} WHERE t.symbol = %s AND t."interval" = %s{} ORDER BY t.timestamp'
+        ).format(
+            sql.SQL(", ").join(_selected({n: schema[n]}, "i" if n in beside else "t") for n in schema),
+            sql.Identifier(tables[0]),
+            join,
+            conditions,
+        )
+        return copy_out(connection, statement, parameters, schema)
 
     def work(connection: psycopg.Connection) -> Answer:
-        as_of = catalogue.now(connection)
-        found = [catalogue.newest_candle(connection, table, symbol, interval) for table in tables]
-        if found[0] is None:
-            catalogue.require_market(connection, symbol, interval)
-        frame = copy_out(connection, statement, parameters, schema)
-        return Answer(frame, None if None in found else min(ends for _, ends in found), as_of)
+        archive.hold(connection, *tables)
+        market, within = (tables, symbol, interval), time_range(start, end)
+        seen = _seen(cache, connection, *market, (0,), within)
+        found = cache.newest(market, seen.newest)
+        if found is None:
+            found = tuple(catalogue.newest_candle(connection, table, symbol, interval) for table in tables)
+            if found[0] is None:
+                catalogue.require_market(connection, symbol, interval)
+            cache.put_newest(market, seen.newest, found)
+        question = (*market, within, tuple(schema))
+        frame = cache.get(question, seen.rows) if cache.is_on else None
+        if frame is None:
+            frame = _archived(store, connection, tables, (symbol, interval), within, timed)
+            if frame is None:
+                frame = stored(connection, schema)
+            else:
+                frame = pl.concat([frame, stored(connection, timed)]).sort("timestamp").select(list(schema))
+            cache.put(question, seen.rows, frame)
+        return Answer(frame, None if None in found else min(ends for _, ends in found), seen.as_of)
 
     return store.retrying(work, f"Reading {tables[0]} of {symbol} {interval}")
 
 
+def _seen(
+    cache: FrameCache,
+    connection: psycopg.Connection,
+    tables: tuple[str, ...],
+    symbol: str,
+    interval: str,
+    strategies: Sequence[int],
+    within: tuple[datetime | None, datetime | None],
+) -> Fingerprint:
+    """What the rows are known by; without a cache only the time."""
+    if not cache.is_on or interval not in LENGTH_MS:
+        return Fingerprint(catalogue.now(connection), None, None)
+    return fingerprint(connection, tables, symbol, interval, strategies, *within)
+
+
+def _archived(
+    store: Store,
+    connection: psycopg.Connection,
+    tables: tuple[str, ...],
+    market: tuple[str, str],
+    within: tuple[datetime | None, datetime | None],
+    schema: Schema,
+) -> pl.DataFrame | None:
+    """The archived rows of the range as ``by_candle`` gives them; None where it touches no archived month."""
+    files = archive.files_of(connection, tables[0], *market, *within)
+    if not files:
+        return None
+    beside = [name for name in schema if len(tables) > 1 and name in _INDICATORS]
+    rows = store.archive.rows(files, tables[0], *within, [name for name in schema if name not in beside])
+    if beside:
+        values = archive.files_of(connection, tables[1], *market, *within)
+        rows = rows.join(
+            store.archive.rows(values, tables[1], *within, ["timestamp", *beside]),
+            on="timestamp",
+            how="left",
+            maintain_order="left",
+        )
+    return rows.select(list(schema))
+
+
 def signals(
     store: Store,
+    cache: FrameCache,
     symbol: str,
     interval: str,
     strategy: str | None,
@@ -123,6 +185,7 @@ def signals(
     ).format(_selected(schema, "s"), conditions)
 
     def work(connection: psycopg.Connection) -> Answer:
+        archive.hold(connection, "signals")
         as_of = catalogue.now(connection)
         wanted = _wanted(connection, strategy, version, as_of)
         here = [item for item in wanted if (item.symbol, item.interval) == (symbol, interval)]
@@ -131,10 +194,32 @@ def signals(
             raise WindowError(f"{wanted[0]} decides on {other}, not on {symbol} {interval}; ask for {other}.")
         if not here:
             catalogue.require_market(connection, symbol, interval)
-        ends = {i: catalogue.newest_candle(connection, "signals", symbol, interval, i.id) for i in here}
-        newest = _furthest_behind({item: found and found[1] for item, found in ends.items()}, as_of)
-        parameters = [symbol, interval, [item.id for item in here], *bounds]
-        return Answer(copy_out(connection, statement, parameters, {**schema, **_NAMED}), newest, as_of)
+        within, ids = time_range(start, end), {item.id: item for item in here}
+        market = ("signals", symbol, interval, tuple(here))
+        seen = _seen(cache, connection, ("signals",), symbol, interval, list(ids), within)
+        ends = cache.newest(market, seen.newest)
+        if ends is None:
+            ends = tuple(catalogue.newest_candle(connection, "signals", symbol, interval, i.id) for i in here)
+            cache.put_newest(market, seen.newest, ends)
+        newest = _furthest_behind(
+            {item: found and found[1] for item, found in zip(here, ends, strict=True)}, as_of
+        )
+        frame = cache.get((*market, within), seen.rows) if cache.is_on else None
+        if frame is not None:
+            return Answer(frame, newest, as_of)
+        frame = copy_out(connection, statement, [symbol, interval, list(ids), *bounds], {**schema, **_NAMED})
+        files = archive.files_of(connection, "signals", symbol, interval, *within, ids)
+        if files:
+            old = store.archive.rows(files, "signals", *within, list(schema))
+            of = pl.col("strategy_id")
+            named = {"strategy_name": {i: item.name for i, item in ids.items()}}
+            named |= {"version": {i: item.version for i, item in ids.items()}}
+            old = old.with_columns(
+                of.replace_strict(values, return_dtype=_NAMED[name]).alias(name) for name, values in named.items()
+            )
+            frame = pl.concat([old, frame]).sort("timestamp", "strategy_id")
+        cache.put((*market, within), seen.rows, frame)
+        return Answer(frame, newest, as_of)
 
     return store.retrying(work, f"Reading signals of {symbol} {interval}")
 
@@ -143,6 +228,7 @@ def latest_signal(store: Store, strategy: str, version: int | None) -> LatestSig
     """The newest stored decision; WindowError where there is none."""
 
     def work(connection: psycopg.Connection) -> LatestSignal:
+        archive.hold(connection, "market_data", "signals")
         as_of = catalogue.now(connection)
         (item,) = _wanted(connection, strategy, version, as_of)
         market = item.symbol, item.interval
@@ -150,6 +236,13 @@ def latest_signal(store: Store, strategy: str, version: int | None) -> LatestSig
         if found is None:
             raise WindowError(f"No signal of {item} is stored: materialise signals ({' '.join(market)}) first.")
         opened, known_at = found
+        at, strategies = (opened, opened + timedelta(microseconds=1)), [item.id]
+        decided = archive.files_of(connection, "signals", *market, *at, strategies)
+        if decided:  # a strategy or market that ended long ago
+            candles = archive.files_of(connection, "market_data", *market, *at)
+            signal = store.archive.rows(decided, "signals", *at, ["signal"]).item()
+            price = store.archive.rows(candles, "market_data", *at, ["close"]).item()
+            return LatestSignal(item.name, item.version, *market, signal, opened, known_at, price, as_of)
         signal, price = connection.execute(
             """SELECT s.signal, c.close
                  FROM signals AS s JOIN market_data AS c USING (symbol, "interval", timestamp)

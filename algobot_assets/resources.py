@@ -7,7 +7,7 @@ of their configuration (the database's URL comes from the environment only).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +21,7 @@ from algobot_assets.feed.open import open_source
 from algobot_assets.feed.source import Source
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
+from algobot_assets.store.presence import present
 
 
 class DatabaseResource(dg.ConfigurableResource):
@@ -31,7 +32,8 @@ class DatabaseResource(dg.ConfigurableResource):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DatabaseResource]:
         """Open the store for the run, close it after it."""
-        with Store.open(run_id=context.run.run_id if context.run else "") as store:
+        run_id = context.run.run_id if context.run else ""
+        with Store.open(run_id=run_id) as store, present(store.database, run_id) if run_id else nullcontext():
             register_code(store)
             self._store = store
             yield self
@@ -55,6 +57,11 @@ class FeedResource(dg.ConfigurableResource):
         settings = Settings(source=self.source) if self.source else Settings()
         with open_source(settings) as source:
             yield source
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether candles come from files, which end where they end."""
+        return (self.source or Settings().candles_from) not in ("binance", "simulated")
 
     @property
     def exchange(self) -> str:

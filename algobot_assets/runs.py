@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef  # the one way to keep artefacts away from dagster.yaml
 
-from algobot_assets.assets.partitions import RANGE_END, RANGE_START
+from algobot_assets.assets.partitions import CHAIN, RANGE_END, RANGE_START
 from algobot_assets.checks import CHECKS
 from algobot_assets.definitions import TABLES, build_resources
 from algobot_assets.errors import AlgobotError, SettingsError
@@ -64,7 +64,7 @@ def materialise(
         selection=[a.key for a in chosen],
         instance=on,
         resources=build_resources(resources),
-        tags={RANGE_START: first.isoformat(), RANGE_END: last.isoformat(), **(tags or {})},
+        tags={RANGE_START: first.isoformat(), RANGE_END: last.isoformat(), **CHAIN, **(tags or {})},
         run_config={
             "ops": {table: {"config": dict(config)} for table, config in (options or {}).items()},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},  # callers show what they want to show

@@ -86,6 +86,30 @@ class Settings(BaseSettings):
     connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a database connection.")
     statement_timeout: float = Field(900, ge=0, description="Seconds an SQL statement may take; 0: no limit.")
     lock_timeout: float = Field(60, ge=0, description="Seconds a statement waits for a lock; 0: no limit.")
+    refresh_minutes: int = Field(
+        5,
+        description="Minutes between two refreshes of today: 5, 6, 10, 12, 15, 20, 30 or 60, counted from a minute "
+        "after the hour, when the last candle has closed.",
+    )
+    alert_webhook: SecretStr | None = Field(
+        None, description="URL that gets failures and recoveries as JSON by POST; none: they are only logged."
+    )
+    alert_after: int = Field(3, ge=1, description="Consecutive failures of an asset or check before an alert is sent.")
+    keep_runs_days: int = Field(
+        90, ge=7, description="Days that Dagster's finished runs and their events are kept; partition status stays."
+    )
+    client_cache_mb: int = Field(
+        64, ge=0, description="Megabytes of frames that a client keeps for repeated questions; 0: none."
+    )
+    retention_months: int = Field(
+        24, description="Months of candles, indicators and signals that PostgreSQL keeps, 12 to 24; then the archive."
+    )
+    archive: str = Field(
+        "",
+        validate_default=True,
+        description="Where archived months go: a folder or any fsspec URL (s3://bucket/folder needs s3fs); none: "
+        "`archive` in `home`.",
+    )
 
     def __init__(self, **values: object) -> None:
         problem = None
@@ -93,15 +117,49 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             problem = "; ".join(
-                f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+                f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors()
             )
         if problem is not None:  # raised outside the handler, so that no context carries the values along
             raise SettingsError(f"A setting cannot be used. {problem}.")
+
+    @field_validator("refresh_minutes")
+    @classmethod
+    def _parts_of_an_hour(cls, minutes: int) -> int:
+        if minutes < 5 or 60 % minutes:
+            raise ValueError("write 5, 6, 10, 12, 15, 20, 30 or 60")
+        return minutes
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("write a URL that begins with https:// or http://")
+        return url
 
     @field_validator("home", "state_file")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return Path(os.path.abspath(_base() / path.expanduser()))
+
+    @field_validator("retention_months")
+    @classmethod
+    def _kept(cls, months: int) -> int:
+        if not 12 <= months <= 24:
+            raise ValueError("candles are kept for 12 to 24 months before they are archived; write a number between")
+        return months
+
+    @field_validator("archive")
+    @classmethod
+    def _place(cls, place: str) -> str:
+        if not place or "://" in place:
+            return place.rstrip("/")
+        return os.path.abspath(_base() / Path(place).expanduser())
+
+    @property
+    def archive_place(self) -> str:
+        """`archive`, or its default in `home`: an absolute folder or a URL."""
+        return self.archive or str(self.home / "archive")
 
     @property
     def candles_from(self) -> str:

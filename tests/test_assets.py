@@ -20,8 +20,9 @@ LAST = START + timedelta(days=8)  # the last whole day of the project's candles
 def test_the_definitions_load_and_describe_nine_partitioned_assets():
     dg.Definitions.validate_loadable(defs)
     graph = defs.resolve_asset_graph()
-    assert {key.path[-1] for key in graph.get_all_asset_keys()} == set(NINE)
-    for key in graph.get_all_asset_keys():
+    tables = {key for key in graph.get_all_asset_keys() if key.path[-1] in NINE}
+    assert len(tables) == len(NINE)
+    for key in tables:
         node = graph.get(key)
         assert node.partitions_def is not None
         assert node.description
@@ -31,7 +32,7 @@ def test_the_definitions_load_and_describe_nine_partitioned_assets():
         columns = node.metadata["dagster/column_schema"].columns
         assert all(column.description for column in columns)
     parents = {
-        key.path[-1]: sorted(p.path[-1] for p in graph.get(key).parent_keys) for key in graph.get_all_asset_keys()
+        key.path[-1]: sorted(p.path[-1] for p in graph.get(key).parent_keys) for key in tables
     }
     assert parents["signals"] == ["indicators", "market_data", "strategies"]
     assert parents["risk_parameters"] == ["strategies"]

@@ -20,17 +20,18 @@ import polars as pl
 import psycopg
 
 from algobot_assets.assets.chain import DAY
-from algobot_assets.assets.factory import TableRun
+from algobot_assets.assets.factory import TableRun, refuse_archived
 from algobot_assets.assets.gaps import record_gaps
 from algobot_assets.assets.market_records import record_listing, record_rules, record_sources, recorded_listing
 from algobot_assets.assets.republished import republished
 from algobot_assets.declared.model import Market
-from algobot_assets.errors import AlgobotError, SettingsError
+from algobot_assets.errors import AlgobotError, ArchivedError, SettingsError
 from algobot_assets.feed.source import Fetched, Source, floor_to_grid
 from algobot_assets.schema.frames import empty
 from algobot_assets.schema.intervals import day_of, midnight, opens_window, phase_of
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
+from algobot_assets.store.archive import archived_months, restore_command
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING, day_digests
 from algobot_assets.store.lineage import DayInputs, DayLineage
@@ -62,6 +63,7 @@ def market_frames(run: TableRun) -> Iterator[WindowFrame]:
     markets = run.state.load().markets
     claim_exchange(run.store, run.feed.exchange)
     failed: set[Market] = set()
+    begun: set[Market] = set()
     with run.feed.opened() as source:
         jobs = _jobs(run, markets, source, failed)
         waiting = _started(next(jobs, None))
@@ -70,13 +72,18 @@ def market_frames(run: TableRun) -> Iterator[WindowFrame]:
             made = None
             try:
                 made = future.result()
+                refuse_archived(run.store, made[0])
             except AlgobotError as error:
+                if isinstance(error, ArchivedError):
+                    run.proceeded -= market not in begun
+                    made = None
                 run.refuse(str(error))
                 failed.add(market)
             waiting = _started(next(jobs, None))
             if made is not None:
                 for note in made[1]:
                     run.log.info(note)
+                begun.add(market)
                 yield made[0]
 
 
@@ -151,6 +158,7 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
         for day in days
         if run.options.from_source or day in replaced or not _is_done(recorded.get(day), known, forming)
     ]
+    _refuse_unfetchable(run.store, window, [day for day in wanted if day not in recorded])
     edited = sorted(day for day in set(days).difference(wanted) if recorded[day].dirty)
     fetch = _Fetch(source, known, listed, "")
     if wanted:
@@ -170,6 +178,18 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
         yield partial(_adopted, run.store, window, month, recorded)
     for month in months:
         yield partial(_fetched, fetch, window.of(month[0], month[-1] + DAY), month)
+
+
+def _refuse_unfetchable(store: Store, window: Window, days: Sequence[date]) -> None:
+    """ArchivedError where days that were never stored lie in archived months: nothing is asked for in vain."""
+    months = {day.replace(day=1) for day in days}
+    with store.transaction() as connection:
+        archived = archived_months(connection, months) if months else []
+    if archived:
+        raise ArchivedError(
+            f"{window}: {archived[0]:%Y-%m} is archived, and candles of it that were never stored would have to be "
+            f"written. Bring it back first: {restore_command(archived)}."
+        )
 
 
 def _phase(interval: str, listed: datetime | None) -> int | None:

@@ -10,7 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from logging import Logger
 from typing import Any
 
@@ -20,15 +20,20 @@ from sqlalchemy.dialects import postgresql
 
 from algobot_assets.assets.chain import Tally
 from algobot_assets.assets.partitions import daily
-from algobot_assets.errors import AlgobotError, WindowError
+from algobot_assets.errors import AlgobotError, ArchivedError, WindowError
 from algobot_assets.io_manager import run_days
 from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
-from algobot_assets.schema.tables import metadata
+from algobot_assets.schema.tables import MONTHLY, metadata
+from algobot_assets.settings import Settings
+from algobot_assets.store import writer
 from algobot_assets.store.connection import Store
 from algobot_assets.windows import Frames, WindowFrame
 
 CHECK = "every_market_proceeded"
 OWNERS = ("team:data",)
+_PERIOD = timedelta(minutes=Settings().refresh_minutes)
+#: Every refresh materialises today of every table; several in a row that did not are shown in the catalog.
+FRESH = dg.FreshnessPolicy.time_window(fail_window=24 * _PERIOD, warn_window=6 * _PERIOD)
 
 
 @dataclass
@@ -127,6 +132,7 @@ def table_asset(
                     tags=dict(tags or {}),
                     metadata=catalog_metadata(table),
                     io_manager_key="io_manager",
+                    freshness_policy=FRESH,
                 )
             },
             ins={name: dg.AssetIn(key=name, dagster_type=resolve_dagster_type(hints[name])) for name in upstream},
@@ -183,9 +189,26 @@ def side_by_side(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFra
 
 
 def attempt(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
-    """The frames of one market; an error meant for people leaves the market out, and the others go on."""
+    """The frames of one market; an error meant for people leaves the market out, and the others go on.
+
+    So does a frame that would change rows of an archived month.
+    """
+    began = False
     try:
-        yield from frames
+        for item in frames:
+            refuse_archived(run.store, item)
+            began = True
+            yield item
+    except ArchivedError as error:
+        run.proceeded -= not began
+        run.refuse(str(error))
     except AlgobotError as error:
         run.refuse(str(error))
+
+
+def refuse_archived(store: Store, item: WindowFrame) -> None:
+    """ArchivedError where the frame would change rows of an archived month, so that only its market is left out."""
+    if item.window.table in MONTHLY:
+        with store.transaction() as connection:
+            writer.refuse_archived(connection, item.window, item.frame, item.days)
 

@@ -153,7 +153,6 @@ class LedgerInputs:
             )
         risk = risks.sort("effective_from").row(-1, named=True)
         stored = from_json(version["parameters"])
-        values = settings(effective_or_empty(self.configurations, day), day)
         return Terms(
             StrategyTerms(
                 version["initial_balance"],
@@ -169,18 +168,25 @@ class LedgerInputs:
                 risk["stop_loss_percentage"],
                 risk["take_profit_percentage"],
             ),
-            self._rules(version["symbol"], day),
-            CostTerms(values["ledger.commission_rate"], values["ledger.slippage_bps"]),
+            rules_on(self.rules, version["symbol"], day),
+            costs_on(self.configurations, day),
         )
 
-    def _rules(self, symbol: str, day: date) -> RuleTerms:
-        """The rules seen latest by ``day``; before any was seen, the first ones, which is an assumption."""
-        rules = self.rules.filter(pl.col("symbol") == symbol).sort("effective_from")
-        if rules.is_empty():
-            return RuleTerms()
-        seen = rules.filter(pl.col("effective_from") <= day)
-        row = seen.row(-1, named=True) if seen.height else rules.row(0, named=True)
-        return RuleTerms(row["tick_size"], row["step_size"], row["min_notional"])
+
+def rules_on(rules: pl.DataFrame, symbol: str, day: date) -> RuleTerms:
+    """The rules of a symbol seen latest by ``day``; before any was seen, the first ones, which is an assumption."""
+    own = rules.filter(pl.col("symbol") == symbol).sort("effective_from")
+    if own.is_empty():
+        return RuleTerms()
+    seen = own.filter(pl.col("effective_from") <= day)
+    row = seen.row(-1, named=True) if seen.height else own.row(0, named=True)
+    return RuleTerms(row["tick_size"], row["step_size"], row["min_notional"])
+
+
+def costs_on(configurations: pl.DataFrame, day: date) -> CostTerms:
+    """Commission and slippage in force on ``day``."""
+    values = settings(effective_or_empty(configurations, day), day)
+    return CostTerms(values["ledger.commission_rate"], values["ledger.slippage_bps"])
 
 
 def effective_or_empty(frame: pl.DataFrame, day: date) -> pl.DataFrame:

@@ -1,40 +1,31 @@
-"""Sensors: what the state of the tables calls for, as range runs by tag.
+"""Sensors: what the state of the tables and of the declared file calls for, as range runs by tag.
 
-A sensor asks the database, proposes one run, and says in its skip reason what it saw. It never asks twice for the
-same thing: a run's key is a digest of what called for it, so a proposal that failed is not repeated for ever.
+A sensor asks the database, proposes one run, oldest days first, and says in its skip reason what it saw. That it never
+asks twice for the same thing is the affair of `proposals`. Alerts have a module of their own.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import date
 
 import dagster as dg
 
-from algobot_assets.assets.partitions import CHAIN, RANGE_END, RANGE_START
-from algobot_assets.freshness import RangeRun, due, stale
-from algobot_assets.resources import DatabaseResource
+from algobot_assets.assets.partitions import FIRST_DAY
+from algobot_assets.assets.reference import stored_state
+from algobot_assets.automation.proposals import key_of, propose, unfinished
+from algobot_assets.declared.differences import Difference, Kind, differences
+from algobot_assets.declared.model import DeclaredState
+from algobot_assets.errors import SettingsError
+from algobot_assets.freshness import RangeRun, due, recorded_days, stale
+from algobot_assets.holes import holes, stretch
+from algobot_assets.resources import DatabaseResource, StateResource
+from algobot_assets.schema.tables import NINE
 
-_UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-)
-
-
-def range_request(run: RangeRun, key: str) -> dg.RunRequest:
-    """The run as Dagster is asked for it: one run over the days, in its place in the chain of runs."""
-    return dg.RunRequest(
-        run_key=key,
-        asset_selection=[dg.AssetKey(table) for table in run.tables],
-        tags={RANGE_START: run.first.isoformat(), RANGE_END: run.last.isoformat(), **CHAIN},
-    )
-
-
-def unfinished(instance: dg.DagsterInstance) -> str | None:
-    """The id of a queued or running run of the chain; a proposal waits for it."""
-    runs = instance.get_runs(dg.RunsFilter(tags=dict(CHAIN), statuses=list(_UNFINISHED)), limit=1)
-    return runs[0].run_id if runs else None
+#: What waits for a person: it changes or removes what is stored.
+_WAITS = (Kind.CORRECTION, Kind.DISAPPEARED)
+#: Sentences shown in a skip reason.
+_SHOWN = 3
 
 
 @dg.sensor(
@@ -53,10 +44,104 @@ def staleness(context: dg.SensorEvaluationContext, database: DatabaseResource) -
     run = due(database.store)
     if run is None:
         return dg.SkipReason("Nothing is stale.")
-    seen = stale(database.store)
-    key = hashlib.sha256(seen.write_csv().encode()).hexdigest()[:16]
-    context.log.info(f"{run.reason}: {run.first} to {run.last}")
-    return range_request(run, f"staleness {run.first} {key}")
+    return propose(context.instance, run, key_of("staleness", stale(database.store).iter_rows()))
 
 
-SENSORS = (staleness,)
+@dg.sensor(
+    name="gaps",
+    target=dg.AssetSelection.assets("market_data"),
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks the source again for days that are missing or unfinished between others, and for days that lack "
+    "candles nobody has confirmed to be absent. A confirmed gap is not asked for again.",
+)
+def gaps(
+    context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
+) -> dg.RunRequest | dg.SkipReason:
+    """One run over the oldest stretch of such days; what follows from them is the affair of `staleness`."""
+    waiting = unfinished(context.instance)
+    if waiting is not None:
+        return dg.SkipReason(f"Run {waiting} is not finished; what is missing after it is asked for then.")
+    try:
+        markets = {(market.symbol, market.interval) for market in state.load().markets}
+    except SettingsError as error:
+        return dg.SkipReason(f"The declared state cannot be read: {error}")
+    found = holes(database.store, markets)
+    if not found:
+        return dg.SkipReason(f"No day of {len(markets)} markets lacks a candle that is not confirmed absent.")
+    first, last = stretch(found)
+    inside = [hole for hole in found if first <= hole.day <= last]
+    run = RangeRun(("market_data",), first, last, _listed(inside))
+    return propose(context.instance, run, key_of("gaps", inside), {"market_data": {"from_source": True}})
+
+
+@dg.sensor(
+    name="declared_state",
+    target=dg.AssetSelection.groups("reference", "market", "trading"),
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Stores new versions, strategies and markets of the declared state and computes what follows. What "
+    "would change stored versions waits for `algobot apply --rewrite`.",
+)
+def declared_state(
+    context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
+) -> dg.RunRequest | dg.SkipReason:
+    """One run from the first day that a new declaration concerns, or what waits for a person."""
+    waiting = unfinished(context.instance)
+    if waiting is not None:
+        return dg.SkipReason(f"Run {waiting} is not finished; the declared state is looked at after it.")
+    try:
+        declared = state.load()
+    except SettingsError as error:
+        return dg.SkipReason(f"The declared state cannot be read: {error}")
+    days = recorded_days(database.store)
+    if not days:
+        return dg.SkipReason("No candles are stored yet; the refresh begins with the declared markets.")
+    last = max(end for _, end in days.values())
+    found = differences(declared, stored_state(database.store))
+    blocked = [item for item in found if item.kind in _WAITS]
+    wanted = [item for item in found if item.kind not in _WAITS and item.day <= last]
+    later = [item for item in found if item.kind not in _WAITS and item.day > last]
+    lacking = _lacking(declared, days, last)
+    first = min([item.day for item in wanted] + [day for _, day in lacking], default=None)
+    in_the_way = first is not None and any(first <= item.day <= last for item in blocked)
+    said = _said(blocked, later, in_the_way)
+    if first is None or in_the_way:
+        return dg.SkipReason(said or "What is declared is stored.")
+    reasons = [*map(str, wanted), *(f"market {name} from {day}" for name, day in lacking)]
+    answer = propose(
+        context.instance, RangeRun(NINE, first, last, _listed(reasons)), key_of("declared_state", reasons)
+    )
+    return dg.SkipReason(f"{answer.skip_message} {said}".strip()) if isinstance(answer, dg.SkipReason) else answer
+
+
+def _lacking(
+    declared: DeclaredState, days: Mapping[tuple[str, str], tuple[date, date]], last: date
+) -> list[tuple[str, date]]:
+    """Declared markets of which days from their start on are not recorded, with that start."""
+    found = []
+    for market in declared.markets:
+        start = max(market.start, date.fromisoformat(FIRST_DAY))
+        recorded = days.get((market.symbol, market.interval))
+        if start <= last and (recorded is None or start < recorded[0]):
+            found.append((market.name, start))
+    return found
+
+
+def _said(blocked: Sequence[Difference], later: Sequence[Difference], in_the_way: bool) -> str:
+    """What is not asked for, and why."""
+    sentences = []
+    if blocked:
+        rest = "; new versions of these days wait with it" if in_the_way else ""
+        sentences.append(f"Waits for a person (`algobot apply` says what to do){rest}: {_listed(blocked)}.")
+    if later:
+        sentences.append(f"Stored on the day it becomes effective: {_listed(later)}.")
+    return " ".join(sentences)
+
+
+def _listed(items: Sequence[object]) -> str:
+    shown = "; ".join(str(item) for item in items[:_SHOWN])
+    return shown + (f"; and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
+
+
+SENSORS = (staleness, gaps, declared_state)

@@ -6,7 +6,15 @@ reads what they need and hands over their sentences; ``base`` is what all have i
 
 from __future__ import annotations
 
-from algobot_assets.checks import candles, indicators, results, signals, trades
+from algobot_assets.checks import candles, indicators, newest, results, signals, trades
 
-#: One multi-check per table.
-CHECKS = (candles.checks, indicators.checks, signals.checks, trades.checks, results.metrics, results.backtests)
+#: One multi-check per table, and the age of the newest candles.
+CHECKS = (
+    candles.checks,
+    newest.check,
+    indicators.checks,
+    signals.checks,
+    trades.checks,
+    results.metrics,
+    results.backtests,
+)

@@ -19,10 +19,13 @@ from algobot_assets.resources import DatabaseResource
 from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.intervals import LENGTH_MS, months_between, next_month
 from algobot_assets.schema.windows import Window
+from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 from algobot_assets.windows import Table
 
 DAY = timedelta(days=1)
+#: A candle opens at most this many days before its day, but for 1M, which ends with its month.
+_REACH = timedelta(days=6)
 #: Days looked at where a check is executed by itself, without a partition: the newest recorded ones.
 NEWEST_DAYS = 31
 #: Sentences shown per check; the number of all is in the metadata.
@@ -149,7 +152,8 @@ def table_checks(
     def decorate(body: Body) -> dg.AssetChecksDefinition:
         def op(context: dg.AssetCheckExecutionContext, database: DatabaseResource) -> Iterator[dg.AssetCheckResult]:
             first, end = _run_days(context, database.store, table)
-            last = end - DAY
+            first = _first_kept(database.store, first, end)
+            days = f"{first} to {end - DAY}" if first < end else "archived"
             for name, found in look(body, CheckRun(table, database.store, first, end, checks)).items():
                 shown = found.sentences[:_SHOWN]
                 more = [f"And {len(found.sentences) - _SHOWN} more."] if len(found.sentences) > _SHOWN else []
@@ -158,8 +162,8 @@ def table_checks(
                     asset_key=table,
                     passed=not found.sentences,
                     severity=dg.AssetCheckSeverity.ERROR,
-                    description="\n".join([*shown, *more]) or f"{first} to {last}: nothing found.",
-                    metadata={"found": len(found.sentences), "looked at": found.seen, "days": f"{first} to {last}"},
+                    description="\n".join([*shown, *more]) or f"{days}: nothing found.",
+                    metadata={"found": len(found.sentences), "looked at": found.seen, "days": days},
                 )
 
         # Dagster reads this one before it resolves annotations
@@ -167,6 +171,16 @@ def table_checks(
         return dg.multi_asset_check(name=f"{table}_checks", specs=specs)(op)
 
     return decorate
+
+
+def _first_kept(store: Store, first: date, end: date) -> date:
+    """The first of the days from which on all candles are in the database, ``end`` where there is none.
+
+    What is archived was looked at when it was written, and compared with its lineage when it left.
+    """
+    with store.transaction() as connection:
+        months = archived_months(connection, months_between(first - _REACH, end))
+    return min(end, max(first, next_month(months[-1]) + _REACH)) if months else first
 
 
 def _run_days(context: dg.AssetCheckExecutionContext, store: Store, table: str) -> tuple[date, date]:

@@ -109,9 +109,13 @@ def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
 
 
 def _oldest(run: CheckRun, candles: Window) -> datetime | None:
+    """The first candle from which on none is archived."""
     found = run.rows(
-        'SELECT min("timestamp") FROM market_data WHERE symbol = %s AND "interval" = %s',
-        (candles.symbol, candles.interval),
+        """SELECT greatest(min("timestamp"),
+                           (SELECT max(month) + interval '1 month' FROM archived_files
+                             WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s))
+             FROM market_data WHERE symbol = %s AND "interval" = %s""",
+        (candles.symbol, candles.interval) * 2,
         {"at": UTC},
     )
     return found.item()

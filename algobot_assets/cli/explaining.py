@@ -109,6 +109,9 @@ def _candle(candle: Candle) -> Iterator[str]:
         f"close {_number(candle.close)}"
     )
     yield f"  volume {_number(candle.volume)}"
+    if candle.archive_file is not None:
+        yield f"  archived {candle.archive_file}"
+        yield f"  key      id {candle.id}, timestamp {candle.opened:%Y-%m-%d %H:%M:%S} UTC"
     if candle.edited:
         yield "  changed by hand: its day is not what the source said"
     if candle.source_kind is None:

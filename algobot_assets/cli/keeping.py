@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from algobot_assets.cli.database import prepare
 from algobot_assets.cli.running import Day, choose_source, run_range
-from algobot_assets.cli.show import grid, show_summary
+from algobot_assets.cli.show import grid, show_health, show_summary
 from algobot_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 @click.command()
 def status() -> None:
-    """What is stored, how fresh it is, and each strategy's newest result.
+    """What is stored, how fresh it is, each strategy's newest result, and the database's health.
 
     Exits with 4 where something is stale.
     """
     from algobot_assets.code import register_code
     from algobot_assets.freshness import stale_counts
+    from algobot_assets.store import health
     from algobot_assets.store.connection import Store
 
     settings = Settings()
@@ -32,6 +33,10 @@ def status() -> None:
     with Store.open(settings) as store:
         register_code(store)
         counts = stale_counts(store)
+        measured = health.measure(store, [settings.dagster_database])
+        show_health(measured, health.before(store, timedelta(days=7)))
+        for sentence in health.judge(measured):
+            click.echo(f"Look at this: {sentence}", err=True)
     if counts.is_empty():
         click.echo("Nothing is stale.")
         return

@@ -8,7 +8,7 @@ import sys
 import click
 
 from algobot_assets import __version__
-from algobot_assets.cli import database, explaining, keeping, running
+from algobot_assets.cli import archiving, database, explaining, keeping, running, trying
 from algobot_assets.errors import AlgobotError
 
 
@@ -33,6 +33,11 @@ cli.add_command(keeping.refresh)
 cli.add_command(keeping.verify)
 cli.add_command(keeping.status)
 cli.add_command(explaining.explain)
+cli.add_command(archiving.retention)
+cli.add_command(archiving.restore)
+cli.add_command(trying.sweep)
+cli.add_command(trying.walk_forward)
+cli.add_command(trying.try_)
 cli.add_command(database.db)
 
 

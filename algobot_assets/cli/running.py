@@ -141,9 +141,11 @@ def up(host: str, port: int) -> None:
     artefacts.mkdir(parents=True, exist_ok=True)
     (artefacts / "dagster.yaml").write_text((root / "dagster.yaml").read_text())
     os.environ["DAGSTER_HOME"] = str(artefacts)
-    os.chdir(root)
+    # not from the checkout: Dagster warns where the working directory holds another dagster.yaml than DAGSTER_HOME
+    os.chdir(artefacts)
     program = Path(sys.executable).parent / "dg"
-    os.execv(program, [str(program), "dev", "--host", host, "--port", str(port)])
+    workspace = str(root / "workspace.yaml")
+    os.execv(program, [str(program), "dev", "--workspace", workspace, "--host", host, "--port", str(port)])
 
 
 @click.command()

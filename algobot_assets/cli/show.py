@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import polars as pl
@@ -15,6 +15,7 @@ from rich.table import Table as Grid
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
+from algobot_assets.store.health import Health
 from algobot_assets.store.reader import query
 
 WIDTH = 80
@@ -28,7 +29,7 @@ def console() -> Console:
 
 def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None) -> None:
     """Print a frame as a table; numbers to the right, nulls as a dash."""
-    table = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Grid(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, dtype in frame.schema.items():
         table.add_column(name, justify="right" if dtype.is_numeric() else "left", no_wrap=name != "note")
     formats = formats or {}
@@ -101,6 +102,14 @@ SELECT symbol, "interval", reason, count(*) AS gaps,
 """
 
 
+#: What has left the database for the archive, by table.
+ARCHIVED = """
+SELECT table_name AS "table", count(DISTINCT month) AS months, to_char(min(month), 'YYYY-MM') AS "from",
+       to_char(max(month), 'YYYY-MM') AS "to", sum(rows)::bigint AS rows, (sum(bytes) / 1048576.0)::float8 AS "MB"
+  FROM archived_files GROUP BY table_name ORDER BY array_position(ARRAY['market_data', 'indicators'], table_name::text)
+"""
+
+
 def show_tables(settings: Settings) -> None:
     """Rows of each of the nine tables."""
     with Store.open(settings) as store:
@@ -109,7 +118,11 @@ def show_tables(settings: Settings) -> None:
         )
         rows = query(store, f"SELECT * FROM ({union}) AS counted ORDER BY n").drop("n")
         name = store.database.name
+        archived = query(store, ARCHIVED)
+        place = store.archive.shown()
     grid(rows, f"Database {name}", {"rows": ","})
+    if archived.height:
+        grid(archived, f"Archived in {place}", {"rows": ",", "MB": ",.1f"})
 
 
 def show_summary(settings: Settings) -> None:
@@ -145,3 +158,32 @@ def show_summary(settings: Settings) -> None:
         console().print(f"{notes} stretches of candles have a note: SELECT * FROM sources WHERE note IS NOT NULL\n")
     money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "fall %": ".2f", "trades": ","}
     grid(results, "Backtests as of their newest day (fall: largest drawdown)", money)
+
+
+def show_health(found: Health, before: Mapping[tuple[str, str], float]) -> None:
+    """The database's figures, with what they were a week ago or, where none is so old, at first."""
+    megabytes, hours = (1 / 1_048_576, ",.1f", "MB"), (1 / 3600, ",.1f", "h")
+    shown: dict[str, tuple[float, str, str]] = {
+        "database_bytes": megabytes,
+        "connections": (1, ",.0f", ""),
+        "cache_hit_ratio": (100, ".1f", "%"),
+        "oldest_transaction_seconds": (1, ",.0f", "s"),
+        "partitions_ahead": (1, ".0f", ""),
+        "dirty_days": (1, ",.0f", ""),
+        "candle_age_seconds": hours,
+    }
+    rows = []
+    for item in found.measures:
+        if item.name not in shown:
+            continue
+        factor, form, unit = shown[item.name]
+        was = before.get((item.name, item.subject))
+        name = f"{item.name.removesuffix('_bytes').removesuffix('_seconds').replace('_', ' ')} {item.subject}".strip()
+        rows.append(
+            {
+                "figure": name,
+                "now": f"{item.value * factor:{form}} {unit}".strip(),
+                "a week ago": None if was is None else f"{was * factor:{form}} {unit}".strip(),
+            }
+        )
+    grid(pl.DataFrame(rows, schema=dict.fromkeys(("figure", "now", "a week ago"), pl.String)), "Database")

@@ -91,7 +91,7 @@ def run_ledger(
     terms: Terms,
     state: np.ndarray | None = None,
     *,
-    minutes: pl.DataFrame | None = None,
+    minutes: pl.DataFrame | np.ndarray | None = None,
     as_of_ms: int | None = None,
     label: str = "this market",
 ) -> LedgerRun:
@@ -104,7 +104,7 @@ def run_ledger(
     ends      see `candle_arrays`
     state     the state at the end of the day before; None: the account begins flat on effective_from. Where
               the window begins later, the days between had no candle
-    minutes   stored 1m candles (timestamp, open, high, low), read where stop_path is 1m
+    minutes   stored 1m candles (timestamp, open, high, low), or `minute_array` of them; read where stop_path is 1m
     as_of_ms  boundary of the last closed candle, where the last day is unfinished
     label     market and strategy, for error texts
 
@@ -151,6 +151,8 @@ def run_ledger(
     closed, broken = k.walk(
         *arrays,
         signal,
+        np.flatnonzero(signal),
+        k.block_ranges(arrays.high, arrays.low, arrays.close),
         first,
         day_starts,
         clock,
@@ -158,7 +160,7 @@ def run_ledger(
         head,
         lots,
         knobs,
-        _minute_array(minutes, terms, label),
+        minute_array(minutes, terms, label),
         trades,
         marks,
         daily,
@@ -192,10 +194,12 @@ def _signal_array(signals: pl.Series) -> np.ndarray:
     return np.ascontiguousarray(signal)
 
 
-def _minute_array(minutes: pl.DataFrame | None, terms: Terms, label: str) -> np.ndarray:
+def minute_array(minutes: pl.DataFrame | np.ndarray | None, terms: Terms, label: str) -> np.ndarray:
     """Rows open time, open, high, low; empty where the strategy does not ask for them."""
     if minutes is None or terms.strategy.stop_path is None:
         return np.empty((4, 0))
+    if isinstance(minutes, np.ndarray):
+        return minutes
     try:
         prices = [to_units(minutes[name]) for name in ("open", "high", "low")]
     except OverflowError:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from algobot_assets.compute.native import borrowed, prefetch
+
 LAYOUT_VERSION = 1.0
 UNIT = 1e8
 LIMIT = 9e15  # units: money beyond 9e7 quote is refused, because float64 could no longer hold every unit
@@ -58,6 +60,8 @@ KNOBS = 12
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, COLLATERAL, SUPERSEDED = 1.0, 2.0, 3.0, 4.0, 5.0
 DAY_MS = 86400000.0
+BLOCK = 32  # candles that are passed over at once where none of them can matter
+AHEAD = 3  # signals ahead of which candles are asked for: most of the time went into waiting for memory
 
 
 @njit(cache=True)
@@ -139,17 +143,17 @@ def daily_return(equity, before):
 
 
 @njit(cache=True)
-def snapshot(head, lots, count, mean, m2, end, row):
-    """Write what the metrics at this mark are made of into `row`."""
-    row[S_EQUITY], row[S_DRAWDOWN], row[S_END] = head[EQUITY], head[DRAWDOWN], end
-    row[S_RETURNS], row[S_MEAN], row[S_M2] = count, mean, m2
-    row[S_CLOSED], row[S_WON] = head[CLOSED], head[WON]
-    row[S_SUM_WON], row[S_SUM_LOST], row[S_SUM_PCT] = head[SUM_WON], head[SUM_LOST], head[SUM_PCT]
-    row[S_LOTS], row[S_AMBIGUOUS] = head[LOTS], head[AMBIGUOUS]
+def snapshot(head, lots, count, mean, m2, end, rows, r):
+    """Write what the metrics at this mark are made of into row `r`."""
+    rows[r, S_EQUITY], rows[r, S_DRAWDOWN], rows[r, S_END] = head[EQUITY], head[DRAWDOWN], end
+    rows[r, S_RETURNS], rows[r, S_MEAN], rows[r, S_M2] = count, mean, m2
+    rows[r, S_CLOSED], rows[r, S_WON] = head[CLOSED], head[WON]
+    rows[r, S_SUM_WON], rows[r, S_SUM_LOST], rows[r, S_SUM_PCT] = head[SUM_WON], head[SUM_LOST], head[SUM_PCT]
+    rows[r, S_LOTS], rows[r, S_AMBIGUOUS] = head[LOTS], head[AMBIGUOUS]
     profit = head[EQUITY] - head[CASH]
     for j in range(np.int64(head[LOTS])):
         profit -= lots[j, NOTIONAL] + lots[j, ENTRY_FEE] + lots[j, ENTRY_SLIPPAGE]
-    row[S_OPEN_PROFIT] = profit
+    rows[r, S_OPEN_PROFIT] = profit
 
 
 @njit(cache=True)
@@ -230,31 +234,30 @@ def open_lot(head, lots, side, price, time, knobs):
         head[SKIPPED] += 1.0
         return True
     n = np.int64(head[LOTS])
-    lot = lots[n]
-    lot[ENTRY_TIME], lot[ENTRY_SIGNAL] = time, head[ORDER_TIME]
-    lot[ENTRY_PRICE], lot[NOTIONAL] = price, notional
-    lot[QUANTITY], lot[STEPS], lot[STEP] = quantity, steps, step
-    lot[ENTRY_FEE] = np.rint(notional / UNIT * knobs[K_FEE] * UNIT)
-    lot[ENTRY_SLIPPAGE] = np.rint(notional / UNIT * knobs[K_BPS] / 10000.0 * UNIT)
+    lots[n, ENTRY_TIME], lots[n, ENTRY_SIGNAL] = time, head[ORDER_TIME]
+    lots[n, ENTRY_PRICE], lots[n, NOTIONAL] = price, notional
+    lots[n, QUANTITY], lots[n, STEPS], lots[n, STEP] = quantity, steps, step
+    lots[n, ENTRY_FEE] = np.rint(notional / UNIT * knobs[K_FEE] * UNIT)
+    lots[n, ENTRY_SLIPPAGE] = np.rint(notional / UNIT * knobs[K_BPS] / 10000.0 * UNIT)
     up = side < 0.0
     # Candles hold whole units, so touching the level is touching the first whole unit beyond it.
-    lot[STOP] = level_units(price, knobs[K_STOP_PCT], -side, up)
-    lot[STOP_FILL], lot[STOP_REASON] = on_tick(lot[STOP], knobs[K_TICK], up), STOP_LOSS
-    if up and lot[STOP] > 2.0 * price:
-        lot[STOP], lot[STOP_FILL] = 2.0 * price, on_tick(2.0 * price, knobs[K_TICK], up)
-        lot[STOP_REASON] = COLLATERAL
-    lot[TARGET] = lot[TARGET_FILL] = side * np.inf
+    lots[n, STOP] = level_units(price, knobs[K_STOP_PCT], -side, up)
+    lots[n, STOP_FILL], lots[n, STOP_REASON] = on_tick(lots[n, STOP], knobs[K_TICK], up), STOP_LOSS
+    if up and lots[n, STOP] > 2.0 * price:
+        lots[n, STOP], lots[n, STOP_FILL] = 2.0 * price, on_tick(2.0 * price, knobs[K_TICK], up)
+        lots[n, STOP_REASON] = COLLATERAL
+    lots[n, TARGET] = lots[n, TARGET_FILL] = side * np.inf
     if knobs[K_TARGET_PCT] > 0.0:
-        lot[TARGET] = level_units(price, knobs[K_TARGET_PCT], side, not up)
-        lot[TARGET_FILL] = on_tick(level_units(price, knobs[K_TARGET_PCT], side, up), knobs[K_TICK], up)
-    head[CASH] -= notional + lot[ENTRY_FEE] + lot[ENTRY_SLIPPAGE]
+        lots[n, TARGET] = level_units(price, knobs[K_TARGET_PCT], side, not up)
+        lots[n, TARGET_FILL] = on_tick(level_units(price, knobs[K_TARGET_PCT], side, up), knobs[K_TICK], up)
+    head[CASH] -= notional + lots[n, ENTRY_FEE] + lots[n, ENTRY_SLIPPAGE]
     head[LOTS], head[SIDE] = n + 1, side
     return notional < LIMIT
 
 
 @njit(cache=True)
-def along_minutes(lot, side, time, end, high, low, minutes):
-    """Follow the stored minutes of one candle to the first level of `lot`: (price, time, stopped, ambiguous).
+def along_minutes(lots, j, side, time, end, high, low, minutes):
+    """Follow the stored minutes of one candle to the first level of lot `j`: (price, time, stopped, ambiguous).
 
     The price is NaN where the minutes do not tell: one is missing, together they span another range than the
     candle, or the candle is shorter than a minute. `minutes` has the rows open time, open, high, low.
@@ -273,16 +276,16 @@ def along_minutes(lot, side, time, end, high, low, minutes):
         return nothing
     for i in range(first, first + count):
         at, begin = minutes[1, i], minutes[0, i]
-        if (at - lot[STOP]) * side <= 0.0:
+        if (at - lots[j, STOP]) * side <= 0.0:
             return at, begin, True, False
-        if (at - lot[TARGET]) * side >= 0.0:
+        if (at - lots[j, TARGET]) * side >= 0.0:
             return at, begin, False, False
         adverse, favourable = (minutes[3, i], minutes[2, i]) if side > 0.0 else (minutes[2, i], minutes[3, i])
-        stopped, reached = (adverse - lot[STOP]) * side <= 0.0, (favourable - lot[TARGET]) * side >= 0.0
+        stopped, reached = (adverse - lots[j, STOP]) * side <= 0.0, (favourable - lots[j, TARGET]) * side >= 0.0
         if stopped:
-            return lot[STOP_FILL], begin + 59999.0, True, reached
+            return lots[j, STOP_FILL], begin + 59999.0, True, reached
         if reached:
-            return lot[TARGET_FILL], begin + 59999.0, False, False
+            return lots[j, TARGET_FILL], begin + 59999.0, False, False
     return nothing
 
 
@@ -312,7 +315,7 @@ def leave_inside(head, lots, i, times, ends, open_, high, low, knobs, minutes, d
         price = lots[j, STOP_FILL] if stopped else lots[j, TARGET_FILL]
         when, ambiguous = end - 1.0, stopped and reached
         if knobs[K_MINUTES] > 0.0:
-            along, then, first, unclear = along_minutes(lots[j], side, time, end, high[i], low[i], minutes)
+            along, then, first, unclear = along_minutes(lots, j, side, time, end, high[i], low[i], minutes)
             if not np.isnan(along):
                 price, when, stopped, ambiguous = along, then, first, unclear
         reason = lots[j, STOP_REASON] if stopped else TAKE_PROFIT
@@ -369,7 +372,7 @@ def limits(head, lots):
 
 
 @njit(cache=True)
-def walk(
+def lead(
     times,
     ends,
     open_,
@@ -377,6 +380,8 @@ def walk(
     low,
     close,
     signal,
+    events,
+    blocks,
     first,
     days,
     as_of,
@@ -392,11 +397,11 @@ def walk(
 ):
     """Lead the account from its state (`head`, `lots`, changed in place) through whole days of candles.
 
-    A parameter sweep calls this with one row of `trades` and `marks` and none of `daily` and `log`: the
-    final state then holds all that the metrics need.
+    Called by `walk` and `walk_many` alone, which lend it their arrays.
 
     times, ends          open and exclusive end of each candle, ms, float64, ascending
     open_ high low close prices in units, float64; signal int8
+    events               indices of the candles whose signal is not 0, ascending; blocks: see block_ranges
     first                index of the first candle of each day, and the number of candles at the end
     days                 00:00 UTC of each day, ms; as_of: the clock at the end of the last one
     until                the version ends here, ms; inf: it goes on
@@ -405,7 +410,7 @@ def walk(
     daily, log           a snapshot and the carried state at the end of each day, or no rows at all
     Returns (closed trades, index of the candle at which money passed LIMIT or -1).
     """
-    t = 0
+    t, e = 0, np.searchsorted(events, first[0])
     begin, limit = np.searchsorted(times, head[START]), np.searchsorted(times, until)
     down, up, above, below = limits(head, lots)
     for d in range(days.size):
@@ -416,19 +421,26 @@ def walk(
         while i < stop and head[ENDED] == 0.0:
             if head[ORDER] == 0.0 and i < limit:  # the hot loops: pass over candles at which nothing happens
                 pause = min(stop, limit)
+                while e < events.size and events[e] < i:
+                    e += 1
+                    if e + AHEAD < events.size:
+                        n = events[e + AHEAD]
+                        prefetch(times, n), prefetch(ends, n), prefetch(open_, n)
+                        prefetch(high, n), prefetch(low, n), prefetch(close, n)
+                if e < events.size:
+                    pause = min(pause, events[e])
                 if head[LOTS] == 0.0:
-                    while i < pause and signal[i] == 0:
-                        i += 1
-                else:
-                    while (
-                        i < pause
-                        and signal[i] == 0
-                        and low[i] > down
-                        and high[i] < up
-                        and close[i] <= above
-                        and close[i] >= below
-                    ):
-                        i += 1
+                    i = max(i, pause)
+                while i < pause:
+                    b = i // BLOCK
+                    if i == b * BLOCK and i + BLOCK <= pause and b < blocks.shape[0]:
+                        quiet = blocks[b, 0] > down and blocks[b, 1] < up
+                        if quiet and blocks[b, 2] <= above and blocks[b, 3] >= below:
+                            i += BLOCK
+                            continue
+                    if low[i] <= down or high[i] >= up or close[i] > above or close[i] < below:
+                        break
+                    i += 1
                 if i == stop:
                     break
             t0, lots0, ok, inside = t, head[LOTS], True, True
@@ -455,7 +467,7 @@ def walk(
                 change = daily_return(head[EQUITY], before)
                 count, mean, m2 = add_return(head[RETURNS], head[MEAN], head[M2], change)
                 for row in range(t0, t):
-                    snapshot(head, lots, count, mean, m2, ends[i], marks[min(row, marks.shape[0] - 1)])
+                    snapshot(head, lots, count, mean, m2, ends[i], marks, min(row, marks.shape[0] - 1))
             if head[ENDED] == 0.0 and signal[i] != 0:
                 head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY] = signal[i], times[i], head[EQUITY]
             i += 1
@@ -468,9 +480,157 @@ def walk(
             change = daily_return(head[EQUITY], before)
             head[RETURNS], head[MEAN], head[M2] = add_return(head[RETURNS], head[MEAN], head[M2], change)
         if d < daily.shape[0]:
-            snapshot(head, lots, head[RETURNS], head[MEAN], head[M2], end, daily[d])
+            snapshot(head, lots, head[RETURNS], head[MEAN], head[M2], end, daily, d)
         if d < log.shape[0]:
             log[d, :HEAD] = head
             for j in range(np.int64(head[LOTS])):
                 log[d, HEAD + j * LOT : HEAD + (j + 1) * LOT] = lots[j]
     return t, -1
+
+
+@njit(cache=True)
+def block_ranges(high, low, close):
+    """(lowest low, highest high, highest close, lowest close) of every whole block of BLOCK candles."""
+    rows = np.empty((low.size // BLOCK, 4))
+    for b in range(rows.shape[0]):
+        i = b * BLOCK
+        bottom, top, over, under = low[i], high[i], close[i], close[i]
+        for j in range(i + 1, i + BLOCK):
+            bottom, top = min(bottom, low[j]), max(top, high[j])
+            over, under = max(over, close[j]), min(under, close[j])
+        rows[b, 0], rows[b, 1], rows[b, 2], rows[b, 3] = bottom, top, over, under
+    return rows
+
+
+@njit(cache=True, nogil=True)
+def decisions(signal):
+    """`signal` as int8, and the indices of the candles at which it is not 0."""
+    count = 0
+    small = np.empty(signal.size, np.int8)
+    for i in range(signal.size):
+        small[i] = signal[i]
+        count += signal[i] != 0
+    events = np.empty(count, np.int64)
+    e = 0
+    for i in range(signal.size):
+        if small[i] != 0:
+            events[e] = i
+            e += 1
+    return small, events
+
+
+@njit(cache=True, nogil=True)
+def walk(
+    times,
+    ends,
+    open_,
+    high,
+    low,
+    close,
+    signal,
+    events,
+    blocks,
+    first,
+    days,
+    as_of,
+    until,
+    head,
+    lots,
+    knobs,
+    minutes,
+    trades,
+    marks,
+    daily,
+    log,
+):
+    """`lead` over one set of terms; see there for the arguments."""
+    return lead(
+        borrowed(times),
+        borrowed(ends),
+        borrowed(open_),
+        borrowed(high),
+        borrowed(low),
+        borrowed(close),
+        borrowed(signal),
+        borrowed(events),
+        borrowed(blocks),
+        borrowed(first),
+        borrowed(days),
+        as_of,
+        until,
+        borrowed(head),
+        borrowed(lots),
+        borrowed(knobs),
+        borrowed(minutes),
+        borrowed(trades),
+        borrowed(marks),
+        borrowed(daily),
+        borrowed(log),
+    )
+
+
+@njit(cache=True, nogil=True)
+def walk_many(
+    times,
+    ends,
+    open_,
+    high,
+    low,
+    close,
+    signal,
+    events,
+    blocks,
+    first,
+    days,
+    as_of,
+    begin,
+    knobs,
+    parts,
+    minutes,
+    out,
+):
+    """`lead` once for every set of terms over the same candles and signals, for a parameter sweep.
+
+    begin   the head of the state each account begins with, flat
+    knobs   (parts, sets, KNOBS): the terms of each set in each part of the days; parts: index of the first
+            day of each part, and the number of days at the end
+    out     (sets, SNAPSHOT): what the metrics at the end of the last day are made of
+    Returns the first set whose money passed LIMIT, or -1.
+    """
+    most = 1
+    for c in range(knobs.shape[1]):
+        most = max(most, min(np.int64(knobs[0, c, K_MAX_LOTS]), events.size + 1))
+    head, lots = np.empty(HEAD), np.empty((most, LOT))
+    trades, marks = np.empty((1, TRADE)), np.empty((1, SNAPSHOT))
+    none = np.empty((0, SNAPSHOT))
+    for c in range(knobs.shape[1]):
+        head[:] = begin
+        for p in range(parts.size - 1):
+            a, b = parts[p], parts[p + 1]
+            _, broken = lead(
+                borrowed(times),
+                borrowed(ends),
+                borrowed(open_),
+                borrowed(high),
+                borrowed(low),
+                borrowed(close),
+                borrowed(signal),
+                borrowed(events),
+                borrowed(blocks),
+                first[a : b + 1],
+                days[a:b],
+                as_of if b == days.size else days[b - 1] + DAY_MS,
+                np.inf,
+                borrowed(head),
+                borrowed(lots),
+                knobs[p, c],
+                borrowed(minutes),
+                borrowed(trades),
+                borrowed(marks),
+                none,
+                none,
+            )
+            if broken >= 0:
+                return c
+        snapshot(head, lots, head[RETURNS], head[MEAN], head[M2], as_of, out, c)
+    return -1

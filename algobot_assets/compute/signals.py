@@ -16,7 +16,7 @@ import polars as pl
 from algobot_assets.compute.bars import Bars
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.strategies import get_strategy
-from algobot_assets.compute.strategy import BUY, HOLD, SELL, Strategy
+from algobot_assets.compute.strategy import BUY, SELL, Strategy
 from algobot_assets.errors import SettingsError, WindowError
 
 
@@ -45,9 +45,16 @@ def compute_signals(
     if not candles["timestamp"].is_sorted():
         raise ValueError("candles must ascend by timestamp")
     bars = Bars(candles, declared_indicators(strategy, candles, indicators, days), days, state)
-    signal = strategy(bars, SimpleNamespace(**resolved))
-    _check(strategy, signal, candles.height)
+    signal = decide(strategy, bars, resolved)
     return pl.DataFrame({"timestamp": candles["timestamp"], "signal": signal}), bars.states()
+
+
+def decide(strategy: Strategy, bars: Bars, resolved: Mapping[str, Any]) -> pl.Series:
+    """What the strategy says on `bars` with all its parameters: Int32, one per candle. SettingsError where it returns
+    something else than signals."""
+    signal = strategy(bars, SimpleNamespace(**resolved))
+    _check(strategy, signal, bars.days.candles)
+    return signal
 
 
 def declared_indicators(
@@ -73,5 +80,5 @@ def _check(strategy: Strategy, signal: Any, height: int) -> None:
             f"Strategy {strategy.name} must return one Int32 per candle ({height}), as bars.decide gives;"
             f" it returned {found}."
         )
-    if not signal.is_in([BUY, SELL, HOLD]).all():
+    if signal.null_count() or (height and not (signal.min() >= SELL and signal.max() <= BUY)):
         raise SettingsError(f"Strategy {strategy.name} returned signals other than 1, -1 and 0.")

@@ -465,3 +465,150 @@ exchange = sa.Table(
     sa.PrimaryKeyConstraint("only_row"),
     comment="Which exchange the candles of this database come from.",
 )
+
+archived_files = sa.Table(
+    "archived_files",
+    metadata,
+    _column("month", sa.Date, "First day of the month (of the candles' opens, UTC) that was archived."),
+    _column("table_name", sa.String(40, collation="C"), "Which table: market_data, indicators or signals."),
+    *_market(),
+    _column("strategy_id", sa.BigInteger, "Strategy version, 0 where the table has none."),
+    _column("path", sa.Text, "The Parquet file, counted from the archive's place (ALGOBOT_ARCHIVE)."),
+    _column("rows", sa.Integer, "Rows of the file."),
+    _column("first_open", TIME, "Open of its first candle, UTC."),
+    _column("last_open", TIME, "Open of its last candle, UTC."),
+    _column("bytes", sa.BigInteger, "Size of the file."),
+    _column("sha256", sa.LargeBinary, "SHA-256 of the file, checked at every read."),
+    _column("content_sha256", sa.LargeBinary, "SHA-256 of the rows' values, ids and stamps included, by time."),
+    _column("archived_at", TIME, "When, UTC.", server_default=sa.text("now()")),
+    _column("run_id", sa.String(40), "Dagster run that archived it; empty for the command line."),
+    sa.PrimaryKeyConstraint("month", "table_name", "symbol", "interval", "strategy_id"),
+    comment="Months that have left market_data, indicators and signals: where their rows are. A month with a row here "
+    "has no leaves; its rows are read from the files.",
+)
+
+health_history = sa.Table(
+    "health_history",
+    metadata,
+    _column("measure", sa.String(40, collation="C"), "Which figure, e.g. database_bytes."),
+    _column("subject", sa.String(100, collation="C"), "Table or market it is of; empty for the whole database."),
+    _column("measured_at", TIME, "When, UTC.", server_default=sa.text("now()")),
+    _column("value", FLOAT, "Bytes, rows, seconds or a ratio, as the figure's name says."),
+    sa.PrimaryKeyConstraint("measure", "subject", "measured_at"),
+    comment="The database's figures over time: every quarter of an hour for two weeks, once a day before.",
+)
+
+
+def _counts() -> list[sa.Column]:
+    return [
+        _column("total_trades", sa.Integer, "Closed trades."),
+        _column("winning_trades", sa.Integer, "Closed trades with net_profit above 0."),
+        _column("losing_trades", sa.Integer, "Closed trades with net_profit of 0 or less."),
+        _column("open_trades", sa.Integer, "Open lots at the end."),
+        _column("open_profit", PRICE, "Marks less entry notionals and entry costs of the open lots, quote asset."),
+        _column("ambiguous_stops", sa.Integer, "Trades in which stop and target lay in one candle."),
+    ]
+
+
+def _tried() -> list[sa.Column]:
+    return [
+        _column("strategy_type", sa.String(255), "Registered function that decides, e.g. ema_cross."),
+        *_market(),
+        _column("first_day", sa.Date, "First UTC day of trading."),
+        _column("last_day", sa.Date, "Last UTC day."),
+        _column("grid", pg.JSONB, "Every parameter of the strategy and of the risk with the values it takes."),
+        _column("settings", pg.JSONB, "What all combinations share: balance, shorting, costs and order rules by day."),
+        _column("combinations", sa.Integer, "How many there are."),
+        _column("key", sa.LargeBinary, "Digest of candles, indicators, settings, grid and code."),
+        _column("created_at", TIME, "When it began, UTC.", server_default=sa.text("now()")),
+        _column("finished_at", TIME, "When its last result was stored, UTC; NULL while it is not complete.", null=True),
+    ]
+
+
+def _combination(null: bool = False) -> list[sa.Column]:
+    return [
+        _column("combination", sa.Integer, "Its number in the grid, from 0, last axis fastest.", null=null),
+        _column("parameters", pg.JSONB, "The strategy's parameters.", null=null),
+        _column("risk", pg.JSONB, "The risk parameters.", null=null),
+    ]
+
+
+sweeps = sa.Table(
+    "sweeps",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False, comment="Surrogate key."),
+    *_tried(),
+    sa.PrimaryKeyConstraint("id"),
+    sa.UniqueConstraint("key"),
+    comment="Parameter sweeps: one strategy on one market over a grid. Delete a row to delete its results.",
+)
+
+sweep_results = sa.Table(
+    "sweep_results",
+    metadata,
+    _column("sweep_id", sa.BigInteger, "The sweep, sweeps.id.", sa.ForeignKey("sweeps.id", ondelete="CASCADE")),
+    *_combination(),
+    *_figures(),
+    *_counts(),
+    sa.PrimaryKeyConstraint("sweep_id", "combination"),
+    comment="The backtest of each combination over the sweep's days, bit for bit that of the strategy run alone.",
+)
+
+walk_forwards = sa.Table(
+    "walk_forwards",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False, comment="Surrogate key."),
+    *_tried(),
+    _column("metric", sa.String(40), "Figure by which parameters were chosen, the greatest first."),
+    _column("train_days", sa.Integer, "Days of a train window; of the first one where anchored."),
+    _column("test_days", sa.Integer, "Days of a test window; the last may be shorter."),
+    _column("anchored", sa.Boolean, "True where every train window begins on first_day and grows."),
+    _column(
+        "deflated_sharpe",
+        PRICE,
+        "Probability that the joined result's Sharpe ratio is above the best of as many by luck (Bailey and Lopez de "
+        "Prado 2014); NULL where it cannot be said.",
+        null=True,
+    ),
+    sa.PrimaryKeyConstraint("id"),
+    sa.UniqueConstraint("key"),
+    comment="Walk-forwards: parameters chosen on train windows, tried on the test windows after them.",
+)
+
+walk_forward_windows = sa.Table(
+    "walk_forward_windows",
+    metadata,
+    _column(
+        "walk_forward_id", sa.BigInteger, "walk_forwards.id.", sa.ForeignKey("walk_forwards.id", ondelete="CASCADE")
+    ),
+    _column("number", sa.Integer, "Number of the window from 1; 0: all test windows joined, one account throughout."),
+    _column("train_first", sa.Date, "First day of the train window; NULL for the joined result.", null=True),
+    _column("train_end", sa.Date, "Day after its last; NULL for the joined result.", null=True),
+    _column("test_first", sa.Date, "First day of the test window."),
+    _column("test_end", sa.Date, "Day after its last."),
+    *_combination(null=True),
+    _column("train_metric", PRICE, "The chosen combination's figure in the train window.", null=True),
+    _column(
+        "train_deflated_sharpe",
+        PRICE,
+        "Probability that its Sharpe ratio in the train window is above the best of as many by luck.",
+        null=True,
+    ),
+    *_figures(),
+    *_counts(),
+    sa.PrimaryKeyConstraint("walk_forward_id", "number"),
+    comment="Results of the test windows, each from a flat account; number 0 is all of them joined.",
+)
+
+walk_forward_equity = sa.Table(
+    "walk_forward_equity",
+    metadata,
+    _column(
+        "walk_forward_id", sa.BigInteger, "walk_forwards.id.", sa.ForeignKey("walk_forwards.id", ondelete="CASCADE")
+    ),
+    _column("day", sa.Date, "UTC day of a test window."),
+    _column("number", sa.Integer, "Number of the window."),
+    _column("equity", PRICE, "Equity of the joined account at the end of the day, quote asset."),
+    sa.PrimaryKeyConstraint("walk_forward_id", "day"),
+    comment="The equity curve of the joined test windows.",
+)

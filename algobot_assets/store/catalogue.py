@@ -72,7 +72,8 @@ def markets(connection: psycopg.Connection) -> list[StoredMarket]:
                       FROM lineage WHERE table_name = 'market_data') AS recorded
              GROUP BY symbol, "interval"
         )
-        SELECT m.symbol, m."interval", first.timestamp, last.timestamp, l.first_open, m.candles, m.days,
+        SELECT m.symbol, m."interval", least(first.timestamp, old.first), greatest(last.timestamp, old.last),
+               l.first_open, m.candles, m.days,
                -- the newest day may be unfinished; only where another is, or one is missing, the days are walked
                CASE WHEN m.unbroken THEN m.through ELSE (
                    SELECT d.complete_through FROM lineage AS d
@@ -94,6 +95,9 @@ def markets(connection: psycopg.Connection) -> list[StoredMarket]:
                               WHERE c.symbol = m.symbol AND c."interval" = m."interval"
                                 AND c.timestamp >= (m.last_day - 31)::timestamp AT TIME ZONE 'UTC'
                               ORDER BY timestamp DESC LIMIT 1) AS last ON true
+          LEFT JOIN LATERAL (SELECT min(first_open) AS first, max(last_open) AS last FROM archived_files AS f
+                              WHERE f.table_name = 'market_data' AND f.symbol = m.symbol
+                                AND f."interval" = m."interval") AS old ON true
          ORDER BY m.symbol, m."interval"
         """
     )
@@ -133,14 +137,21 @@ def newest_candle(
         return None
     row = connection.execute(
         sql.SQL(
-            """SELECT timestamp, (SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s) FROM {}
-                WHERE symbol = %s AND "interval" = %s{}
-                  AND timestamp >= (%s::date - 31)::timestamp AT TIME ZONE 'UTC'
-                ORDER BY timestamp DESC LIMIT 1"""
+            """SELECT greatest(
+                   (SELECT timestamp FROM {} WHERE symbol = %s AND "interval" = %s{}
+                       AND timestamp >= (%s::date - 31)::timestamp AT TIME ZONE 'UTC'
+                     ORDER BY timestamp DESC LIMIT 1),
+                   (SELECT max(last_open) FROM archived_files
+                     WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s)),
+                 (SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s)"""
         ).format(sql.Identifier(table), sql.SQL(" AND strategy_id = %s" if strategy_id else "")),
-        (symbol, interval, symbol, interval, *([strategy_id] if strategy_id else []), day[0]),
+        (
+            *(symbol, interval, *([strategy_id] if strategy_id else []), day[0]),
+            *(table, symbol, interval, strategy_id),
+            *(symbol, interval),
+        ),
     ).fetchone()
-    return row and (row[0].astimezone(UTC), _end(interval, *row))
+    return None if row[0] is None else (row[0].astimezone(UTC), _end(interval, *row))
 
 
 def _end(interval: str, opened: datetime, listed: datetime | None) -> datetime:

@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
+from algobot_assets.store.archive import Archive
 from algobot_assets.store.database import Database, data_database
 
 T = TypeVar("T")
@@ -42,9 +43,13 @@ class Store:
     ``run_id`` goes into application_name, so that pg_stat_activity shows which Dagster run a statement serves.
     """
 
-    def __init__(self, database: Database, run_id: str = "", *, read_only: bool = False) -> None:
-        """``read_only``: every transaction is READ ONLY and sees one snapshot."""
+    def __init__(
+        self, database: Database, run_id: str = "", *, read_only: bool = False, archive: str | None = None
+    ) -> None:
+        """``read_only``: every transaction is READ ONLY and sees one snapshot. ``archive``: the place of archived
+        months, default that of the settings."""
         self.database = database
+        self.archive = Archive(archive or Settings().archive_place)
         self.run_id = run_id
         self.read_only = read_only
         timeout = float(database.parameters.get("connect_timeout", 10))
@@ -88,7 +93,8 @@ class Store:
     @classmethod
     def open(cls, settings: Settings | None = None, run_id: str = "") -> Store:
         """The store of the settings; starts the embedded server where it is used and not running."""
-        return cls(data_database(settings or Settings()), run_id)
+        settings = settings or Settings()
+        return cls(data_database(settings), run_id, archive=settings.archive_place)
 
     @cached_property
     def connectorx_url(self) -> str:

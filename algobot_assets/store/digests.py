@@ -98,3 +98,16 @@ def day_digests(frame: pl.DataFrame, columns: Sequence[str], days: pl.Series) ->
         buffers_by_run[day] = (length, total.digest())
         offset += length
     return buffers_by_run
+
+
+def content_sha256(frame: pl.DataFrame) -> bytes:
+    """SHA-256 of every value of the frame in its order: column names and dtypes, nulls, bits of the values.
+
+    Equal for equal rows however the frame is chunked; NaN and the sign of zero count.
+    """
+    total = hashlib.sha256(frame.height.to_bytes(8, "little"))
+    for column in frame.rechunk():
+        total.update(f"{column.name}:{column.dtype}:{column.null_count()};".encode())
+        for values, _ in _buffers(column):
+            total.update(values)
+    return total.digest()

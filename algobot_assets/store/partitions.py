@@ -46,7 +46,7 @@ def months_present(connection: psycopg.Connection) -> list[date]:
 
 
 def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
-    """Make the leaves of ``months`` where they are missing; those that were made."""
+    """Make the leaves of ``months`` where they are missing; those that were made. Archived months get none."""
     wanted = sorted({month.replace(day=1) for month in months})
 
     def work(connection: psycopg.Connection) -> list[date]:
@@ -67,9 +67,10 @@ def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
 
 def _missing(connection: psycopg.Connection, months: Sequence[date]) -> list[date]:
     rows = connection.execute(
-        """SELECT month FROM unnest(%s::date[]) AS month
+        """SELECT month FROM unnest(%s::date[]) AS wanted (month)
             WHERE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'signals_' || to_char(month, 'YYYY_MM')
                                  AND relnamespace = 'public'::regnamespace)
+              AND NOT EXISTS (SELECT FROM archived_files AS a WHERE a.month = wanted.month)
             ORDER BY month""",
         (list(months),),
     )

@@ -16,7 +16,9 @@ from psycopg import sql
 
 from algobot_assets.errors import StoreError
 from algobot_assets.schema.frames import UTC, schema_of
+from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
+from algobot_assets.store import archive
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, time_out
 from algobot_assets.store.writer import scope
@@ -28,13 +30,33 @@ def read_window(
     columns: Sequence[str] | None = None,
     connection: psycopg.Connection | None = None,
 ) -> pl.DataFrame:
-    """The stored rows of the window, in order of time; ``columns`` default to all that a frame has (no id).
+    """The rows of the window, in order of time; ``columns`` default to all that a frame has (no id).
 
-    "id" may be asked for. With ``connection`` the read is part of its transaction.
+    "id" may be asked for. With ``connection`` the read is part of its transaction. Rows of archived months come from
+    their files, the same to the last bit; ArchiveError where a file is missing or damaged.
     """
-    schema = schema_of(window.table, generated=True)
     names = list(columns) if columns is not None else list(schema_of(window.table))
-    selected = {name: schema[name] for name in names}
+
+    def work(connection: psycopg.Connection) -> pl.DataFrame:
+        if window.table not in MONTHLY:
+            return read_stored(connection, window, names)
+        archive.hold(connection, window.table)
+        files = archive.files_of(connection, *window.key[:3], *window.bounds, [window.strategy_id])
+        if not files:
+            return read_stored(connection, window, names)
+        timed = list(dict.fromkeys([*names, "timestamp"]))
+        rows = store.archive.rows(files, window.table, *window.bounds, timed)
+        return pl.concat([rows, read_stored(connection, window, timed)]).sort("timestamp").select(names)
+
+    if connection is not None:
+        return work(connection)
+    return store.retrying(work, f"Reading {window}")
+
+
+def read_stored(connection: psycopg.Connection, window: Window, columns: Sequence[str]) -> pl.DataFrame:
+    """The window's rows that are in the database, in order of time."""
+    schema = schema_of(window.table, generated=True)
+    selected = {name: schema[name] for name in columns}
     condition, parameters = scope(window)
     query = sql.SQL("SELECT {} FROM {} AS t WHERE {} ORDER BY {}").format(
         sql.SQL(", ").join(
@@ -47,9 +69,7 @@ def read_window(
             for name in (window.rule.time, *(k for k in window.rule.natural_key if k != window.rule.time))
         ),
     )
-    if connection is not None:
-        return copy_out(connection, query, parameters, selected)
-    return store.retrying(lambda c: copy_out(c, query, parameters, selected), f"Reading {window}")
+    return copy_out(connection, query, parameters, selected)
 
 
 def read_table(store: Store, table: str, *order: str) -> pl.DataFrame:

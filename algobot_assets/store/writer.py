@@ -9,7 +9,7 @@ compared with the frame; lineage is recorded; commit. A killed run leaves each w
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -20,16 +20,16 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from algobot_assets.errors import StoreError
+from algobot_assets.errors import ArchivedError, StoreError
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
-from algobot_assets.store import lineage
+from algobot_assets.store import archive, lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import NOTHING, day_digests
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage import DayInputs, DayLineage
 from algobot_assets.store.partitions import ensure_months
 
 #: Tables with a column that pgpq does not know (JSONB).
@@ -67,7 +67,8 @@ def write_window(
     ``frame`` has the columns and dtypes of ``schema_of(window.table)`` and only rows of those days; days without
     rows are emptied. ``extra`` runs in the same transaction, before lineage. ``digests``: what ``day_digests`` says
     of the frame, where it has been asked already. Raises StoreError, with nothing
-    changed, when the frame does not fit the window or the database refuses.
+    changed, when the frame does not fit the window or the database refuses; ArchivedError where rows of an archived
+    month would change.
     """
     frame = _fitted(window, frame)
     row_days = days_of(window, frame)
@@ -80,15 +81,10 @@ def write_window(
     outputs = day_digests(frame, content_columns(window.table), row_days) if digests is None else digests
 
     def work(connection: psycopg.Connection) -> Written:
-        _lock(connection, window)
+        archived = _lock(connection, window)
         recorded = lineage.read(connection, window)
-        differing = [
-            day
-            for day in sorted(wanted)
-            if day not in recorded
-            or recorded[day].dirty
-            or recorded[day].output != outputs.get(day, (0, NOTHING))[1]
-        ]
+        differing = _differing(wanted, recorded, outputs)
+        _refuse_archived(window, differing, archived)
         inserted = updated = deleted = 0
         if differing:
             connection.execute("SELECT set_config('algobot.writing', %s, true)", (window.table,))
@@ -98,7 +94,7 @@ def write_window(
             counts = _write_stretch(connection, part, rows)
             inserted, updated, deleted = (a + b for a, b in zip((inserted, updated, deleted), counts, strict=True))
             lineage.clear_dirty(connection, part)
-        if extra is not None:
+        if extra is not None and (differing or not archived):  # of an archived month it is as it was
             extra(connection)
         lineage.write(
             connection,
@@ -115,7 +111,75 @@ def write_window(
 
     if window.table in MONTHLY:
         ensure_months(store, months_of(window))  # by itself: it keeps writers of other months waiting until it commits
-    return store.retrying(work, f"Writing {window}")
+    try:
+        return store.retrying(work, f"Writing {window}")
+    except StoreError as error:
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise StoreError(f"{window} was not written, its months are being written by {_holder(store, window)}. "
+                             "Run it again when that has ended.") from error
+        raise
+
+
+def _holder(store: Store, window: Window) -> str:
+    """Who holds a lock on one of the window's months, by the name of its connection."""
+    numbers = [month.year * 100 + month.month for month in months_of(window)]
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT DISTINCT a.application_name, a.pid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+                WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s::bigint::oid AND l.objid = ANY(%s::oid[])
+                ORDER BY 1, 2""",
+            (lock_class(window.table) % 2**32, numbers),
+        ).fetchall()
+    names = [f"{name or 'an unnamed connection'} (process {pid} of the server)" for name, pid in rows]
+    return ", ".join(names) or "another run, which has just ended"
+
+
+def lock_class(table: str) -> int:
+    """The first number of the advisory locks on a table's months; the second is the month as 202401."""
+    return zlib.crc32(table.encode()) - 2**31
+
+
+def refuse_archived(
+    connection: psycopg.Connection, window: Window, frame: pl.DataFrame, days: Sequence[DayInputs]
+) -> None:
+    """ArchivedError where ``write_window`` would raise it; costs one question where no month is archived."""
+    if window.table not in MONTHLY:
+        return
+    archived = archive.archived_months(connection, months_of(window))
+    if archived:
+        frame = _fitted(window, frame)
+        outputs = day_digests(frame, content_columns(window.table), days_of(window, frame))
+        recorded = lineage.read(connection, window)
+        _refuse_archived(window, _differing([day.day for day in days], recorded, outputs), archived)
+
+
+def _differing(
+    wanted: Iterable[date], recorded: Mapping[date, DayLineage], outputs: Mapping[date, tuple[int, bytes]]
+) -> list[date]:
+    """The days whose rows are not those that are recorded."""
+    return [
+        day
+        for day in sorted(wanted)
+        if day not in recorded or recorded[day].dirty or recorded[day].output != outputs.get(day, (0, NOTHING))[1]
+    ]
+
+
+def _refuse_archived(window: Window, days: Sequence[date], archived: Sequence[date]) -> None:
+    """ArchivedError where one of ``days`` has its candles in an archived month."""
+    if not archived:
+        return
+    concerned = {day: month for day in days for month in archived if _has_opens(window, day, month)}
+    if concerned:
+        first, last = min(concerned), max(concerned)
+        raise ArchivedError(
+            f"{window.of(first, last + timedelta(days=1))}: the month is archived, and its rows would have to be "
+            f"written. Bring it back first: {archive.restore_command(concerned.values())}."
+        )
+
+
+def _has_opens(window: Window, day: date, month: date) -> bool:
+    lo, hi = window.of(day, day + timedelta(days=1)).bounds
+    return lo < hi and (lo.year, lo.month) == (month.year, month.month)
 
 
 def _fitted(window: Window, frame: pl.DataFrame) -> pl.DataFrame:
@@ -159,14 +223,21 @@ def months_of(window: Window) -> list[date]:
     return months_between(lo, hi)
 
 
-def _lock(connection: psycopg.Connection, window: Window) -> None:
+def lock_months(connection: psycopg.Connection, table: str, months: Sequence[date]) -> None:
     """One lock per table and database month, ascending, so that no two writers of one month meet half-way."""
-    table = zlib.crc32(window.table.encode()) - 2**31
-    months = months_of(window)
     connection.execute(
         "SELECT pg_advisory_xact_lock(%s::int, month) FROM unnest(%s::int[]) AS month",
-        (table, [month.year * 100 + month.month for month in months]),
+        (lock_class(table), [month.year * 100 + month.month for month in months]),
     )
+
+
+def _lock(connection: psycopg.Connection, window: Window) -> list[date]:
+    """Lock the window's months; those of them that are archived."""
+    months = months_of(window)
+    lock_months(connection, window.table, months)
+    if window.table not in MONTHLY:
+        return []
+    return archive.archived_months(connection, months)
 
 
 def scope(window: Window, alias: str = "t") -> tuple[sql.Composable, list[Any]]:

@@ -1,0 +1,199 @@
+"""Bars for many runs over the same candles: averages and sums are computed once per distinct parameter.
+
+Here: what of `Bars` is shared between the combinations of a sweep, within a bound of memory. Not here: any formula;
+recursions are those of `kernels`, and a test compares every signal with that of plain `Bars`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import count
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from algobot_assets.compute.bars import Bars
+from algobot_assets.compute.carry import Chunk, Days
+
+
+@njit(cache=True, nogil=True)
+def crossed(a, b, sign):
+    """Where a * sign crosses above b * sign; NaN is none and crosses nothing."""
+    out = np.zeros(a.size, np.bool_)
+    if sign > 0:
+        for i in range(1, a.size):
+            out[i] = (a[i - 1] <= b[i - 1]) & (a[i] > b[i])
+    else:
+        for i in range(1, a.size):
+            out[i] = (a[i - 1] >= b[i - 1]) & (a[i] < b[i])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def settle(decided, condition, signal):
+    """Set `signal` where the condition holds."""
+    for i in range(decided.size):
+        decided[i] = signal if condition[i] else decided[i]
+
+
+class _Line(NamedTuple):
+    """A series, its values with NaN for none, and where it has none."""
+
+    series: pl.Series
+    values: np.ndarray
+    missing: np.ndarray | None
+
+
+def _line(series: pl.Series, values: np.ndarray) -> _Line:
+    return _Line(series, values, series.is_null().to_numpy() if series.null_count() else None)
+
+
+class Shared:
+    """Candles of one market and what has been computed from them, at most `most_bytes` of it.
+
+    Threads may share it. What was used longest ago is dropped first, and is computed again when asked for.
+    """
+
+    def __init__(
+        self, candles: pl.DataFrame, indicators: pl.DataFrame, days: Days, most_bytes: int = 400_000_000
+    ) -> None:
+        self.days = days
+        self._candles, self._indicators, self._most = candles, indicators, most_bytes
+        self._lock = Lock()
+        self._tokens = count(1)
+        #: Lines by what they are, in order of use; and by the identity of their series, which they keep alive.
+        self._lines: OrderedDict[tuple, _Line] = OrderedDict()
+        self._known: dict[int, tuple[int, _Line]] = {}
+        self._fixed: dict[str, pl.Series] = {}
+        self._bytes = 0
+        plain = Bars(candles, indicators, days)
+        for name in ("open", "high", "low", "close", "volume"):
+            self._fix(name, getattr(plain, name), plain)
+        names = [name for name in indicators.columns if name != "timestamp"]
+        self.declared = {name: self._fix(f"indicator {name}", indicators[name], plain) for name in names}
+
+    def _fix(self, name: str, series: pl.Series, plain: Bars) -> pl.Series:
+        self._fixed[name] = series
+        self._known[id(series)] = next(self._tokens), _line(series, plain._values(series))
+        return series
+
+    def bars(self) -> SharedBars:
+        """Bars for one run of a strategy."""
+        return SharedBars(self)
+
+    def column(self, name: str) -> pl.Series:
+        """A column of the candles as Float64."""
+        return self._fixed[name]
+
+    def known(self, series: pl.Series) -> _Line | None:
+        """The line of a series that is shared; None for one of a single run."""
+        found = self._known.get(id(series))
+        return found[1] if found is not None and found[1].series is series else None
+
+    def get(self, call: tuple, inputs: Sequence[pl.Series], make: Callable[[], pl.Series], bars: Bars) -> _Line:
+        """The line of `call` on `inputs`: kept where every input is shared itself, else made for this run alone."""
+        with self._lock:
+            held = [self._known.get(id(x)) for x in inputs]
+            key = (*call, *(item[0] for item in held if item is not None))
+            if None in held:
+                key = None
+            elif key in self._lines:
+                self._lines.move_to_end(key)
+                return self._lines[key]
+        made = make()
+        line = _line(made, Chunk._values(bars, made))
+        if key is not None:
+            with self._lock:
+                if key not in self._lines:
+                    self._keep(key, line)
+                line = self._lines.get(key, line)
+        return line
+
+    def _keep(self, key: tuple, line: _Line) -> None:
+        size = 2 * line.values.nbytes + (0 if line.missing is None else line.missing.nbytes)
+        while self._lines and self._bytes + size > self._most:
+            _, old = self._lines.popitem(last=False)
+            del self._known[id(old.series)]
+            self._bytes -= 2 * old.values.nbytes + (0 if old.missing is None else old.missing.nbytes)
+        if self._bytes + size <= self._most:
+            self._lines[key] = line
+            self._known[id(line.series)] = next(self._tokens), line
+            self._bytes += size
+
+
+class SharedBars(Bars):
+    """`Bars` from the market's first candle on, whose recursions are looked up in `Shared`; it keeps no state."""
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared._candles, pl.DataFrame(), shared.days)
+        self._shared = shared
+        self._truths: dict[int, tuple[pl.Series, np.ndarray]] = {}
+        self._indicators = dict(shared.declared)
+        self._inputs = list(self._indicators.values())
+
+    def scan(
+        self,
+        call: str,
+        kernel: Callable[..., None],
+        initial: Sequence[float],
+        inputs: Sequence[pl.Series],
+        *parameters: float,
+    ) -> pl.Series:
+        def make() -> pl.Series:
+            return Chunk.scan(self, call, kernel, initial, inputs, *parameters)
+
+        return self._served(self._shared.get((call, kernel, tuple(initial), parameters), inputs, make, self))
+
+    def rolling_sum(self, x: pl.Series, n: int) -> pl.Series:
+        def make() -> pl.Series:
+            return Chunk.rolling_sum(self, x, n)
+
+        return self._served(self._shared.get(("rolling sum", n), [x], make, self))
+
+    def decide(self, *rules: tuple[int, pl.Series]) -> pl.Series:
+        decided = np.zeros(self.days.candles, dtype=np.int32)
+        for signal, condition in reversed(rules):
+            settle(decided, self._truth(condition), signal)
+        for series in self._inputs:
+            line = self._shared.known(series)
+            if line is not None:
+                missing = line.missing
+            else:
+                missing = series.is_null().to_numpy() if series.null_count() else None
+            if missing is not None:
+                settle(decided, missing, 0)
+        return pl.Series("signal", decided)
+
+    def _served(self, line: _Line) -> pl.Series:
+        self._arrays[id(line.series)] = line.series, line.values
+        return self._input(line.series)
+
+    def _crosses(self, a: pl.Series, b: pl.Series | float, *, upwards: bool) -> pl.Series:
+        now_a = self._values(a)
+        if isinstance(b, pl.Series):
+            now_b = self._values(b)
+        else:
+            now_b = np.full(now_a.size, float(b))
+            now_b.setflags(write=False)  # as the others are: one type, so that the kernel is compiled once
+        found = crossed(now_a, now_b, 1 if upwards else -1)
+        series = pl.Series(found)
+        self._truths[id(series)] = series, found
+        return series
+
+    def _truth(self, condition: pl.Series) -> np.ndarray:
+        """A condition as an array, false where it is null; that of a crossing is at hand."""
+        held = self._truths.get(id(condition))
+        if held is not None:
+            return held[1]
+        return (condition.fill_null(False) if condition.null_count() else condition).to_numpy()
+
+    def _values(self, x: pl.Series) -> np.ndarray:
+        line = self._shared.known(x)
+        return super()._values(x) if line is None else line.values
+
+    def _column(self, name: str) -> pl.Series:
+        return self._shared.column(name)

@@ -1,0 +1,131 @@
+"""Dagster's own records in its database: purging old ones, and which partitions they call materialised.
+
+Dagster has no retention of runs and events. What it shows of a partition comes from the newest materialisation event
+of that partition, so these stay for ever, and the rest of a run may go. SQL on Dagster's tables as of the pinned
+version; nothing of Dagster is imported. A test runs it on a real instance.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+
+from algobot_assets.store.database import Database
+
+_FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+#: Runs deleted in one transaction, so that nobody waits long for a lock.
+_BATCH = 200
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What a purge deleted, and how many events of deleted runs it left as the status of their partitions."""
+
+    runs: int = 0
+    events: int = 0
+    checks: int = 0
+    kept: int = 0
+
+    def __add__(self, other: Purged) -> Purged:
+        return Purged(
+            self.runs + other.runs, self.events + other.events, self.checks + other.checks, self.kept + other.kept
+        )
+
+
+def purge_before(database: Database, name: str, before: datetime) -> Purged:
+    """Delete runs that finished before ``before`` and their events from Dagster's database ``name``.
+
+    The newest materialisation and observation of each asset and partition stay, and the newest result of each check.
+    Runs that are not finished stay whole. StoreError where the database cannot be reached.
+    """
+    done = Purged()
+    with database.connect(name, autocommit=True) as connection:
+        # Dagster's times are UTC without a zone
+        moment = before.astimezone(UTC).replace(tzinfo=None)
+        while True:
+            rows = connection.execute(
+                "SELECT run_id FROM runs WHERE status = ANY(%s) AND update_timestamp < %s ORDER BY id LIMIT %s",
+                (list(_FINISHED), moment, _BATCH),
+            ).fetchall()
+            if not rows:
+                return done
+            with connection.transaction():
+                done += _delete(connection, [row[0] for row in rows])
+
+
+def _delete(connection: psycopg.Connection, runs: list[str]) -> Purged:
+    checks = connection.execute(
+        """DELETE FROM asset_check_executions AS c WHERE run_id = ANY(%s) AND EXISTS (
+               SELECT FROM asset_check_executions AS n
+                WHERE n.asset_key = c.asset_key AND n.check_name = c.check_name
+                  AND n.partition IS NOT DISTINCT FROM c.partition AND n.id > c.id)""",
+        (runs,),
+    ).rowcount
+    deleted = connection.execute(
+        """DELETE FROM event_logs AS e WHERE run_id = ANY(%(runs)s)
+              AND NOT (e.dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION') AND NOT EXISTS (
+                   SELECT FROM event_logs AS n
+                    WHERE n.asset_key = e.asset_key AND n.dagster_event_type = e.dagster_event_type
+                      AND (n.partition = e.partition OR (n.partition IS NULL AND e.partition IS NULL))
+                      AND n.id > e.id))
+              -- a check's result is shown from its event
+              AND NOT EXISTS (SELECT FROM asset_check_executions AS c
+                               WHERE c.run_id = e.run_id AND c.evaluation_event_storage_id = e.id)
+           RETURNING id""",
+        {"runs": runs},
+    ).fetchall()
+    connection.execute("DELETE FROM asset_event_tags WHERE event_id = ANY(%s)", ([row[0] for row in deleted],))
+    kept = connection.execute("SELECT count(*) FROM event_logs WHERE run_id = ANY(%s)", (runs,)).fetchone()[0]
+    # tags go with their run
+    connection.execute("DELETE FROM runs WHERE run_id = ANY(%s)", (runs,))
+    return Purged(len(runs), len(deleted), checks, kept)
+
+
+def materialised(database: Database, name: str, tables: tuple[str, ...]) -> dict[str, set[date]]:
+    """The days of each table that Dagster's database ``name`` calls materialised."""
+    keys = {json.dumps([table]): table for table in tables}
+    found: dict[str, set[date]] = {table: set() for table in tables}
+    with database.connect(name) as connection:
+        if connection.execute("SELECT to_regclass('event_logs')").fetchone()[0] is None:
+            return found
+        rows = connection.execute(
+            """SELECT DISTINCT asset_key, partition FROM event_logs
+                WHERE dagster_event_type = 'ASSET_MATERIALIZATION' AND asset_key = ANY(%s) AND partition IS NOT NULL""",
+            (list(keys),),
+        )
+        for key, partition in rows:
+            found[keys[key]].add(date.fromisoformat(partition))
+    return found
+
+
+def drift(
+    recorded: dict[str, set[date]], catalogued: dict[str, set[date]]
+) -> dict[str, tuple[list[tuple[date, date]], list[tuple[date, date]]]]:
+    """Per table the days, as (first, last), that only Dagster knows as materialised, and those only lineage knows.
+
+    Only days between a table's first and last recorded one count: a run may ask for days before a market began. Tables
+    that agree are left out.
+    """
+    found = {}
+    for table, days in recorded.items():
+        known = catalogued.get(table, set())
+        if not days:
+            continue
+        inside = {day for day in known if min(days) <= day <= max(days)}
+        only = _ranges(inside - days), _ranges(days - known)
+        if any(only):
+            found[table] = only
+    return found
+
+
+def _ranges(days: set[date]) -> list[tuple[date, date]]:
+    runs: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if runs and runs[-1][1] + timedelta(days=1) == day:
+            runs[-1] = (runs[-1][0], day)
+        else:
+            runs.append((day, day))
+    return runs

@@ -1,0 +1,67 @@
+"""Runs side by side: writers of one month wait and say for whom, and the exchange's limits hold over all of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from algobot_assets.errors import StoreError
+from algobot_assets.feed.exchange import Exchange
+from algobot_assets.feed.faults import Answer
+from algobot_assets.feed.retry import Retry
+from algobot_assets.feed.simulated import SimulatedExchange
+from algobot_assets.schema.frames import empty
+from algobot_assets.schema.windows import Window
+from algobot_assets.store import connection as connections
+from algobot_assets.store.connection import Store
+from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.writer import lock_months, write_window
+
+DAY = date(2024, 1, 31)
+
+
+def test_a_writer_that_waits_in_vain_says_for_whom(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "ATTEMPTS", 1)
+    window = Window("market_data", DAY, DAY + timedelta(days=1), "BTCUSDT", "1h")
+    inputs = [DayInputs(DAY, datetime(2024, 2, 1, tzinfo=UTC))]
+    patient = store.database
+    with Store(replace(patient, lock_timeout=0.1), "second") as second, Store(patient, "first") as first:
+        with first.transaction() as connection:
+            lock_months(connection, "market_data", [DAY.replace(day=1)])
+            with pytest.raises(StoreError, match=r"2024-01-31 was not written.* by algobot first \(process \d+"):
+                write_window(second, window, empty("market_data"), inputs)
+            other = replace(window, first=date(2024, 2, 1), end=date(2024, 2, 2))
+            days = [DayInputs(other.first, datetime(2024, 2, 2, tzinfo=UTC))]
+            assert write_window(second, other, empty("market_data"), days).rows == 0, "another month does not wait"
+        assert write_window(second, window, empty("market_data"), inputs).rows == 0
+
+
+def test_the_exchanges_limit_holds_over_clients_that_do_not_know_of_one_another():
+    simulated = SimulatedExchange(now=datetime(2024, 1, 31, 12, tzinfo=UTC), weight_limit=60)
+    answered: Counter[int] = Counter()
+    answer = simulated.answer
+
+    def counted(target: str) -> Answer:
+        found = answer(target)
+        answered[found.status] += 1
+        return found
+
+    simulated.answer = counted
+    url = simulated.start()
+    retry = Retry(sleep=simulated.advance, clock=simulated.timestamp, chance=lambda: 0.0)
+    clients = [Exchange(url, retry=retry) for _ in range(3)]
+    lo = datetime(2024, 1, 1, tzinfo=UTC)
+    for client in clients:
+        client.server_time()
+        client.rules("BTCUSDT")
+    for number in range(40):
+        found = list(clients[number % 3].fetch_closed("BTCUSDT", "1h", lo, lo + timedelta(hours=9), simulated.now()))
+        assert sum(item.frame.height for item in found) == 9
+    simulated.stop()
+    # each knows the exchange's count as of its own last answer, so at a minute's end each may ask once too often
+    assert answered[429] <= len(clients) and answered[200] >= 40 and set(answered) <= {200, 429}
+    for client in clients:
+        client.close()
