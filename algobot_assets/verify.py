@@ -95,10 +95,9 @@ def _recomputed(store: Store, table: str, first: date, end: date) -> Finding:
         difference = _difference(store, item)
         if difference is not None:
             return Finding(table, days, rows, difference)
-    if run.refusals:
-        return Finding(table, days, rows, run.refusals[0])
+    # days that may not be computed are no difference where nothing of them is stored
     unexplained = _unseen(store, table, first, end, seen)
-    return Finding(table, days, rows, unexplained)
+    return Finding(table, days, rows, run.refusals[0] if unexplained and run.refusals else unexplained)
 
 
 def _unseen(store: Store, table: str, first: date, end: date, seen: set[tuple]) -> str | None:

@@ -106,7 +106,8 @@ def test_a_second_run_fetches_nothing(live, database_url):
         there.simulated.set_time(now + later)
         there.simulated.requests.clear()
         there.run(date(2024, 3, 1), now.date())
-        assert dict(there.simulated.requests) == {"/api/v3/time": 1}
+        # the run's own question, and that of the check of the newest candle's age
+        assert dict(there.simulated.requests) == {"/api/v3/time": 2}
         assert content(database_url, ("market_data", "lineage")) == stored
     there.simulated.set_time(utc(2024, 5, 10, 13, 0, 1))
     there.run(date(2024, 3, 1), now.date())
@@ -180,9 +181,10 @@ def test_a_republished_archive_is_noticed_and_its_days_fetched_again(live, datab
     both = ("market_data", "indicators")
     there.run(date(2024, 2, 1), date(2024, 4, 30), both)
     april = "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2024-04.zip"
-    volume = rows(
+    # a value of which REST's candle of the day says nothing, else the day would be taken from REST
+    taker = rows(
         database_url,
-        """SELECT volume FROM market_data WHERE symbol = 'BTCUSDT' AND "timestamp" = '2024-04-17 05:00+00'""",
+        """SELECT taker_buy_base FROM market_data WHERE symbol = 'BTCUSDT' AND "timestamp" = '2024-04-17 05:00+00'""",
     )[0][0]
     register_code(store)
     assert freshness.due(store) is None
@@ -194,7 +196,7 @@ def test_a_republished_archive_is_noticed_and_its_days_fetched_again(live, datab
 
     quiet = compare()
     assert (quiet.files, quiet.checked, quiet.replaced) == (5, 5, ())
-    there.simulated.republish(april, faults.replaced(f",{volume:f},".encode(), b",99999999.00000000,"))
+    there.simulated.republish(april, faults.replaced(f",{taker:f},".encode(), b",0.00000001,"))
     noticed = compare()
     assert [(item.symbol, item.name) for item in noticed.replaced] == [("BTCUSDT", "BTCUSDT-1h-2024-04.zip")]
     assert ranges(noticed.days) == [(date(2024, 4, 1), date(2024, 4, 30))]
@@ -203,7 +205,7 @@ def test_a_republished_archive_is_noticed_and_its_days_fetched_again(live, datab
     there.simulated.requests.clear()
     there.run(date(2024, 4, 1), date(2024, 4, 30), market_data={"check_archives": True})
     assert there.asked(".zip") - there.asked(".CHECKSUM") == 1, "one file is fetched, the other's checksum only asked"
-    changed = rows(database_url, "SELECT \"timestamp\" FROM market_data WHERE volume = 99999999")
+    changed = rows(database_url, "SELECT \"timestamp\" FROM market_data WHERE taker_buy_base = 0.00000001")
     assert changed == [(utc(2024, 4, 17, 5),)]
     assert compare().replaced == ()
     due = freshness.due(store)

@@ -215,7 +215,7 @@ def test_candles_that_only_the_archive_still_holds_are_kept(serve: Callable) -> 
     month = ArchiveName("BTCUSDT", "5m", "monthly", date(2024, 4, 1))
     simulated.republish(month.path, faults.without_rows(288 * 9 + 5, 288 * 9 + 6))
     simulated.faults.append(
-        faults.Fault(lambda t: "klines" in t and "limit=1000" in t, lambda a: faults.Answer(200, b"[]", {}))
+        faults.Fault(lambda t: "interval=5m" in t and "limit=1000" in t, lambda a: faults.Answer(200, b"[]", {}))
     )
     frame, stretches = gather(feed, "BTCUSDT", "5m", utc(2024, 4, 1), utc(2024, 5, 1))
     assert frame.height == 30 * 288 - 1

@@ -9,7 +9,9 @@ archive.
 - An archive alone never proves that a candle does not exist: files have been published early and with
   holes. Each day of an archive that lacks a candle of the grid is asked from REST, and what REST holds of
   that day is taken in its place, unless the archive holds more. Only then are the candles that are still
-  absent confirmed so."""
+  absent confirmed so.
+- A monthly archive is sometimes whole and still wrong. Each of its days is compared with REST's 1d candle, which is
+  the sum of its candles; a day that differs is asked from REST as if it lacked one."""
 
 from __future__ import annotations
 
@@ -44,6 +46,7 @@ class Feed:
     def __init__(self, exchange: Exchange, archive: Archive) -> None:
         self._exchange = exchange
         self._archive = archive
+        self._days = _DayCandles(exchange)
 
     @property
     def name(self) -> str:
@@ -83,18 +86,37 @@ class Feed:
         lo = max(lo, listed)
         while lo < end:
             stop = min(end, midnight(next_month(lo.date())))
-            yield from _Month(self._exchange, self._archive, symbol, interval, now).fetch(lo, stop, first)
+            month = _Month(self._exchange, self._archive, self._days, symbol, interval, now)
+            yield from month.fetch(lo, stop, first)
             lo = stop
+
+
+class _DayCandles:
+    """REST's closed 1d candles, a page of each symbol at a time: one request answers for years of months."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._pages: dict[str, tuple[datetime, datetime, pl.DataFrame]] = {}
+
+    def read(self, symbol: str, lo: datetime, hi: datetime, now: datetime) -> pl.DataFrame:
+        """The 1d candles that open in [lo, hi)."""
+        begin, end, page = self._pages.get(symbol, (hi, lo, None))
+        if page is None or lo < begin or hi > end:
+            begin, end = lo, max(hi, min(lo + PAGE * _DAY, midnight(now.date())))
+            page = pl.concat([part.frame for part in self._exchange.fetch_closed(symbol, "1d", begin, end, now)])
+            self._pages[symbol] = begin, end, page
+        return page.filter(pl.col("timestamp").is_between(lo, hi, closed="left"))
 
 
 class _Month:
     """A stretch of one market within one calendar month, on which its candles are being gathered."""
 
     def __init__(
-        self, exchange: Exchange, archive: Archive, symbol: str, interval: str, now: datetime
+        self, exchange: Exchange, archive: Archive, days: _DayCandles, symbol: str, interval: str, now: datetime
     ) -> None:
         self._exchange = exchange
         self._archive = archive
+        self._day_candles = days
         self._symbol = symbol
         self._interval = interval
         self._now = now
@@ -105,17 +127,19 @@ class _Month:
         begin = max(midnight(month), listing) if listing else midnight(month)
         whole = lo <= begin and hi == midnight(next_month(month))
         parts: list[Fetched] = []
+        doubtful: set[date] = set()
         if whole:
             parts = self._files([ArchiveName(self._symbol, self._interval, "monthly", month)])
             if not parts and self._exchange.next_open(self._symbol, self._interval, lo, hi) is None:
                 yield from self._rest(lo, hi)
                 return
+            doubtful = self._doubtful_days(parts, lo, hi)
         if not parts and (hi - lo) > timedelta(
             milliseconds=_FEW_PAGES * PAGE * (interval_ms(self._interval) or 0)
         ):
             days = [day for day in _days(lo, hi) if midnight(day) >= lo and midnight(day + _DAY) <= hi]
             parts = self._files(ArchiveName(self._symbol, self._interval, "daily", day) for day in days)
-        yield from self._complete(parts, lo, hi)
+        yield from self._complete(parts, lo, hi, doubtful)
 
     def _files(self, names: Iterator[ArchiveName] | list[ArchiveName]) -> list[Fetched]:
         """What can be had of the files; one that cannot be used is noted and left to the next best source."""
@@ -127,10 +151,12 @@ class _Month:
                 found.append(answer)
         return found
 
-    def _complete(self, parts: list[Fetched], lo: datetime, hi: datetime) -> Iterator[Fetched]:
-        """[lo, hi) without a hole: each day from its archive, or from REST where that lacks a candle."""
+    def _complete(
+        self, parts: list[Fetched], lo: datetime, hi: datetime, doubtful: set[date]
+    ) -> Iterator[Fetched]:
+        """[lo, hi) without a hole: each day from its archive, or from REST where that lacks a candle or is in doubt."""
         held = [part for part in parts if part.frame.height]
-        short = self._short_days(held, lo, hi)
+        short = self._short_days(held, lo, hi) | doubtful
 
         def provider(day: date) -> int:
             """Which of ``held`` answers for the day; -1 for REST."""
@@ -154,6 +180,25 @@ class _Month:
         if present is not None:
             expected = expected.join(present.select(floor_open(self._interval)), on="timestamp", how="anti")
         return set(expected["timestamp"].dt.date().unique().to_list())
+
+    def _doubtful_days(self, parts: list[Fetched], lo: datetime, hi: datetime) -> set[date]:
+        """The days whose candles in the monthly file do not add up to REST's 1d candle."""
+        if not parts or not is_intraday(self._interval):
+            return set()
+        sums = (
+            pl.concat([part.frame for part in parts])
+            .group_by(pl.col("timestamp").dt.truncate("1d"))
+            .agg(
+                pl.col("open").sort_by("timestamp").first(),
+                pl.col("high").max(),
+                pl.col("low").min(),
+                pl.col("close").sort_by("timestamp").last(),
+                pl.col("volume", "quote_asset_volume", "trades").sum(),
+            )
+        )
+        wanted = self._day_candles.read(self._symbol, lo, hi, self._now).select(sums.columns)
+        wrong = wanted.join(sums.cast(dict(wanted.schema)), on=sums.columns, how="anti")
+        return set(wrong["timestamp"].dt.date().to_list())
 
     def _compare(self, answer: Fetched, held: list[Fetched]) -> Iterator[Fetched]:
         """REST's answer, day by day replaced by an archive that holds more of the day; differences are
