@@ -210,6 +210,23 @@ def test_where_they_differ_on_a_day_both_were_asked_rest_is_kept(serve: Callable
     assert "holds 276 candles, REST 276, not all alike" in stretches[1].notes[0]
 
 
+def test_a_monthly_file_that_is_whole_and_wrong_is_corrected_from_rest(serve: Callable) -> None:
+    simulated, feed = serve()
+    lo, hi = utc(2024, 4, 1), utc(2024, 5, 1)
+    right = market(simulated, "BTCUSDT", "5m", lo, hi)
+    tenth = right.filter(pl.col("timestamp") == utc(2024, 4, 10, 7))
+    month = ArchiveName("BTCUSDT", "5m", "monthly", date(2024, 4, 1))
+    simulated.republish(month.path, faults.replaced(f",{tenth['volume'][0]:f},".encode(), b",0.00000001,"))
+    frame, stretches = gather(feed, "BTCUSDT", "5m", lo, hi)
+    assert frame.equals(right)
+    assert kinds(stretches) == [(MONTHLY, "04-01", "04-09"), (REST, "04-10", "04-10"), (MONTHLY, "04-11", "04-30")]
+    assert "not all alike; those of" in stretches[1].notes[0]
+    simulated.requests.clear()
+    later, _ = gather(feed, "BTCUSDT", "15m", lo, hi)
+    assert later.height == 30 * 96
+    assert simulated.requests["/api/v3/klines"] <= 1, "the day candles have been asked for already"
+
+
 def test_candles_that_only_the_archive_still_holds_are_kept(serve: Callable) -> None:
     simulated, feed = serve()
     month = ArchiveName("BTCUSDT", "5m", "monthly", date(2024, 4, 1))
