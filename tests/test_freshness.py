@@ -122,6 +122,18 @@ def test_rows_changed_by_hand_come_back(full, store, database_url, table, change
     assert content(database_url) == before
 
 
+@pytest.mark.parametrize("table", ["indicators_2024_02", "signals", "trade_history", "backtest_results"])
+def test_rows_truncated_by_hand_come_back(full, store, database_url, table):
+    before = content(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"TRUNCATE {table} CASCADE")
+        emptied = {row[0] for row in connection.execute("SELECT DISTINCT table_name FROM dirty_days").fetchall()}
+    follows = {"trade_history": {"trade_history", "performance_metrics"}, "indicators_2024_02": {"indicators"}}
+    assert emptied == follows.get(table, {table})
+    refresh(full, store)
+    assert content(database_url) == before
+
+
 def test_a_candle_deleted_by_hand_takes_its_followers_along(full, store, database_url):
     day = START + timedelta(days=2)
     moment = datetime(day.year, day.month, day.day, 5, tzinfo=UTC)
