@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint up bench clean
+.PHONY: demo test test-slow lint up bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/algobot demo
@@ -14,7 +14,11 @@ up: $(VENV)/installed
 	$(BIN)/algobot up
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What takes longer than the ten minutes of the default suite: the whole stack, kills, faults.
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

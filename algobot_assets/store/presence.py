@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 
@@ -53,6 +53,8 @@ def present(database: Database, run_id: str) -> Iterator[None]:
         ended.set()
         thread.join()
         if connection is not None:
+            with suppress(psycopg.Error):  # closing alone gives it back a moment later
+                connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", (_CLASS, _number(run_id)))
             connection.close()
 
 
