@@ -1,0 +1,135 @@
+"""All benchmarks one after the other, and the table of docs/performance.md from their latest figures.
+
+    python -m benchmarks [--table]      # --table: only the table, from benchmarks/results
+
+Each runs in a process of its own. A row says what was measured, ours, what it is compared with, their ratio and the
+target that was set; a figure whose answers differ is never there, because its benchmark ends first.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import RESULTS
+
+NAMES = ("end_to_end", "lineage", "feed", "compute", "sweep", "retention", "client_cache")
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+Row = tuple[str, str, str, str, str]
+
+
+def end_to_end(result: dict[str, Any]) -> Iterator[Row]:
+    """A year of minutes through all nine tables."""
+    middle = result["medians"]
+    speed = f"{middle['candles per second']:,.0f} candles/s"
+    what = f"{result['days']} days of minutes, three strategies, nine tables"
+    yield what, f"{speed}, {middle['seconds']:.1f} s", "", "", ""
+    yield "of it Dagster's own", f"{middle['stage Dagster']:.1f} s", "", "", "below 5 s"
+    yield "of it the asset checks", f"{middle['stage checks']:.1f} s", "", "", ""
+    yield "peak memory", f"{middle['peak GB']:.2f} GB", "", "", "below 2 GB"
+    again, fraction = f"{middle['second run seconds']:.1f} s", f"{middle['second run fraction']:.2f}"
+    yield "the same run again, nothing written", again, "the first", fraction, ""
+    for table in ("market_data", "indicators", "signals", "trade_history", "performance_metrics", "backtest_results"):
+        mine, bare = middle[f"write {table}"], middle[f"copy {table}"]
+        yield f"writing {table}", f"{mine:.2f} s", f"bare COPY {bare:.2f} s", f"{mine / bare:.2f}", "at most 1.5"
+
+
+def lineage(result: dict[str, Any]) -> Iterator[Row]:
+    """What lineage costs."""
+    figures = result["figures"]
+    share = f"{figures['share of the run']:.1%}"
+    yield "lineage, share of a run", share, "the same without", f"{figures['write ratio']:.2f}", "at most 5 %"
+
+
+def feed(result: dict[str, Any]) -> Iterator[Row]:
+    """A year of minutes from archives, and REST."""
+    middle = result["medians"]
+    speed = f"{middle['candles per second']:,.0f} candles/s"
+    bare, ratio = f"unzip + parse + COPY {middle['bare seconds']:.2f} s", f"{middle['ratio to bare']:.2f}"
+    yield "a year from monthly archives into PostgreSQL", speed, bare, ratio, "150,000; at most 1.3"
+    peer = f"get_historical_klines {result['plain']:,.0f}"
+    yield "REST", f"{result['rest']:,.0f} candles/s", peer, f"{result['rest'] / result['plain']:.1f}", ""
+    if "years" in result:
+        yield "peak memory of several years", f"{result['years']['peak MB']:.0f} MB", "", "", "below 500 MB"
+
+
+def compute(result: dict[str, Any]) -> Iterator[Row]:
+    """Indicators and one backtest."""
+    ta = result["indicators"]
+    mine, peer = f"{ta['ours'] * 1000:.0f} ms", f"TA-Lib, three of them {ta['talib'] * 1000:.0f} ms"
+    yield "four indicators with states", mine, peer, f"{ta['ours'] / ta['talib']:.1f}", "at most 3"
+    other = result["vectorbt"]
+    if other:
+        for name, mine, their, target in (
+            ("one backtest with all figures", result["backtest"], other["seconds"], "at least 20"),
+            ("the same in a new process", result["cold"], other["cold"], ""),
+        ):
+            yield name, f"{mine:.3f} s", f"vectorbt {their:.3f} s", f"{their / mine:.1f}", target
+
+
+def sweep(result: dict[str, Any]) -> Iterator[Row]:
+    """Combinations of parameters."""
+    for name, grid in result["grids"].items():
+        rate, limit = f"{grid['rate'] / 1e6:,.0f} M candles/s", f"bare loop {grid['limit'] / 1e6:,.0f} M"
+        yield f"sweep, {name}", rate, limit, f"{grid['rate'] / grid['limit']:.2f}", "at least 250 M"
+    if result.get("vectorbt"):
+        yield "the same by vectorbt", f"{result['vectorbt']['rate'] / 1e6:,.1f} M candles/s", "", "", ""
+
+
+def retention(result: dict[str, Any]) -> Iterator[Row]:
+    """Months that leave."""
+    middle = result["medians"]
+    drop, delete = f"{middle['drop, s'] * 1000:.0f} ms", f"DELETE {middle['DELETE, s']:.1f} s"
+    yield f"dropping a month of {result['rows']:,} rows", drop, delete, f"{middle['DELETE / drop']:.0f}", "at least 50"
+
+
+def client_cache(result: dict[str, Any]) -> Iterator[Row]:
+    """Repeated reads of the client."""
+    for name, question in result["questions"].items():
+        peer = f"database {question['database ms']:.0f} ms"
+        yield f"client, {name}", f"{question['memory ms']:.1f} ms", peer, f"{question['gain']:.1f}", ""
+
+
+ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
+    call.__name__: call for call in (end_to_end, lineage, feed, compute, sweep, retention, client_cache)
+}
+
+
+def table() -> str:
+    """The latest figures of every benchmark as Markdown."""
+    lines = ["| what | ours | compared with | ratio | target |", "|---|---|---|---|---|"]
+    notes = []
+    for name in NAMES:
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        lines += ["| " + " | ".join(row) + " |" for row in ROWS[name](result)]
+        state, rounds = result["machine"], result["rounds"]
+        notes.append(
+            f"`{name}`: {rounds if isinstance(rounds, int) else len(rounds)} rounds, {state['cores']} cores "
+            f"({state['processor']}), load before {state['load_before'][0]}"
+        )
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
+
+
+def main() -> None:
+    """Run them, then write the table between the marks of the document."""
+    if "--table" not in sys.argv:
+        for name in NAMES:
+            print(f"== {name}", flush=True)
+            if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+                sys.exit(f"benchmarks.{name} failed; the table is left as it was.")
+    text = DOCUMENT.read_text()
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    DOCUMENT.write_text(f"{before}\n{table()}\n{after}")
+    print(f"Written to {DOCUMENT}.")
+
+
+if __name__ == "__main__":
+    main()
