@@ -6,7 +6,8 @@ Indicators: ema, rsi, atr and vwap with the states of every day, against TA-Lib'
 where TA-Lib's own warm-up has faded. Backtest: signals of two averages, the ledger with stops, all figures of each
 trade and of each day, against vectorbt's from_signals with such stops, fees and figures; equality first, without stops
 and fees (with them all cash has gone by March), where the two can be made equal: as many trades, the same final equity.
-vectorbt runs in the Python that ALGOBOT_ORACLES names; `cold` is a new process with its imports and what it compiles.
+Both sides get their candles ready as they read them: floats, and for the ledger whole units of 1e-8. vectorbt runs in
+the Python that ALGOBOT_ORACLES names; `cold` is a new process with its imports and what it compiles.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import talib
 
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
-from algobot_assets.compute.ledger import LedgerRun, run_ledger
+from algobot_assets.compute.ledger import CandleArrays, LedgerRun, candle_arrays, run_ledger
 from algobot_assets.compute.ledger_terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.schema.intervals import day_of, days_between, end_of
@@ -92,7 +93,7 @@ def median(rounds: int, call: Callable[[], Any]) -> float:
 def indicators(frame: pl.DataFrame, days: Days, rounds: int) -> dict[str, float]:
     """Seconds of ours and of TA-Lib's."""
     windows = IndicatorWindows()
-    high, low, close = (frame[name].cast(pl.Float64).to_numpy() for name in ("high", "low", "close"))
+    high, low, close = (frame[name].to_numpy() for name in ("high", "low", "close"))
 
     def ours() -> pl.DataFrame:
         return compute_indicators(frame, windows, "1m", days)[0]
@@ -111,16 +112,16 @@ def indicators(frame: pl.DataFrame, days: Days, rounds: int) -> dict[str, float]
     return {"ours": median(rounds, ours), "talib": median(rounds, theirs)}
 
 
-def backtest(frame: pl.DataFrame, days: Days, ends: pl.Series, *, stops: bool = True) -> LedgerRun:
+def backtest(frame: pl.DataFrame, days: Days, arrays: CandleArrays, *, stops: bool = True) -> LedgerRun:
     """Signals, ledger and all figures."""
     signal, _ = compute_signals("ema_cross", frame, None, PARAMETERS, days)
     risk = RiskTerms(Decimal("0.02"), 1, 2, 4) if stops else RiskTerms(1, 1, 100)
     costs = CostTerms(FEE if stops else 0)
     strategy = StrategyTerms(10_000, Decimal("0.02") if stops else 1, days.days[0])
-    return run_ledger(frame, signal["signal"], days, ends, Terms(strategy, risk, RuleTerms(), costs))
+    return run_ledger(arrays, signal["signal"], days, None, Terms(strategy, risk, RuleTerms(), costs))
 
 
-def peer(frame: pl.DataFrame, days: Days, ends: pl.Series, rounds: int) -> dict[str, Any] | None:
+def peer(frame: pl.DataFrame, days: Days, arrays: CandleArrays, rounds: int) -> dict[str, Any] | None:
     """vectorbt's seconds, warm and cold, after trades and final equity were compared; None where it is not there."""
     python = os.environ.get("ALGOBOT_ORACLES", sys.executable)
     if subprocess.run([python, "-c", "import vectorbt"], capture_output=True, check=False).returncode:
@@ -128,7 +129,7 @@ def peer(frame: pl.DataFrame, days: Days, ends: pl.Series, rounds: int) -> dict[
     signal, _ = compute_signals("ema_cross", frame, None, PARAMETERS, days)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candles.npz"
-        prices = {name: frame[name].cast(pl.Float64).to_numpy() for name in ("open", "high", "low", "close")}
+        prices = {name: frame[name].to_numpy() for name in ("open", "high", "low", "close")}
         np.savez(path, time=frame["timestamp"].dt.epoch("ms").to_numpy(), signal=signal["signal"].to_numpy(), **prices)
         given = {"candles": str(path), "fee": FEE, "rounds": rounds, **PARAMETERS}
         (Path(folder) / "given.json").write_text(json.dumps(given))
@@ -141,7 +142,7 @@ def peer(frame: pl.DataFrame, days: Days, ends: pl.Series, rounds: int) -> dict[
         began = time.perf_counter()
         subprocess.run(command, capture_output=True, check=True)
         answer["cold"] = time.perf_counter() - began
-    plain = backtest(frame, days, ends, stops=False)
+    plain = backtest(frame, days, arrays, stops=False)
     final, trades = float(plain.results["final_capital"][-1]), plain.trades.height
     if trades != answer["trades"] or abs(final - answer["final"]) > 1e-6 * final:
         sys.exit(f"vectorbt makes {answer['trades']} trades and {answer['final']}, the ledger {trades} and {final}.")
@@ -157,18 +158,19 @@ def main() -> None:
     frame, real = candles()
     owned = frame.select(day_of("1m").alias("day"))["day"]
     days = Days(days_between(owned[0], owned[-1] + timedelta(days=1)), owned)
-    ends = frame.select(end_of("1m").alias("end"))["end"]
+    arrays = candle_arrays(frame, frame.select(end_of("1m").alias("end"))["end"])
+    frame = frame.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float64)).rechunk()
     if given.once:
-        backtest(frame, days, ends)
+        backtest(frame, days, arrays)
         return
     state = machine(PACKAGES)
     ta = indicators(frame, days, given.rounds)
-    ours = median(given.rounds, lambda: backtest(frame, days, ends))
+    ours = median(given.rounds, lambda: backtest(frame, days, arrays))
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", COLD], check=True)
     cold = time.perf_counter() - began
     rows = [["four indicators with states, TA-Lib: three", ta["ours"], ta["talib"], ta["ours"] / ta["talib"]]]
-    other = peer(frame, days, ends, given.rounds)
+    other = peer(frame, days, arrays, given.rounds)
     if other is not None:
         rows.append(["one backtest, vectorbt", ours, other["seconds"], other["seconds"] / ours])
         rows.append(["one backtest in a new process, vectorbt", cold, other["cold"], other["cold"] / cold])
