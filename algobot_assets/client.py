@@ -40,7 +40,8 @@ def connect(
     """
     settings = settings or Settings()
     if database_url is not None:
-        database = Database.from_url(settings.model_copy(update={"database_url": SecretStr(database_url)}))
+        alone = {"database_url": SecretStr(database_url), "direct_url": None}
+        database = Database.from_url(settings.model_copy(update=alone))
     else:
         database = data_database(settings, create=False)
     megabytes = settings.client_cache_mb if cache_mb is None else cache_mb
@@ -61,7 +62,7 @@ class Client:
     """
 
     def __init__(self, database: Database, archive: str | None = None, cache_mb: int = 0) -> None:
-        database.connect().close()  # says at once what is wrong, where the pool would try for seconds
+        database.check()  # says at once what is wrong, where the pool would try for seconds
         self._store = Store(database, "client", read_only=True, archive=archive)
         self._cache = FrameCache(cache_mb * 1_000_000)
 

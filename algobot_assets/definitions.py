@@ -10,9 +10,10 @@ from typing import Any
 
 import dagster as dg
 
-from algobot_assets.assets import market, monitoring, reference, trading
+from algobot_assets.assets import market, monitoring, reference, reports, trading
 from algobot_assets.automation.abandoned import abandoned_runs
 from algobot_assets.automation.alerts import alerts
+from algobot_assets.automation.reports import report_job, report_schedule
 from algobot_assets.automation.retention import retention, retention_schedule
 from algobot_assets.automation.schedules import JOBS, SCHEDULES
 from algobot_assets.automation.sensors import SENSORS
@@ -49,10 +50,10 @@ def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Everything Dagster needs to know; see the module's text."""
     return dg.Definitions(
-        assets=[*TABLES, monitoring.database_health],
+        assets=[*TABLES, monitoring.database_health, reports.tear_sheets],
         asset_checks=[*CHECKS],
-        jobs=[*JOBS, retention, *TRIALS],
-        schedules=[*SCHEDULES, retention_schedule],
+        jobs=[*JOBS, retention, report_job, *TRIALS],
+        schedules=[*SCHEDULES, retention_schedule, report_schedule],
         sensors=[*SENSORS, alerts, abandoned_runs],
         resources=build_resources(resource_overrides),
         executor=dg.in_process_executor,

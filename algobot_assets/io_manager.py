@@ -20,6 +20,7 @@ from pydantic import PrivateAttr
 
 from algobot_assets.errors import WindowError
 from algobot_assets.lanes import write_frames
+from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
@@ -116,6 +117,9 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         metadata["seconds writing"] = totals["ms"] / 1000
         if sample is not None:
             metadata["preview"] = dg.MetadataValue.md(_markdown(sample))
+        lineage = column_lineage(context.asset_key.path[-1])
+        if lineage is not None:
+            metadata["dagster/column_lineage"] = lineage
         # of the whole run, so only with its last day: as output metadata Dagster repeats it for every day
         last = max(context.asset_partition_keys)
         for key in context.asset_partition_keys:
@@ -142,6 +146,19 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         if table not in NINE:
             raise WindowError(f"{table} is no table of this platform; the IO manager keeps {', '.join(NINE)}.")
         return table
+
+
+def column_lineage(table: str) -> dg.TableColumnLineage | None:
+    """Where the columns of a table come from, as Dagster's catalog shows it: with the newest materialisation."""
+    known = COLUMN_LINEAGE.get(table)
+    if known is None:
+        return None
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset_key=source, column_name=name) for source, name in sources]
+            for column, sources in known.items()
+        }
+    )
 
 
 def _markdown(frame: pl.DataFrame) -> str:

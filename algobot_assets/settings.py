@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL of another server; none: an embedded server is started in `home`."
     )
+    direct_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL URL of the server itself where database_url leads to a pooler (pgbouncer): for "
+        "Dagster's storage, migrations and locks that outlive a transaction.",
+    )
     database: str = Field(
         "algobot",
         min_length=1,

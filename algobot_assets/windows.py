@@ -178,8 +178,9 @@ class Table:
             return lineage.first_day(connection, window)
 
     def last_complete(self, window: Window) -> date | None:
-        """The last day of ``window`` that is recorded complete."""
-        return max((day for day, item in self.lineage(window).items() if item.is_complete), default=None)
+        """The last day of ``window`` that is recorded complete, its carried state as it was recorded."""
+        recorded = self.lineage(window)
+        return max((day for day, item in recorded.items() if item.is_complete and not item.damaged), default=None)
 
     def read(self, window: Window, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of one window, ascending; ``columns`` default to all but the generated ones."""

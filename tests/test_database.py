@@ -99,10 +99,14 @@ def test_the_password_never_shows(unreachable: str) -> None:
     ],
 )
 def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(SettingsError, match="ALGOBOT_DATABASE_URL is not a PostgreSQL URL") as caught:
-        Database.from_url(of(url))
-    assert "S3cret" not in "".join(traceback.format_exception(caught.value))
-    assert caught.value.__context__ is None
+    for variable, settings in (
+        ("ALGOBOT_DATABASE_URL", of(url)),
+        ("ALGOBOT_DIRECT_URL", of("postgresql://bot@db.example/prices", direct_url=url)),
+    ):
+        with pytest.raises(SettingsError, match=f"{variable} is not a PostgreSQL URL") as caught:
+            Database.from_url(settings)
+        assert "S3cret" not in "".join(traceback.format_exception(caught.value))
+        assert caught.value.__context__ is None
 
 
 def test_connectorx_is_not_used_where_it_would_check_less(monkeypatch: pytest.MonkeyPatch) -> None:

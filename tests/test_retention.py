@@ -16,11 +16,11 @@ from conftest import START, TEMPLATE, Project, published_candles, url_of
 from tables import content
 
 from algobot_assets.automation.retention import retention
-from algobot_assets.cli.explaining import as_text
 from algobot_assets.cli.main import main
 from algobot_assets.client import connect
 from algobot_assets.errors import ArchiveError, SettingsError
 from algobot_assets.explain import explain_trade
+from algobot_assets.explain_text import as_text
 from algobot_assets.freshness import due as stale_due
 from algobot_assets.freshness import first_incomplete
 from algobot_assets.resources import DatabaseResource

@@ -59,8 +59,9 @@ def legal_days(
         return Days((), True)
     if start > begin:
         before = own.get(start - DAY)
-        if before is None or not before.is_complete:
-            what = "is missing" if before is None else "is not complete yet"
+        if before is None or before.damaged or not before.is_complete:
+            kept = "was changed by hand" if before is not None and before.damaged else "is not complete yet"
+            what = "is missing" if before is None else kept
             since = last_complete(window.of(begin, start))
             return Days(
                 (),

@@ -8,7 +8,7 @@ import sys
 import click
 
 from algobot_assets import __version__
-from algobot_assets.cli import archiving, database, explaining, keeping, running, trying
+from algobot_assets.cli import archiving, comparing, database, explaining, keeping, reporting, running, trying
 from algobot_assets.errors import AlgobotError
 
 
@@ -33,6 +33,8 @@ cli.add_command(keeping.refresh)
 cli.add_command(keeping.verify)
 cli.add_command(keeping.status)
 cli.add_command(explaining.explain)
+cli.add_command(reporting.report)
+cli.add_command(comparing.diff)
 cli.add_command(archiving.retention)
 cli.add_command(archiving.restore)
 cli.add_command(trying.sweep)

@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store.archive import Archive
-from algobot_assets.store.database import Database, data_database
+from algobot_assets.store.database import Database, data_database, is_pooled
 
 T = TypeVar("T")
 #: SQLSTATEs after which the whole transaction may be run again: nothing of it was kept, and the cause passes.
@@ -53,6 +53,7 @@ class Store:
         self.run_id = run_id
         self.read_only = read_only
         timeout = float(database.parameters.get("connect_timeout", 10))
+        self._pooled = False
         self._pool = ConnectionPool(
             database.conninfo(),
             kwargs={"autocommit": True},
@@ -69,11 +70,14 @@ class Store:
     def session(self) -> dict[str, str]:
         """The settings of every connection, connectorx's included.
 
-        Set by statement and not by the start-up option of libpq, which connection poolers refuse.
+        Set by statement and not by the start-up option of libpq, which connection poolers refuse; through a pooler
+        anew in each transaction, which may have a session that served somebody else.
         """
         patience = f"{self.database.statement_timeout * 1000:.0f}"
         return {
             "TimeZone": "UTC",
+            "DateStyle": "ISO, MDY",  # in other styles neither psycopg nor connectorx reads a time
+            "extra_float_digits": "1",  # floats arrive as text, and fewer digits would not be all of them
             "statement_timeout": patience,
             "lock_timeout": f"{self.database.lock_timeout * 1000:.0f}",
             "idle_in_transaction_session_timeout": patience,
@@ -84,11 +88,19 @@ class Store:
         }
 
     def _configure(self, connection: psycopg.Connection) -> None:
-        for name, value in self.session.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        if is_pooled(connection):
+            self._pooled = True
+            connection.prepare_threshold = None  # what was prepared would be in another session
+        else:
+            self._set(connection, only_here=False)
         if self.read_only:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+
+    def _set(self, connection: psycopg.Connection, *, only_here: bool) -> None:
+        """Make the settings those of the session, or of the running transaction only."""
+        calls = ", ".join(["set_config(%s, %s, %s)"] * len(self.session))
+        connection.execute(f"SELECT {calls}", [v for pair in self.session.items() for v in (*pair, only_here)])
 
     @classmethod
     def open(cls, settings: Settings | None = None, run_id: str = "") -> Store:
@@ -99,8 +111,11 @@ class Store:
     @cached_property
     def connectorx_url(self) -> str:
         """URL for connectorx. The login is proved first, because connectorx retries a bad one for 30 s; once is
-        enough, as every query begins on a pooled connection. StoreError where connectorx cannot connect that way.
+        enough, as every query begins on a pooled connection. StoreError where connectorx cannot connect that way, as
+        through a pooler: it prepares its statements and sets its settings in whatever session it meets.
         """
+        if self._pooled:
+            raise StoreError(f"connectorx cannot read through the pooler at {self.database.location}.")
         return self.database.connectorx_url()
 
     @contextmanager
@@ -114,25 +129,48 @@ class Store:
             connection = self._pool.getconn()
         except PoolTimeout as error:
             raise StoreError(
-                f"{self.database!r} could not be reached within {self._pool.timeout:g} s. "
-                "Start it (`algobot db start`) or correct ALGOBOT_DATABASE_URL."
+                f"{self.database!r} could not be reached within {self._pool.timeout:g} s. {self._obstacle()}"
             ) from error
         try:
             yield connection
         finally:
             self._pool.putconn(connection)
 
+    def _obstacle(self) -> str:
+        """Why the pool got no connection, and what to do: the pool itself only knows that time is up."""
+        try:
+            self.database.connect().close()
+        except StoreError as error:
+            if "too many" in str(error) or "remaining connection slots" in str(error):
+                return f"{error}. Close other connections or raise the limit, then run again."
+            return "Start it (`algobot db start`) or correct ALGOBOT_DATABASE_URL."
+        return "All connections of this process are in use, or the server has just come back; run it again."
+
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection]:
-        """One transaction on one pooled connection: committed at the end of the block, else rolled back."""
+        """One transaction on one pooled connection: committed at the end of the block, else rolled back.
+
+        StoreError where the server, and not the statement, is the cause (connection lost, timeout, disk full,
+        deadlock); other errors of statements pass through as psycopg raised them.
+        """
+        try:
+            with self._transaction() as connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            raise StoreError(f"{explain(error, 'A question')} Run it again.") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection]:
         with self.connection() as connection, connection.transaction():
+            if self._pooled:
+                self._set(connection, only_here=True)
             yield connection
 
     def retrying(self, work: Callable[[psycopg.Connection], T], what: str) -> T:
         """Run ``work`` in a transaction, again from the start after a passing failure; ``what`` names it in errors."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self.transaction() as connection:
+                with self._transaction() as connection:
                     return work(connection)
             except psycopg.Error as error:
                 if not is_retryable(error):

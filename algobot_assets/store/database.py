@@ -15,6 +15,7 @@ import psycopg
 import sqlalchemy
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import SecretStr
 
 from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
@@ -26,9 +27,16 @@ _CREATE_KEY = 0x616C676F
 """Advisory lock under which databases are created: two that copy one template would fail each other."""
 
 
+OLDEST = 150000
+"""The first version with what is used here (MERGE), as libpq numbers versions."""
+
+
 @dataclass(frozen=True, repr=False)
 class Database:
     """A database on a server. Methods take another name where another database of that server is meant.
+
+    Behind a connection pooler `conninfo` leads through the pooler, for transactions; `connect` and `sqlalchemy_url`
+    lead past it by ``direct``, for what needs a session: locks that are held, migrations, Dagster's storage.
 
     `repr` and every error name host, user and database, never the password; the strings that the URL methods
     return do hold it, so they are for the libraries, not for logs.
@@ -37,31 +45,27 @@ class Database:
     name: str
     parameters: Mapping[str, str]
     """libpq parameters but for dbname; may hold a password."""
+    direct: Mapping[str, str] | None = field(default=None, kw_only=True)
+    """The same of the server itself where ``parameters`` lead to a pooler."""
     statement_timeout: float = field(default=0, kw_only=True)
     lock_timeout: float = field(default=0, kw_only=True)
 
     @classmethod
     def from_url(cls, settings: Settings) -> Database:
-        """The database of `settings.database_url`. Raises SettingsError if that is no PostgreSQL URL."""
-        text = settings.database_url.get_secret_value() if settings.database_url else ""
-        scheme, separator, rest = text.partition("://")
-        parameters: dict[str, str] | None = None
-        if separator and scheme.partition("+")[0] in ("postgresql", "postgres"):
-            try:
-                parameters = {k: str(v) for k, v in conninfo_to_dict(f"postgresql://{rest}").items()}
-            except psycopg.Error:  # libpq quotes the offending part of the URL, which may be the password
-                parameters = None
-        if parameters is None:
-            raise SettingsError(
-                "ALGOBOT_DATABASE_URL is not a PostgreSQL URL. Write postgresql://user:password@host/name, "
-                "special characters of the password percent-encoded."
-            )
-        name = parameters.pop("dbname", settings.database)
-        parameters.setdefault("connect_timeout", str(settings.connect_timeout))
-        parameters.setdefault("application_name", "algobot")
+        """The database of `settings.database_url`. Raises SettingsError if that or `direct_url` is none."""
+        name, parameters = _parsed("ALGOBOT_DATABASE_URL", settings.database_url, settings)
+        direct = None
+        if settings.direct_url is not None:
+            meant, direct = _parsed("ALGOBOT_DIRECT_URL", settings.direct_url, settings)
+            if meant != name:
+                raise SettingsError(
+                    f"ALGOBOT_DATABASE_URL names database {name} and ALGOBOT_DIRECT_URL {meant}; both must lead to "
+                    "one database under one name."
+                )
         return cls(
             name,
             parameters,
+            direct=direct,
             statement_timeout=settings.statement_timeout,
             lock_timeout=settings.lock_timeout,
         )
@@ -72,19 +76,20 @@ class Database:
     @property
     def location(self) -> str:
         """Host and port for people, without user and password."""
-        host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the default host"
-        port = self.parameters.get("port")
-        return f"{host}:{port}" if port else host
+        return _place(self.parameters)
 
     def conninfo(self, dbname: str | None = None) -> str:
-        """For psycopg."""
+        """For psycopg, and for transactions only: a pooler may give each of them another session."""
         return make_conninfo("", **self.parameters, dbname=dbname or self.name)
 
     def sqlalchemy_url(
         self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg"
     ) -> str:
-        """For SQLAlchemy and Alembic. The driver is named because SQLAlchemy's default changed with 2.1."""
-        query = dict(self.parameters)
+        """For SQLAlchemy, Alembic and Dagster, past a pooler.
+
+        The driver is named because SQLAlchemy's default changed with 2.1.
+        """
+        query = dict(self.direct or self.parameters)
         user, password = query.pop("user", None), query.pop("password", None)
         url = sqlalchemy.URL.create(
             f"postgresql+{driver}", user, password, database=dbname or self.name, query=query
@@ -95,8 +100,8 @@ class Database:
         """For connectorx, which knows neither PG* variables nor password files nor service files.
 
         Connects once through libpq and hands over what that used. A bad login thus fails here at once;
-        connectorx itself would retry it for 30 seconds. Raises StoreError for that, and where the server is
-        to be checked by host name or the client by certificate: connectorx can do neither.
+        connectorx itself would retry it for 30 seconds. Raises StoreError for that, and where the server is to be
+        checked by host name or the client by certificate: connectorx can do neither.
         """
         with self.connect(dbname) as connection:
             used, given = connection.pgconn, connection.info.get_parameters()
@@ -119,15 +124,25 @@ class Database:
         return f"{url}?{urlencode(options)}"
 
     def connect(self, dbname: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
-        """A connection in UTC with the timeouts of the settings. Raises StoreError where there is none."""
+        """A session on the server, in UTC with the timeouts of the settings.
+
+        Raises StoreError where there is none, where the server is too old, and where only a pooler is known.
+        """
         name = dbname or self.name
-        connection, problem = None, ""
-        try:
-            connection = psycopg.connect(self.conninfo(name), autocommit=True)
-        except psycopg.Error as error:
-            problem = " ".join(str(error).split())
-        if connection is None:
-            raise StoreError(f"No connection to database {name} at {self.location}: {problem}")
+        parameters = self.direct or self.parameters
+        connection = _open(parameters, name)
+        problem, place = "", _place(parameters)
+        if connection.info.server_version < OLDEST:
+            version = connection.info.parameter_status("server_version")
+            problem = f"The server at {place} is PostgreSQL {version}; {OLDEST // 10000} or newer is needed."
+        elif self.direct is None and is_pooled(connection):
+            problem = (
+                f"A connection pooler answers at {place}. Set ALGOBOT_DIRECT_URL to the server behind it, for "
+                "Dagster's storage, migrations and locks; data keeps going through the pooler."
+            )
+        if problem:
+            connection.close()
+            raise StoreError(problem)
         # By statement and not by the start-up option of libpq, which connection poolers refuse.
         connection.execute(
             "SELECT set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %s, false),"
@@ -136,6 +151,10 @@ class Database:
         )
         connection.autocommit = autocommit
         return connection
+
+    def check(self) -> None:
+        """Connect as transactions will, through a pooler where there is one; StoreError says why that fails."""
+        _open(self.parameters, self.name).close()
 
     def ensure_database(self, name: str | None = None, *, template: str = "template0") -> None:
         """Create the database unless it is there; any number of processes may ask at the same time.
@@ -180,6 +199,48 @@ class Database:
             if self.name == MAINTENANCE:
                 raise
             return self.connect(autocommit=True)
+
+
+def _place(parameters: Mapping[str, str]) -> str:
+    host = parameters.get("host") or parameters.get("hostaddr") or "the default host"
+    port = parameters.get("port")
+    return f"{host}:{port}" if port else host
+
+
+def _open(parameters: Mapping[str, str], name: str) -> psycopg.Connection:
+    connection, problem = None, ""
+    try:
+        connection = psycopg.connect(make_conninfo("", **parameters, dbname=name), autocommit=True)
+    except psycopg.Error as error:
+        problem = " ".join(str(error).split())
+    if connection is None:  # raised outside the handler, so that no context carries libpq's text along
+        raise StoreError(f"No connection to database {name} at {_place(parameters)}: {problem}")
+    return connection
+
+
+def is_pooled(connection: psycopg.Connection) -> bool:
+    """Whether a pooler is in between: it tells a process number of its own, as a session's changes from use to use."""
+    return connection.info.backend_pid != connection.execute("SELECT pg_backend_pid()").fetchone()[0]
+
+
+def _parsed(variable: str, url: SecretStr | None, settings: Settings) -> tuple[str, dict[str, str]]:
+    """Database name and libpq parameters of a URL. SettingsError names the variable, never the value."""
+    scheme, separator, rest = (url.get_secret_value() if url else "").partition("://")
+    parameters: dict[str, str] | None = None
+    if separator and scheme.partition("+")[0] in ("postgresql", "postgres"):
+        try:
+            parameters = {k: str(v) for k, v in conninfo_to_dict(f"postgresql://{rest}").items()}
+        except psycopg.Error:  # libpq quotes the offending part of the URL, which may be the password
+            parameters = None
+    if parameters is None:
+        raise SettingsError(
+            f"{variable} is not a PostgreSQL URL. Write postgresql://user:password@host/name, "
+            "special characters of the password percent-encoded."
+        )
+    name = parameters.pop("dbname", settings.database)
+    parameters.setdefault("connect_timeout", str(settings.connect_timeout))
+    parameters.setdefault("application_name", "algobot")
+    return name, parameters
 
 
 def resolve(settings: Settings) -> Database:

@@ -45,15 +45,19 @@ class DayInputs:
 
 @dataclass(frozen=True)
 class DayLineage(DayInputs):
-    """One recorded day: its inputs, and digest and number of the rows that came out."""
+    """One recorded day: its inputs, and digest and number of the rows that came out.
+
+    ``dirty``: its rows were changed by hand since. ``damaged``: its carried state is not the one that was recorded.
+    """
 
     output: bytes = NOTHING
     rows: int = 0
     dirty: bool = False
+    damaged: bool = False
 
     def same_inputs(self, inputs: DayInputs) -> bool:
-        """True when the recorded day was computed from exactly ``inputs`` and nobody changed its rows since."""
-        return not self.dirty and (
+        """True when the recorded day was computed from exactly ``inputs`` and nobody changed its rows or state."""
+        return not (self.dirty or self.damaged) and (
             self.complete_through,
             self.inputs,
             self.parameters,
@@ -81,28 +85,30 @@ def read(connection: psycopg.Connection, window: Window) -> dict[date, DayLineag
     """The recorded days of the window, by day."""
     rows = connection.execute(
         """SELECT l.day, l.complete_through, l.input_digest, l.parameters_digest, l.code_version, l.state_in,
-                  l.state_out, l.output_digest, l.rows, d.day IS NOT NULL
+                  l.state_out, l.output_digest, l.rows, d.day IS NOT NULL, l.state_digest
              FROM lineage AS l LEFT JOIN dirty_days AS d USING (table_name, symbol, "interval", strategy_id, day)
             WHERE l.table_name = %s AND l.symbol = %s AND l."interval" = %s AND l.strategy_id = %s
               AND l.day >= %s AND l.day < %s
             ORDER BY l.day""",
         (*window.key, window.first, window.end),
     )
-    return {
-        row[0]: DayLineage(
+    recorded: dict[date, DayLineage] = {}
+    for row in rows:
+        state = None if row[6] is None else np.array(row[6], dtype=np.float64)
+        recorded[row[0]] = DayLineage(
             row[0],
             row[1].astimezone(UTC),
             bytes(row[2]),
             bytes(row[3]),
             row[4],
             None if row[5] is None else bytes(row[5]),
-            None if row[6] is None else np.array(row[6], dtype=np.float64),
+            state,
             bytes(row[7]),
             row[8],
             row[9],
+            state_digest(state) != (None if row[10] is None else bytes(row[10])),
         )
-        for row in rows
-    }
+    return recorded
 
 
 def first_day(connection: psycopg.Connection, window: Window) -> date | None:

@@ -23,6 +23,25 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, time_out
 from algobot_assets.store.writer import scope
 
+#: connectorx's dtypes by PostgreSQL's number of the type; those of others are told from the rows.
+_DTYPES: dict[int, pl.DataType] = {
+    psycopg.postgres.types[name].oid: dtype
+    for name, dtype in {
+        "bool": pl.Boolean(),
+        "int2": pl.Int16(),
+        "int4": pl.Int32(),
+        "int8": pl.Int64(),
+        "float4": pl.Float32(),
+        "float8": pl.Float64(),
+        "text": pl.String(),
+        "varchar": pl.String(),
+        "date": pl.Date(),
+        "timestamptz": UTC,
+        "numeric": pl.Decimal(38, 10),
+        "bytea": pl.Binary(),
+    }.items()
+}
+
 
 def read_window(
     store: Store,
@@ -103,7 +122,7 @@ def query(
         text = psycopg.ClientCursor(connection).mogrify(statement, parameters or None)
     try:
         url = store.connectorx_url
-    except StoreError:  # a kind of login that connectorx does not know, such as sslmode=verify-full
+    except StoreError:  # a pooler, or a kind of login that connectorx does not know, such as sslmode=verify-full
         return _fetched(store, text, schema)
     settings = [f"SELECT set_config('{name}', '{value}', false)" for name, value in store.session.items()]
     try:
@@ -120,10 +139,10 @@ def query(
 
 
 def _fetched(store: Store, text: str, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:
-    """The same rows through psycopg, row by row."""
+    """The same rows through psycopg, row by row, with the dtypes that connectorx gives."""
     with store.transaction() as connection:
         cursor = connection.execute(text)
-        names = [column.name for column in cursor.description]
+        found = {column.name: _DTYPES.get(column.type_code) for column in cursor.description}
         rows = cursor.fetchall()
-    known = {name: (schema or {}).get(name) for name in names}
-    return pl.DataFrame(rows, schema=known, orient="row")
+    known = {name: (schema or {}).get(name, dtype) for name, dtype in found.items()}
+    return pl.DataFrame(rows, schema=known, orient="row", infer_schema_length=None)
