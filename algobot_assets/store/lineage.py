@@ -126,8 +126,13 @@ def write(
     window: Window,
     days: Iterable[tuple[DayInputs, int, bytes]],
     run_id: str,
+    *,
+    new: bool = False,
 ) -> None:
-    """Record days of the window, each with the number and digest of its rows; one round trip, not one per day."""
+    """Record days of the window, each with the number and digest of its rows; one round trip, not one per day.
+
+    ``new``: none of the days is recorded yet, so they are copied in.
+    """
     records: list[tuple[object, ...]] = [
         (
             *window.key,
@@ -147,7 +152,13 @@ def write(
     ]
     with connection.cursor(binary=True) as cursor:
         cursor.adapters.register_dumper(np.ndarray, _StateDumper)
-        cursor.executemany(_RECORD, records)
+        if not new:
+            cursor.executemany(_RECORD, records)
+            return
+        with cursor.copy(_COPY) as copy:
+            copy.set_types(_TYPES)
+            for record in records:
+                copy.write_row(record)
 
 
 class _StateDumper(psycopg.adapt.Dumper):
@@ -163,6 +174,14 @@ class _StateDumper(psycopg.adapt.Dumper):
         return struct.pack(">iiIii", 1, 0, psycopg.postgres.types["float8"].oid, obj.size, 1) + numbers.tobytes()
 
 
+_COPY = sql.SQL("COPY lineage ({}) FROM STDIN (FORMAT BINARY)").format(
+    sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES)))
+)
+#: Of the columns of _KEY and _VALUES.
+_TYPES = (
+    *("text", "varchar", "varchar", "int8", "date", "int4", "bytea", "bytea", "text", "bytea", "float8[]", "bytea"),
+    *("bytea", "timestamptz", "text"),
+)
 # one text for every number of days: prepared once, sent in one go
 _RECORD = sql.SQL(
     "INSERT INTO lineage ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"

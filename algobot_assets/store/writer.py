@@ -105,6 +105,7 @@ def write_window(
                 if day.day in differing or not recorded[day.day].same_inputs(day)
             ],
             store.run_id,
+            new=recorded.keys().isdisjoint(wanted),
         )
         per_day = {day: outputs.get(day, (0, NOTHING))[0] for day in wanted}
         return Written(frame.height, inserted, updated, deleted, per_day)
