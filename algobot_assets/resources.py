@@ -33,10 +33,13 @@ class DatabaseResource(dg.ConfigurableResource):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DatabaseResource]:
         """Open the store for the run, close it after it."""
         run_id = context.run.run_id if context.run else ""
-        with Store.open(run_id=run_id) as store, present(store.database, run_id) if run_id else nullcontext():
-            register_code(store)
-            self._store = store
-            yield self
+        with Store.open(run_id=run_id) as store:
+            if Settings().database_url is None:
+                _prepare_empty(store)
+            with present(store.database, run_id) if run_id else nullcontext():
+                register_code(store)
+                self._store = store
+                yield self
 
     @property
     def store(self) -> Store:
@@ -44,6 +47,19 @@ class DatabaseResource(dg.ConfigurableResource):
         if self._store is None:
             raise RuntimeError("the database resource is used outside of a run")
         return self._store
+
+
+def _prepare_empty(store: Store) -> None:
+    """Make the tables in an embedded database that has none, so that Dagster's own commands work from a checkout.
+
+    An older schema is left to `algobot db migrate`: what changes tables is somebody's decision.
+    """
+    with store.transaction() as connection:
+        if connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0] is not None:
+            return
+    from algobot_assets.store import migrate  # alembic is needed here alone
+
+    migrate.upgrade(store.database.sqlalchemy_url())
 
 
 class FeedResource(dg.ConfigurableResource):

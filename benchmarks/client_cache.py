@@ -79,7 +79,14 @@ def main() -> None:
     )
     save(
         "client_cache",
-        {"candles": what, "days": given.days, "hit ratio": info.hit_ratio, "machine": about, "questions": figures},
+        {
+            "candles": what,
+            "days": given.days,
+            "rounds": given.rounds,
+            "hit ratio": info.hit_ratio,
+            "machine": about,
+            "questions": figures,
+        },
     )
 
 
