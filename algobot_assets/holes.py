@@ -15,7 +15,7 @@ import polars as pl
 import psycopg
 
 from algobot_assets.schema.frames import UTC
-from algobot_assets.schema.intervals import LENGTH_MS, day_of, expected_opens, opens_window, phase_of
+from algobot_assets.schema.intervals import LENGTH_MS, consecutive, day_of, expected_opens, opens_window, phase_of
 from algobot_assets.store.connection import Store
 
 _DAY = timedelta(days=1)
@@ -93,12 +93,8 @@ def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, day
         """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
     ).fetchone()
     phase = (phase_of(listed[0]) if listed else 0) if interval == "3d" else None
-    grid = pl.concat(
-        [
-            expected_opens(interval, *opens_window(interval, first, last + _DAY, phase), phase).to_frame("timestamp")
-            for first, last in _runs(days["day"].to_list())
-        ]
-    )
+    spans = [opens_window(interval, run[0], run[-1] + _DAY, phase) for run in consecutive(days["day"])]
+    grid = pl.concat([expected_opens(interval, *span, phase).to_frame("timestamp") for span in spans])
     gaps = connection.execute(
         """SELECT first_open, end_open FROM gaps WHERE symbol = %s AND "interval" = %s ORDER BY first_open""",
         (symbol, interval),
@@ -125,13 +121,3 @@ def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, day
         if rows < number:
             found.append(Hole(day, symbol, interval, f"{number - rows} candles neither stored nor confirmed absent"))
     return found
-
-
-def _runs(days: list[date]) -> list[tuple[date, date]]:
-    runs: list[tuple[date, date]] = []
-    for day in days:
-        if runs and runs[-1][1] + _DAY == day:
-            runs[-1] = (runs[-1][0], day)
-        else:
-            runs.append((day, day))
-    return runs

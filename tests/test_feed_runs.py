@@ -22,7 +22,7 @@ from tables import content
 
 from algobot_assets import freshness, runs
 from algobot_assets.assets.candles import LOG
-from algobot_assets.assets.republished import ranges, republished
+from algobot_assets.assets.republished import republished
 from algobot_assets.cli.show import ABSENT, progress
 from algobot_assets.code import register_code
 from algobot_assets.feed import faults
@@ -30,6 +30,7 @@ from algobot_assets.feed.open import open_source
 from algobot_assets.feed.simulated import SimulatedExchange
 from algobot_assets.feed.simulated_prices import SimulatedPrices
 from algobot_assets.resources import FeedResource, StateResource
+from algobot_assets.schema.intervals import days_between
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
 
@@ -199,7 +200,7 @@ def test_a_republished_archive_is_noticed_and_its_days_fetched_again(live, datab
     there.simulated.republish(april, faults.replaced(f",{taker:f},".encode(), b",0.00000001,"))
     noticed = compare()
     assert [(item.symbol, item.name) for item in noticed.replaced] == [("BTCUSDT", "BTCUSDT-1h-2024-04.zip")]
-    assert ranges(noticed.days) == [(date(2024, 4, 1), date(2024, 4, 30))]
+    assert noticed.days == days_between(date(2024, 4, 1), date(2024, 5, 1))
     assert sum(there.simulated.requests.values()) == there.asked(".CHECKSUM") == 5
     assert compare(limit=2).checked == 2
     there.simulated.requests.clear()

@@ -1,18 +1,16 @@
 """Fetching candles for the run's days: what is missing, how far each day is complete, and what is absent.
 
 A day is complete when its end has passed by the source's clock and the source has answered for all of it; what
-it then lacks does not exist and is recorded as a gap. Where candles come from is the feed's affair. While one
-market-month is written the next one is fetched and parsed, never more than one.
+it then lacks does not exist and is recorded as a gap. Where candles come from is the feed's affair, and that
+one market-month is fetched while another is written, that of the lanes.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import partial
 from itertools import groupby
 
@@ -28,7 +26,15 @@ from algobot_assets.declared.model import Market
 from algobot_assets.errors import AlgobotError, ArchivedError, SettingsError
 from algobot_assets.feed.source import Fetched, Source, floor_to_grid
 from algobot_assets.schema.frames import empty
-from algobot_assets.schema.intervals import day_of, midnight, opens_window, phase_of
+from algobot_assets.schema.intervals import (
+    consecutive,
+    day_of,
+    days_between,
+    midnight,
+    month_start,
+    opens_window,
+    phase_of,
+)
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
 from algobot_assets.store.archive import archived_months, restore_command
@@ -65,26 +71,20 @@ def market_frames(run: TableRun) -> Iterator[WindowFrame]:
     failed: set[Market] = set()
     begun: set[Market] = set()
     with run.feed.opened() as source:
-        jobs = _jobs(run, markets, source, failed)
-        waiting = _started(next(jobs, None))
-        while waiting is not None:
-            market, future = waiting
-            made = None
+        for market, job in _jobs(run, markets, source, failed):
             try:
-                made = future.result()
-                refuse_archived(run.store, made[0])
+                frame, notes = job()
+                refuse_archived(run.store, frame)
             except AlgobotError as error:
                 if isinstance(error, ArchivedError):
                     run.proceeded -= market not in begun
-                    made = None
                 run.refuse(str(error))
                 failed.add(market)
-            waiting = _started(next(jobs, None))
-            if made is not None:
-                for note in made[1]:
-                    run.log.info(note)
-                begun.add(market)
-                yield made[0]
+                continue
+            for note in notes:
+                run.log.info(note)
+            begun.add(market)
+            yield frame
 
 
 def _jobs(
@@ -99,22 +99,6 @@ def _jobs(
                 yield market, job
         except AlgobotError as error:
             run.refuse(str(error))
-
-
-def _started(job: tuple[Market, Job] | None) -> tuple[Market, Future[Made]] | None:
-    """The job, running in a thread that an interrupted run does not wait for."""
-    if job is None:
-        return None
-    future: Future[Made] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(job[1]())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="candles", daemon=True).start()
-    return job[0], future
 
 
 def claim_exchange(store: Store, name: str) -> None:
@@ -142,7 +126,7 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
         return
     symbol, interval = market.symbol, market.interval
     known = source.known_through(symbol, interval)
-    days = [day for day in _days(first, run.end) if midnight(day) < known]
+    days = [day for day in days_between(first, run.end) if midnight(day) < known]
     run.tally.days += len(days)
     listed = recorded_listing(run.store, symbol, interval)
     window = Window("market_data", first, run.end, symbol, interval, 0, _phase(interval, listed))
@@ -198,10 +182,6 @@ def _phase(interval: str, listed: datetime | None) -> int | None:
     return phase_of(listed) if listed else 0
 
 
-def _days(first: date, end: date) -> list[date]:
-    return [first + timedelta(days=i) for i in range((end - first).days)]
-
-
 def _is_done(day: DayLineage | None, known: datetime, forming: datetime) -> bool:
     """Whether nothing of the day can have come since: it is complete, or lasts and no further candle has closed."""
     if day is None:
@@ -225,9 +205,8 @@ def _replaced(run: TableRun, source: Source, window: Window) -> set[date]:
 
 def _months(days: Sequence[date]) -> Iterator[list[date]]:
     """Runs of consecutive days within one month."""
-    numbered = enumerate(days)
-    for _, run in groupby(numbered, lambda item: (item[1].year, item[1].month, item[1].toordinal() - item[0])):
-        yield [day for _, day in run]
+    for _, of_month in groupby(days, month_start):
+        yield from consecutive(of_month)
 
 
 def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[date, DayLineage]) -> Made:

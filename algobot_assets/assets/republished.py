@@ -6,7 +6,6 @@ replaced file (its days are fetched again) is the affair of market_data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
@@ -79,17 +78,6 @@ def republished(
         published = source.checksums(symbol, interval, [(kind, name) for _, _, kind, name in names])
         now.update(zip(names, published, strict=True))
     replaced = [
-        Replaced(row[0], row[1], row[3], tuple(row[5]))
-        for row in rows
-        if now.get(tuple(row[:4])) not in (None, row[4])
+        Replaced(row[0], row[1], row[3], tuple(row[5])) for row in rows if now.get(tuple(row[:4])) not in (None, row[4])
     ]
     return Compared(len(files), len(chosen), tuple(sorted(replaced, key=lambda r: (r.symbol, r.interval, r.days))))
-
-
-def ranges(days: Sequence[date]) -> list[tuple[date, date]]:
-    """Runs of consecutive days, ascending, as (first, last)."""
-    runs = [
-        [day for _, day in run]
-        for _, run in groupby(enumerate(sorted(days)), lambda item: item[1].toordinal() - item[0])
-    ]
-    return [(run[0], run[-1]) for run in runs]

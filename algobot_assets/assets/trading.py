@@ -21,7 +21,7 @@ from algobot_assets.assets.factory import TableRun, attempt, side_by_side, table
 from algobot_assets.assets.ledger_inputs import LedgerInputs
 from algobot_assets.compute.ledger import LedgerRun, candle_arrays, ledger_code_version, run_ledger
 from algobot_assets.schema.frames import schema_of
-from algobot_assets.schema.intervals import end_of, midnight
+from algobot_assets.schema.intervals import consecutive, end_of, midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import digest, state_digest
 from algobot_assets.store.reader import read_window
@@ -189,7 +189,7 @@ def _derived(
         state = None if chunk[0] == first or before is None else before.state_out
         return pick(_walk(inputs, version, chunk, state, upstream), chunk), None
 
-    for run_of_days in _consecutive(days):
+    for run_of_days in consecutive(days):
         yield from run_chain(
             window,
             LegalDays(tuple(run_of_days), True),
@@ -204,11 +204,6 @@ def _derived(
             recompute=run.options.recompute,
             tally=run.tally,
         )
-
-
-def _consecutive(days: Sequence[date]) -> Iterator[list[date]]:
-    for _, group in groupby(enumerate(days), lambda item: item[1].toordinal() - item[0]):
-        yield [day for _, day in group]
 
 
 @table_asset(

@@ -36,10 +36,22 @@ def key_of(name: str, seen: Iterable[object]) -> str:
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def unfinished(instance: dg.DagsterInstance) -> str | None:
-    """The id of a queued or running run of the chain; a proposal waits for it."""
+def unfinished(instance: dg.DagsterInstance, then: str) -> dg.SkipReason | None:
+    """Why to skip while a run of the chain is queued or runs; ``then``: what happens after it, in words."""
     runs = instance.get_runs(dg.RunsFilter(tags=dict(CHAIN), statuses=list(UNFINISHED)), limit=1)
-    return runs[0].run_id if runs else None
+    return dg.SkipReason(f"Run {runs[0].run_id} is not finished; {then}.") if runs else None
+
+
+def regular(name: str, job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
+    """A schedule in UTC, on by default, that runs ``job`` (of ops or of assets) and asks nothing first."""
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
 
 
 def request(run: RangeRun, key: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> dg.RunRequest:

@@ -6,6 +6,7 @@ from datetime import date
 
 import dagster as dg
 
+from algobot_assets.automation.proposals import regular
 from algobot_assets.code import register_code
 from algobot_assets.resources import DatabaseResource
 from algobot_assets.retention import retire
@@ -51,11 +52,9 @@ def retention() -> None:
     archive_months()
 
 
-retention_schedule = dg.ScheduleDefinition(
-    name="retention",
-    job=retention,
-    cron_schedule="30 2 2 * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Monthly: months older than ALGOBOT_RETENTION_MONTHS leave the database for the archive.",
+retention_schedule = regular(
+    "retention",
+    retention,
+    "30 2 2 * *",
+    "Monthly: months older than ALGOBOT_RETENTION_MONTHS leave the database for the archive.",
 )

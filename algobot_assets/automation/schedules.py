@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from algobot_assets.automation.maintenance import health, partition_maintenance, purge
-from algobot_assets.automation.proposals import request, unfinished
+from algobot_assets.automation.proposals import regular, request, unfinished
 from algobot_assets.freshness import RangeRun, complete_through, first_incomplete, unsettled
 from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.schema.tables import NINE
@@ -39,9 +39,9 @@ def refresh(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource, state: StateResource, feed: FeedResource
 ) -> dg.RunRequest | dg.SkipReason:
     """One run over the days that are not complete, today included."""
-    waiting = unfinished(context.instance)
+    waiting = unfinished(context.instance, "the next tick asks again")
     if waiting is not None:
-        return dg.SkipReason(f"Run {waiting} is not finished; the next tick asks again.")
+        return waiting
     today = context.scheduled_execution_time.astimezone(UTC).date()
     ends = _end_of_files(feed)
     if ends is not None:
@@ -69,9 +69,9 @@ def daily_close(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
     """One run over the complete days that were last asked for before they had settled."""
-    waiting = unfinished(context.instance)
+    waiting = unfinished(context.instance, "the next tick asks again")
     if waiting is not None:
-        return dg.SkipReason(f"Run {waiting} is not finished; the next tick asks again.")
+        return waiting
     markets = [(market.symbol, market.interval) for market in state.load().markets]
     found = unsettled(database.store, markets, SETTLED_AFTER)
     settled = (context.scheduled_execution_time.astimezone(UTC) - SETTLED_AFTER).date() - timedelta(days=1)
@@ -90,29 +90,17 @@ def _end_of_files(feed: FeedResource) -> datetime | None:
         return source.server_time()
 
 
-partition_schedule = dg.ScheduleDefinition(
-    name="partition_maintenance",
-    job=partition_maintenance,
-    cron_schedule="10 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Daily: the partitions of the coming months.",
+partition_schedule = regular(
+    "partition_maintenance", partition_maintenance, "10 0 * * *", "Daily: the partitions of the coming months."
 )
-health_schedule = dg.ScheduleDefinition(
-    name="health",
-    job=health,
-    cron_schedule="*/15 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every quarter of an hour: the database's figures and the age of the newest candles.",
+health_schedule = regular(
+    "health", health, "*/15 * * * *", "Every quarter of an hour: the database's figures, the age of the newest candles."
 )
-purge_schedule = dg.ScheduleDefinition(
-    name="purge",
-    job=purge,
-    cron_schedule="40 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Daily: Dagster's runs and events older than ALGOBOT_KEEP_RUNS_DAYS, without partition status.",
+purge_schedule = regular(
+    "purge",
+    purge,
+    "40 0 * * *",
+    "Daily: Dagster's runs and events older than ALGOBOT_KEEP_RUNS_DAYS, without partition status.",
 )
 
 JOBS = (partition_maintenance, health, purge)

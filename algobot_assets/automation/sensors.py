@@ -38,9 +38,9 @@ _SHOWN = 3
 )
 def staleness(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
     """One run from the first stale day on, or the reason why none is due."""
-    waiting = unfinished(context.instance)
+    waiting = unfinished(context.instance, "what is stale after it is asked for then")
     if waiting is not None:
-        return dg.SkipReason(f"Run {waiting} is not finished; what is stale after it is asked for then.")
+        return waiting
     run = due(database.store)
     if run is None:
         return dg.SkipReason("Nothing is stale.")
@@ -59,9 +59,9 @@ def gaps(
     context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
     """One run over the oldest stretch of such days; what follows from them is the affair of `staleness`."""
-    waiting = unfinished(context.instance)
+    waiting = unfinished(context.instance, "what is missing after it is asked for then")
     if waiting is not None:
-        return dg.SkipReason(f"Run {waiting} is not finished; what is missing after it is asked for then.")
+        return waiting
     try:
         markets = {(market.symbol, market.interval) for market in state.load().markets}
     except SettingsError as error:
@@ -87,9 +87,9 @@ def declared_state(
     context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
     """One run from the first day that a new declaration concerns, or what waits for a person."""
-    waiting = unfinished(context.instance)
+    waiting = unfinished(context.instance, "the declared state is looked at after it")
     if waiting is not None:
-        return dg.SkipReason(f"Run {waiting} is not finished; the declared state is looked at after it.")
+        return waiting
     try:
         declared = state.load()
     except SettingsError as error:
@@ -109,9 +109,7 @@ def declared_state(
     if first is None or in_the_way:
         return dg.SkipReason(said or "What is declared is stored.")
     reasons = [*map(str, wanted), *(f"market {name} from {day}" for name, day in lacking)]
-    answer = propose(
-        context.instance, RangeRun(NINE, first, last, _listed(reasons)), key_of("declared_state", reasons)
-    )
+    answer = propose(context.instance, RangeRun(NINE, first, last, _listed(reasons)), key_of("declared_state", reasons))
     return dg.SkipReason(f"{answer.skip_message} {said}".strip()) if isinstance(answer, dg.SkipReason) else answer
 
 

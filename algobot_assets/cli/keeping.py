@@ -10,6 +10,7 @@ import click
 from algobot_assets.cli.database import prepare
 from algobot_assets.cli.running import Day, choose_source, run_range
 from algobot_assets.cli.show import grid, show_health, show_summary
+from algobot_assets.schema.intervals import consecutive
 from algobot_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def refresh(source: str | None, stored_only: bool, from_source: bool, check_arch
 
 def _take_replaced(settings: Settings, store: Store) -> None:
     """Name the files that have been replaced since they were loaded, and fetch their days again."""
-    from algobot_assets.assets.republished import ranges, republished
+    from algobot_assets.assets.republished import republished
     from algobot_assets.feed.open import open_source
 
     with open_source(settings) as opened:
@@ -94,8 +95,8 @@ def _take_replaced(settings: Settings, store: Store) -> None:
     click.echo(f"{compared.checked:,} of {compared.files:,} loaded files compared with their published checksums.")
     for item in compared.replaced:
         click.echo(f"Replaced: {item.name} ({item.symbol} {item.interval}), {item.days[0]} to {item.days[-1]}")
-    for first, last in ranges(compared.days):
-        run_range(settings, first, last, ("market_data",), market_data={"check_archives": True})
+    for run in consecutive(compared.days):
+        run_range(settings, run[0], run[-1], ("market_data",), market_data={"check_archives": True})
 
 
 @click.command()

@@ -261,9 +261,9 @@ def _trade_frame(rows: np.ndarray) -> pl.DataFrame:
     )
 
 
-def _figures(rows: np.ndarray, start: np.ndarray) -> list[pl.Series]:
+def figures(rows: np.ndarray, initial: float, start: float) -> list[pl.Series]:
+    """The ten columns of FIGURES, one value per snapshot row of an account that began at `start`, ms."""
     c = np.ascontiguousarray(rows.T)
-    initial = start[k.INITIAL]
     ratios = metrics.figure_rows(
         initial,
         c[k.S_EQUITY],
@@ -271,7 +271,7 @@ def _figures(rows: np.ndarray, start: np.ndarray) -> list[pl.Series]:
         c[k.S_RETURNS],
         c[k.S_MEAN],
         c[k.S_M2],
-        (c[k.S_END] - start[k.START]) / k.DAY_MS,
+        (c[k.S_END] - start) / k.DAY_MS,
         c[k.S_CLOSED],
         c[k.S_WON],
         c[k.S_SUM_WON],
@@ -286,7 +286,7 @@ def _metric_frame(trades: np.ndarray, marks: np.ndarray, start: np.ndarray) -> p
         [
             _time("entry_time", np.ascontiguousarray(trades[:, k.T_ENTRY_TIME])),
             _day(trades[:, k.T_DAY]),
-            *_figures(marks, start),
+            *figures(marks, start[k.INITIAL], start[k.START]),
         ]
     )
 
@@ -312,7 +312,7 @@ def _result_frame(
             pl.Series("day", window, dtype=pl.Date),
             _time("start_date", begin),
             _time("end_date", c[k.S_END]),
-            *_figures(daily, start),
+            *figures(daily, start[k.INITIAL], start[k.START]),
             *(pl.Series(name, values.astype(np.int32)) for name, values in counts),
             from_units("open_profit", c[k.S_OPEN_PROFIT]),
             pl.Series("ambiguous_stops", c[k.S_AMBIGUOUS].astype(np.int32)),

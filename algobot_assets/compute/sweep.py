@@ -26,7 +26,7 @@ from algobot_assets.compute import ledger_kernel as k
 from algobot_assets.compute import metrics, signals
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.grid import Grid
-from algobot_assets.compute.ledger import CandleArrays, LedgerRun, candle_arrays, run_ledger
+from algobot_assets.compute.ledger import CandleArrays, LedgerRun, candle_arrays, figures, run_ledger
 from algobot_assets.compute.ledger_state import new_state
 from algobot_assets.compute.ledger_terms import (
     CostTerms,
@@ -273,23 +273,9 @@ def alone(
 def result_frame(rows: np.ndarray, initial: float, start: float) -> pl.DataFrame:
     """RESULTS as backtest_results has them, one row per snapshot of an account that began at `start`, ms."""
     c = np.ascontiguousarray(rows.T)
-    ratios = metrics.figure_rows(
-        initial,
-        c[k.S_EQUITY],
-        c[k.S_DRAWDOWN],
-        c[k.S_RETURNS],
-        c[k.S_MEAN],
-        c[k.S_M2],
-        (c[k.S_END] - start) / k.DAY_MS,
-        c[k.S_CLOSED],
-        c[k.S_WON],
-        c[k.S_SUM_WON],
-        c[k.S_SUM_LOST],
-        c[k.S_SUM_PCT] / k.UNIT,
-    )
     counts = (c[k.S_CLOSED], c[k.S_WON], c[k.S_CLOSED] - c[k.S_WON], c[k.S_LOTS], c[k.S_AMBIGUOUS])
     columns = [
-        *metrics.figure_columns(initial, c[k.S_EQUITY], ratios),
+        *figures(rows, initial, start),
         *(pl.Series(name, values.astype(np.int32)) for name, values in zip(COUNTS, counts, strict=True)),
         from_units("open_profit", c[k.S_OPEN_PROFIT]),
     ]

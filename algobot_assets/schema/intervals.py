@@ -11,7 +11,9 @@ modulo 3 of its first candle); 1w Mondays; 1M calendar months.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 
 import polars as pl
 
@@ -81,6 +83,12 @@ def months_between(first: date, end: date) -> list[date]:
         months.append(month)
         month = next_month(month)
     return months
+
+
+def consecutive(days: Iterable[date]) -> list[list[date]]:
+    """The days in ascending order, as runs without a hole."""
+    runs = groupby(enumerate(sorted(days)), lambda item: item[1].toordinal() - item[0])
+    return [[day for _, day in run] for _, run in runs]
 
 
 def phase_of(first_open: datetime) -> int:

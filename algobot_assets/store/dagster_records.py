@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import psycopg
 
+from algobot_assets.schema.intervals import consecutive
 from algobot_assets.store.database import Database
 
 _FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
@@ -115,17 +116,7 @@ def drift(
         if not days:
             continue
         inside = {day for day in known if min(days) <= day <= max(days)}
-        only = _ranges(inside - days), _ranges(days - known)
+        only = [[(run[0], run[-1]) for run in consecutive(some)] for some in (inside - days, days - known)]
         if any(only):
-            found[table] = only
+            found[table] = tuple(only)
     return found
-
-
-def _ranges(days: set[date]) -> list[tuple[date, date]]:
-    runs: list[tuple[date, date]] = []
-    for day in sorted(days):
-        if runs and runs[-1][1] + timedelta(days=1) == day:
-            runs[-1] = (runs[-1][0], day)
-        else:
-            runs.append((day, day))
-    return runs

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from algobot_assets.errors import ArchivedError, StoreError
 from algobot_assets.schema.frames import schema_of
-from algobot_assets.schema.intervals import day_of, months_between
+from algobot_assets.schema.intervals import consecutive, day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.store import archive, lineage
@@ -88,9 +88,9 @@ def write_window(
         inserted = updated = deleted = 0
         if differing:
             connection.execute("SELECT set_config('algobot.writing', %s, true)", (window.table,))
-        for first, end in _stretches(differing):
-            part = window.of(first, end)
-            rows = frame.filter(row_days.is_between(first, end, closed="left"))
+        for run in consecutive(differing):
+            part = window.of(run[0], run[-1] + timedelta(days=1))
+            rows = frame.filter(row_days.is_between(run[0], run[-1]))
             counts = _write_stretch(connection, part, rows)
             inserted, updated, deleted = (a + b for a, b in zip((inserted, updated, deleted), counts, strict=True))
             lineage.clear_dirty(connection, part)
@@ -203,17 +203,6 @@ def days_of(window: Window, frame: pl.DataFrame) -> pl.Series:
     if window.rule.time == "timestamp":
         return frame.select(day_of(window.interval, window.phase).alias("day"))["day"]
     return frame[window.rule.time].alias("day")
-
-
-def _stretches(days: Sequence[date]) -> list[tuple[date, date]]:
-    """Runs of consecutive days as half-open ranges."""
-    runs: list[tuple[date, date]] = []
-    for day in days:
-        if runs and runs[-1][1] == day:
-            runs[-1] = (runs[-1][0], day + timedelta(days=1))
-        else:
-            runs.append((day, day + timedelta(days=1)))
-    return runs
 
 
 def months_of(window: Window) -> list[date]:
