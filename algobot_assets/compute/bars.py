@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
+from algobot_assets.compute import kernels
 from algobot_assets.compute.candles import as_floats
 from algobot_assets.compute.carry import Chunk, Days
 
@@ -85,10 +86,11 @@ class Bars(Chunk):
         """
         decided = np.zeros(self.days.candles, dtype=np.int32)
         for signal, condition in reversed(rules):
-            decided[condition.fill_null(False).to_numpy()] = signal
+            kernels.settle(decided, self._truth(condition), signal)
         for series in self._inputs:
-            if series.null_count():
-                decided[series.is_null().to_numpy()] = 0
+            missing = self._missing(series)
+            if missing is not None:
+                kernels.settle(decided, missing, 0)
         return pl.Series("signal", decided)
 
     def _column(self, name: str) -> pl.Series:

@@ -13,7 +13,6 @@ The loops themselves, and so the bits, are in `kernels`.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -26,6 +25,9 @@ from algobot_assets.errors import SettingsError, WindowError
 
 MAX_WINDOW = 10_000
 """Longest window in candles; a rolling sum carries window - 1 numbers per day."""
+
+#: Lines had at once; of those that are not used no page is ever touched.
+_LINES = 8
 
 
 class Days:
@@ -71,7 +73,9 @@ class Chunk:
         self._parts: list[np.ndarray] = []
         # By identity of a series, which is held so that its id is not given to another one.
         self._arrays: dict[int, tuple[pl.Series, np.ndarray]] = {}
-        self._priors: dict[int, np.ndarray] = {}
+        self._lines: list[np.ndarray] = []
+        self._truths: dict[int, tuple[pl.Series, np.ndarray]] = {}
+        self._priors: dict[int, float] = {}
 
     def ema(self, x: pl.Series, n: int) -> pl.Series:
         """Exponential moving average over `n` candles, null before `n` values exist. Same unit as `x`.
@@ -90,7 +94,8 @@ class Chunk:
 
     def previous(self, x: pl.Series) -> pl.Series:
         """The value of `x` at the candle before; null at the market's first candle. State: the last value."""
-        return _series(x.name, self._previous(x))
+        values = self._values(x)
+        return _series(x.name, np.concatenate([[self._before(x)], values])[:-1])
 
     def rolling_sum(self, x: pl.Series, n: int) -> pl.Series:
         """The sum over the last `n` candles, added from the oldest on; null if one of them is none.
@@ -136,10 +141,12 @@ class Chunk:
         """
         carried = np.array(self._carried(call, initial))
         arrays = [self._values(x) for x in inputs]
-        states, line = np.empty((len(self.days.ends), len(carried))), np.empty(self.days.candles)
+        states, line = np.empty((len(self.days.ends), len(carried))), self._line()
         kernel(carried, self.days.ends, states, line, *arrays, *parameters)
         self._parts.append(states)
-        return _series(inputs[0].name, line)
+        series = _series(inputs[0].name, line)
+        self._hold(series, line)
+        return series
 
     def states(self) -> np.ndarray:
         """The state at the end of each day of the chunk: float64 of shape (days, numbers).
@@ -155,24 +162,46 @@ class Chunk:
         return np.column_stack([np.full(len(self.days.days), identity), *self._parts])
 
     def _crosses(self, a: pl.Series, b: pl.Series | float, *, upwards: bool) -> pl.Series:
-        now_a, prior_a = self._values(a), self._previous(a)
+        values = self._values(a)
         if isinstance(b, pl.Series):
-            now_b, prior_b = self._values(b), self._previous(b)
+            found = kernels.crossed(values, self._values(b), self._before(a), self._before(b), upwards)
         else:
-            now_b = prior_b = float(b)
-        if upwards:
-            crossed = (prior_a <= prior_b) & (now_a > now_b)
-        else:
-            crossed = (prior_a >= prior_b) & (now_a < now_b)
-        return pl.Series(crossed)  # a comparison with NaN, which is none, is False
+            level = np.broadcast_to(float(b), values.shape)
+            found = kernels.crossed(values, level, self._before(a), float(b), upwards)
+        crossed = pl.Series(found)  # a comparison with NaN, which is none, is False
+        self._truths[id(crossed)] = crossed, found
+        return crossed
 
-    def _previous(self, x: pl.Series) -> np.ndarray:
-        """`previous` with NaN for none; the same series asked again takes no second place in the state."""
+    def _before(self, x: pl.Series) -> float:
+        """The value at the candle before the chunk, NaN for none; the same series asked again takes no second place in
+        the state.
+        """
         if id(x) not in self._priors:
-            line = np.concatenate([self._carried("previous", (np.nan,)), self._values(x)])
-            self._parts.append(line[self.days.ends])
-            self._priors[id(x)] = line[:-1]
+            before = self._carried("previous", (np.nan,))
+            values, ends = self._values(x), self.days.ends
+            last = values[np.maximum(ends - 1, 0)] if len(values) else np.repeat(before, len(ends))
+            self._parts.append(np.where(ends > 0, last, before))
+            self._priors[id(x)] = float(before[0])
         return self._priors[id(x)]
+
+    def _missing(self, x: pl.Series) -> np.ndarray | None:
+        """Where `x` has no value; None if it has one everywhere."""
+        missing = np.isnan(self._values(x))
+        return missing if missing.any() else None
+
+    def _truth(self, condition: pl.Series) -> np.ndarray:
+        """A condition as an array, false where it is null; that of a crossing is at hand."""
+        if id(condition) in self._truths:
+            return self._truths[id(condition)][1]
+        return (condition.fill_null(False) if condition.null_count() else condition).to_numpy()
+
+    def _line(self) -> np.ndarray:
+        """Room for one number per candle, cut from one large piece: that is had in huge pages, while pieces of the
+        length of a line are had in small ones, which takes longer than many a recursion.
+        """
+        if not self._lines:
+            self._lines = list(np.empty((_LINES, self.days.candles)))
+        return self._lines.pop()
 
     def _carried(self, call: str, initial: Sequence[float]) -> np.ndarray:
         self._calls.append(call)
@@ -198,8 +227,12 @@ class Chunk:
                 f"{x.name!r} must be one Float64 per candle ({self.days.candles}), not {len(x)} of {x.dtype}"
             )
         values = (x.fill_null(np.nan) if x.null_count() else x).to_numpy()
-        if not math.isfinite(x.sum()):  # one cheap pass; a look at each value only if it fails
-            values = np.where(np.isfinite(values), values, np.nan)
+        return self._hold(x, values)
+
+    def _hold(self, x: pl.Series, values: np.ndarray) -> np.ndarray:
+        """Keep the array of a series, which has NaN for null: what is not finite becomes NaN as well."""
+        if np.isinf(values).any():
+            values = np.where(np.isinf(values), np.nan, values)
         values.setflags(write=False)  # as Polars' own arrays are: one type, so that a kernel is compiled once
         self._arrays[id(x)] = (x, values)
         return values

@@ -4,8 +4,8 @@ Here: one pass each, from a carried state to the states at the end of each day. 
 with what (`carry`, `indicators`). They are in one file because Numba's cache looks for changes only in the
 file of the function it compiled, not in those of the functions that one calls.
 
-Form: `kernel(carried, ends, states, line, *inputs, *parameters)`. `carried` is the state before the first
-candle; `ends[d]` the number of candles up to the end of day d; the kernel writes one number per candle to
+Form of a recursion: `kernel(carried, ends, states, line, *inputs, *parameters)`. `carried` is the state before
+the first candle; `ends[d]` the number of candles up to the end of day d; the kernel writes one number per candle to
 `line` and its state at the end of each day to `states[d]`. NaN stands for "none": an input that is NaN is
 passed over.
 
@@ -50,6 +50,28 @@ def average(carried, ends, states, line, values, n, alpha):
                     line[i] = value
             i += 1
         states[day, 0], states[day, 1] = seen, value
+
+
+@njit(cache=True, nogil=True)
+def crossed(a, b, before_a, before_b, upwards):
+    """Where `a` crosses `b`, whose values at the candle before the first are `before_a` and `before_b`."""
+    out = np.empty(a.size, np.bool_)
+    if a.size > 0:
+        out[0] = (before_a <= before_b and a[0] > b[0]) if upwards else (before_a >= before_b and a[0] < b[0])
+    if upwards:
+        for i in range(1, a.size):
+            out[i] = (a[i - 1] <= b[i - 1]) & (a[i] > b[i])
+    else:
+        for i in range(1, a.size):
+            out[i] = (a[i - 1] >= b[i - 1]) & (a[i] < b[i])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def settle(decided, condition, signal):
+    """Set `signal` where the condition holds."""
+    for i in range(decided.size):
+        decided[i] = signal if condition[i] else decided[i]
 
 
 @njit(cache=True, nogil=True)

@@ -18,6 +18,7 @@ The state after a day starts the next one. Any split of the days into calls give
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
@@ -134,8 +135,8 @@ def run_ledger(
     head, held = unpack(state, strategy, label)
     start = head.copy()
     knobs = terms.knobs()
-    signal = _signal_array(signals)
-    orders = int(np.count_nonzero(signal)) + 1
+    signal, events = _decisions(signals)
+    orders = len(events) + 1
     lots = np.zeros((len(held) + min(orders, int(knobs[k.K_MAX_LOTS])), k.LOT))
     lots[: len(held)] = held
     trades = np.empty((len(held) + orders, k.TRADE))
@@ -151,7 +152,7 @@ def run_ledger(
     closed, broken = k.walk(
         *arrays,
         signal,
-        np.flatnonzero(signal),
+        events,
         k.block_ranges(arrays.high, arrays.low, arrays.close),
         first,
         day_starts,
@@ -187,11 +188,11 @@ def _ms(times: pl.Series) -> np.ndarray:
     return frozen(times)
 
 
-def _signal_array(signals: pl.Series) -> np.ndarray:
-    signal = signals.to_numpy().astype(np.int8)
-    if signals.null_count() or (len(signal) and (signal.min() < -1 or signal.max() > 1)):
+def _decisions(signals: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The signals as the kernel reads them, and the indices of those that are not 0."""
+    if signals.null_count() or (len(signals) and (signals.min() < -1 or signals.max() > 1)):
         raise ValueError("signals are 1, -1 or 0")
-    return np.ascontiguousarray(signal)
+    return k.decisions(signals.cast(pl.Int32).to_numpy())
 
 
 def minute_array(minutes: pl.DataFrame | np.ndarray | None, terms: Terms, label: str) -> np.ndarray:
@@ -231,6 +232,11 @@ def _frames(
     )
 
 
+def _words(name: str, words: Sequence[str], number: np.ndarray) -> pl.Series:
+    """The words of these numbers; quicker than a text at a time."""
+    return pl.Series(name, words, dtype=pl.String).gather(number.astype(np.uint32))
+
+
 def _day(ms: np.ndarray) -> pl.Series:
     return pl.Series("day", (ms // DAY_MS).astype(np.int32)).cast(pl.Date)
 
@@ -243,7 +249,7 @@ def _trade_frame(rows: np.ndarray) -> pl.DataFrame:
             _day(c[k.T_DAY]),
             _time("entry_time", c[k.T_ENTRY_TIME]),
             _time("exit_time", c[k.T_EXIT_TIME]),
-            pl.Series("position_type", np.where(c[k.T_SIDE] > 0, "long", "short"), dtype=pl.String),
+            _words("position_type", ("short", "long"), c[k.T_SIDE] > 0),
             from_units("entry_price", c[k.T_ENTRY_PRICE]),
             from_units("exit_price", c[k.T_EXIT_PRICE]),
             from_units("profit_pct", c[k.T_PCT]),
@@ -255,7 +261,7 @@ def _trade_frame(rows: np.ndarray) -> pl.DataFrame:
             from_units("gross_profit", c[k.T_GROSS]),
             from_units("net_profit", c[k.T_NET]),
             from_units("slippage_cost", c[k.T_SLIPPAGE]),
-            pl.Series("exit_reason", [EXIT_REASONS[x] for x in c[k.T_REASON]], dtype=pl.String),
+            _words("exit_reason", ("", *EXIT_REASONS.values()), c[k.T_REASON]),
             pl.Series("ambiguous", c[k.T_AMBIGUOUS] > 0),
         ]
     )

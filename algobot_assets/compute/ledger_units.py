@@ -52,7 +52,8 @@ def from_units(name: str, units: np.ndarray | pl.Series, dtype: pl.Decimal = PRI
     """Whole numbers of units (float64 below 2**53, or an integer series) as a decimal column, exactly."""
     if isinstance(units, np.ndarray):
         units = pl.Series(np.rint(units).astype(np.int64))
-    return (units.cast(pl.Decimal(38, 0)) * _UNIT).cast(dtype).alias(name)
+    whole = pl.Decimal(38 if units.dtype == pl.Int128 else 20, 0)  # the narrower one is made in two thirds of the time
+    return (units.cast(whole) * _UNIT).cast(dtype).alias(name)
 
 
 def steps_to_quantity(name: str, steps: np.ndarray, step: np.ndarray) -> pl.Series:
@@ -65,10 +66,11 @@ def ratio_column(name: str, values: np.ndarray) -> pl.Series:
     """Float64 figures rounded to 8 decimals (half to even). Not finite or beyond DECIMAL(20,8): null."""
     good = np.isfinite(values) & (np.abs(values) < 1e12)
     safe = np.where(good, values, 0.0)
-    whole = np.trunc(safe)
+    whole = np.trunc(safe).astype(np.int64)
     part = np.rint((safe - whole) * 1e8).astype(np.int64)
-    units = pl.Series(whole.astype(np.int64)).cast(pl.Int128) * _HUNDRED_MILLION + pl.Series(part).cast(
-        pl.Int128
-    )
+    if np.abs(whole).max(initial=0) < 9e10:  # all fit 64 bits, as they nearly always do
+        units = pl.Series(whole * 10**8 + part)
+    else:
+        units = pl.Series(whole).cast(pl.Int128) * _HUNDRED_MILLION + pl.Series(part).cast(pl.Int128)
     column = from_units(name, units)
     return column if good.all() else pl.select(pl.when(pl.Series(good)).then(column)).to_series().alias(name)

@@ -14,30 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from algobot_assets.compute.bars import Bars
 from algobot_assets.compute.carry import Chunk, Days
-
-
-@njit(cache=True, nogil=True)
-def crossed(a, b, sign):
-    """Where a * sign crosses above b * sign; NaN is none and crosses nothing."""
-    out = np.zeros(a.size, np.bool_)
-    if sign > 0:
-        for i in range(1, a.size):
-            out[i] = (a[i - 1] <= b[i - 1]) & (a[i] > b[i])
-    else:
-        for i in range(1, a.size):
-            out[i] = (a[i - 1] >= b[i - 1]) & (a[i] < b[i])
-    return out
-
-
-@njit(cache=True, nogil=True)
-def settle(decided, condition, signal):
-    """Set `signal` where the condition holds."""
-    for i in range(decided.size):
-        decided[i] = signal if condition[i] else decided[i]
 
 
 class _Line(NamedTuple):
@@ -49,7 +28,8 @@ class _Line(NamedTuple):
 
 
 def _line(series: pl.Series, values: np.ndarray) -> _Line:
-    return _Line(series, values, series.is_null().to_numpy() if series.null_count() else None)
+    missing = np.isnan(values)
+    return _Line(series, values, missing if missing.any() else None)
 
 
 class Shared:
@@ -131,7 +111,6 @@ class SharedBars(Bars):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared._candles, pl.DataFrame(), shared.days)
         self._shared = shared
-        self._truths: dict[int, tuple[pl.Series, np.ndarray]] = {}
         self._indicators = dict(shared.declared)
         self._inputs = list(self._indicators.values())
 
@@ -154,42 +133,16 @@ class SharedBars(Bars):
 
         return self._served(self._shared.get(("rolling sum", n), [x], make, self))
 
-    def decide(self, *rules: tuple[int, pl.Series]) -> pl.Series:
-        decided = np.zeros(self.days.candles, dtype=np.int32)
-        for signal, condition in reversed(rules):
-            settle(decided, self._truth(condition), signal)
-        for series in self._inputs:
-            line = self._shared.known(series)
-            if line is not None:
-                missing = line.missing
-            else:
-                missing = series.is_null().to_numpy() if series.null_count() else None
-            if missing is not None:
-                settle(decided, missing, 0)
-        return pl.Series("signal", decided)
-
     def _served(self, line: _Line) -> pl.Series:
         self._arrays[id(line.series)] = line.series, line.values
         return self._input(line.series)
 
-    def _crosses(self, a: pl.Series, b: pl.Series | float, *, upwards: bool) -> pl.Series:
-        now_a = self._values(a)
-        if isinstance(b, pl.Series):
-            now_b = self._values(b)
-        else:
-            now_b = np.full(now_a.size, float(b))
-            now_b.setflags(write=False)  # as the others are: one type, so that the kernel is compiled once
-        found = crossed(now_a, now_b, 1 if upwards else -1)
-        series = pl.Series(found)
-        self._truths[id(series)] = series, found
-        return series
+    def _before(self, x: pl.Series) -> float:
+        return np.nan  # the first candle is the market's first
 
-    def _truth(self, condition: pl.Series) -> np.ndarray:
-        """A condition as an array, false where it is null; that of a crossing is at hand."""
-        held = self._truths.get(id(condition))
-        if held is not None:
-            return held[1]
-        return (condition.fill_null(False) if condition.null_count() else condition).to_numpy()
+    def _missing(self, x: pl.Series) -> np.ndarray | None:
+        line = self._shared.known(x)
+        return super()._missing(x) if line is None else line.missing
 
     def _values(self, x: pl.Series) -> np.ndarray:
         line = self._shared.known(x)

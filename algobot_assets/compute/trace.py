@@ -112,8 +112,8 @@ class TracedBars(Bars):
 
     def warm(self) -> np.ndarray:
         """Whether every input has a value, per candle."""
-        known = [series.is_not_null().to_numpy() for series in self._inputs]
-        return np.logical_and.reduce(known) if known else np.ones(self.days.candles, dtype=bool)
+        missing = [np.isnan(self._values(series)) for series in self._inputs]
+        return ~np.logical_or.reduce(missing) if missing else np.ones(self.days.candles, dtype=bool)
 
     def indicator(self, name: str) -> pl.Series:
         return self._remember(super().indicator(name), name)
