@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from requests.adapters import HTTPAdapter
 
 from algobot_assets.errors import BadCandles, SourceError, SourceUnavailable
 from algobot_assets.feed import klines
+from algobot_assets.feed.arriving import TooSlow, arriving
 from algobot_assets.feed.retry import Retry, Transient, retry_after
 from algobot_assets.feed.source import Fetched, Origin, market_of, symbol_of
 from algobot_assets.schema.intervals import candle_end, interval_ms, midnight, next_month
@@ -43,7 +43,6 @@ _PATH = re.compile(
 )
 _LONGEST_DAILY_MS = 24 * 3_600_000
 _ROW_BYTES = 400  # a kline is about 150 bytes long; 400 leaves room for the longest numbers
-_CHUNK = 1 << 18
 _CHECKSUM = re.compile(r"\s*([0-9a-fA-F]{64})\s+\*?(\S+)\s*")
 
 
@@ -287,7 +286,6 @@ class Archive:
 
     def _download(self, path: str, limit: int, what: str) -> Callable[[], bytes | None]:
         def once() -> bytes | None:
-            until = time.monotonic() + self._deadline
             try:
                 with self._session.get(f"{self._url}/{path}", timeout=self._timeout, stream=True) as answer:
                     if answer.status_code == 404:
@@ -295,16 +293,16 @@ class Archive:
                     if answer.status_code != 200:
                         raise self._meaning(answer, what)
                     body = bytearray()
-                    for chunk in answer.iter_content(_CHUNK):
-                        body += chunk
+                    for part in arriving(answer, self._deadline):
+                        body += part
                         if len(body) > limit:
                             raise BadCandles(
                                 f"{what} is larger than {limit:,} bytes, which its period cannot hold;"
                                 " nothing of it is used."
                             )
-                        if time.monotonic() > until:
-                            raise Transient(f"the file did not arrive within {self._deadline:.0f} seconds")
                     return bytes(body)
+            except TooSlow as error:
+                raise Transient(f"the file did not arrive within {self._deadline:.0f} seconds") from error
             except requests.exceptions.RequestException as error:
                 raise Transient(f"no answer from the archive ({type(error).__name__})") from error
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from algobot_assets.errors import SettingsError
+from algobot_assets.feed.arriving import BoundedSession
 
 with warnings.catch_warnings():
     # python-binance imports deprecated names of websockets; candles need none of its streams.
@@ -37,6 +38,10 @@ def public_client(url: str, futures_url: str, timeout: tuple[float, float]) -> C
     with ThreadPoolExecutor(1) as thread:
         client = thread.submit(Client, ping=False, requests_params={"timeout": timeout}).result()
     client.loop.close()
+    bounded = BoundedSession()
+    bounded.headers.update(client.session.headers)
+    client.session.close()
+    client.session = bounded
     client.API_URL = f"{url}/api"
     client.FUTURES_URL = f"{futures_url}/fapi"
     return client

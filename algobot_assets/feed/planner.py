@@ -77,7 +77,9 @@ class Feed:
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
         """Closed candles that open in [lo, hi), a stretch per origin and calendar month; see
         `Source.fetch`."""
-        now = self._exchange.server_time()
+        now = self._exchange.known_through(symbol, interval)
+        if self._exchange.closed_before(symbol, interval, now) < hi:
+            now = self._exchange.server_time()
         end = min(hi, self._exchange.closed_before(symbol, interval, now))
         first = self._exchange.first_open(symbol, interval) if is_intraday(interval) else None
         listed = end if first is None else min(max(first, lo), end)

@@ -49,6 +49,7 @@ class Retry:
     clock: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
     _not_before: float = field(default=0.0, init=False)
+    _asked: float = field(default=0.0, init=False)
 
     def call(self, request: Callable[[], T], what: str) -> T:
         """The answer of ``request``; SourceUnavailable, naming ``what``, when attempts or budget are
@@ -56,7 +57,8 @@ class Retry:
         waited = 0.0
         reason = ""
         for attempt in range(1, self.attempts + 1):
-            pause = max(0.0, self._not_before - self.clock())
+            # no longer than was asked for: a clock that was set back meanwhile must not bar the server for hours
+            pause = min(max(0.0, self._not_before - self.clock()), self._asked)
             if waited + pause > self.budget:
                 raise self._barred(what)
             if pause:
@@ -68,6 +70,7 @@ class Retry:
                 reason = failure.reason
                 if failure.after is not None:
                     self._not_before = max(self._not_before, self.clock() + failure.after)
+                    self._asked = max(self._asked, failure.after)
                     continue
             if attempt < self.attempts:
                 pause = min(self.cap, self.base * 2 ** (attempt - 1)) * (1 - self.chance() / 2)
