@@ -19,6 +19,20 @@ from benchmarks.harness import Stages
 from benchmarks.year import COPIED, FIRST
 
 
+def copied(store: Store, table: str, frame: pl.DataFrame) -> float:
+    """Seconds of one transaction that does nothing but COPY BINARY of buffers that are ready."""
+    arrow = frame.to_arrow()
+    encoder = ArrowToPostgresBinaryEncoder(arrow.schema)
+    buffers = [encoder.write_header(), *map(encoder.write_batch, arrow.to_batches(65_536)), encoder.finish()]
+    columns = ", ".join(f'"{name}"' for name in frame.columns)
+    began = time.perf_counter()
+    statement = f"COPY {table} ({columns}) FROM STDIN BINARY"
+    with store.transaction() as connection, connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for buffer in buffers:
+            copy.write(buffer)
+    return time.perf_counter() - began
+
+
 class BareCopy:
     """COPY BINARY of every window's rows into the same tables of a second database, beside the run's own write.
 
@@ -52,16 +66,7 @@ class BareCopy:
             if window.table not in COPIED or frame.is_empty():
                 return
             frame = self._relinked(store, window, frame)
-            arrow = frame.to_arrow()
-            encoder = ArrowToPostgresBinaryEncoder(arrow.schema)
-            buffers = [encoder.write_header(), *map(encoder.write_batch, arrow.to_batches(65_536)), encoder.finish()]
-            columns = ", ".join(f'"{name}"' for name in frame.columns)
-            statement = f"COPY {window.table} ({columns}) FROM STDIN BINARY"
-            began = time.perf_counter()
-            with self.bare.transaction() as connection, connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for buffer in buffers:
-                    copy.write(buffer)
-            self.seconds[window.table] += time.perf_counter() - began
+            self.seconds[window.table] += copied(self.bare, window.table, frame)
 
     def _strategies(self, store: Store) -> None:
         """What the others refer to, with the same ids."""
