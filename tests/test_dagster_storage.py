@@ -17,6 +17,7 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
+from algobot_assets.definitions import defs
 from algobot_assets.errors import SettingsError
 from algobot_assets.settings import Settings
 from algobot_assets.store.dagster_storage import ENVIRONMENT, AlgobotDagsterStorage
@@ -139,6 +140,13 @@ def test_the_queue_takes_a_chain_one_by_one(dagster_home: Path) -> None:
         limit = {"key": "algobot/chain", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
         assert queue.tag_concurrency_limits == [limit]
         assert not instance.telemetry_enabled and not instance.run_retries_enabled
+
+
+def test_the_queue_lets_one_run_at_a_time_ask_the_exchange(dagster_home: Path) -> None:
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        pools = instance.get_concurrency_config().pool_config
+        assert pools.pool_granularity.value == "run" and pools.default_pool_limit == 1
+    assert {key.path[-1] for asset in defs.assets for key in asset.keys if asset.op.pool} == {"market_data"}
 
 
 def test_the_reference_that_processes_hand_on_holds_no_secret(

@@ -1,5 +1,5 @@
 """A week left alone: every schedule and sensor ticks against the simulated exchange under an injected clock, faults and
-all. It ends with every table complete, nothing stale, and one alert for each real problem.
+all. It ends with every table complete, nothing stale, old months archived, and one alert for each real problem.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from algobot_assets.freshness import due, stale
 from algobot_assets.holes import holes
 from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.schema.tables import NINE
+from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
+from algobot_assets.store.partitions import months_present
 from algobot_assets.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -38,7 +40,7 @@ STATE = """
 markets:
   - {symbol: BTCUSDT, interval: 1h, start: 2024-02-26}
   - {symbol: ETHUSDT, interval: 4h, start: 2024-02-28}
-  - {symbol: ETHUSDT, interval: 1d, start: 2024-02-26}
+  - {symbol: ETHUSDT, interval: 1d, start: 2022-01-20}
 strategies:
   cross:
     type: ema_cross
@@ -148,6 +150,10 @@ def test_a_week_left_alone(daemon: Daemon, webhook: type[Webhook], database_url,
     for number in range(0, DAYS * 24, 2):
         now = START + number * HOUR
         match number:
+            case 26:  # 02:30 on the second, when the schedule of the retention ticks
+                config = {"ops": {"archive_months": {"config": {"today": str(now.date())}}}}
+                job = defs.resolve_job_def("retention")
+                assert job.execute_in_process(instance=daemon.instance, run_config=config).success
             case 12:
                 daemon.exchange.faults.append(faults.error("klines", 503, times=2))  # passes by itself
             case 50:
@@ -216,11 +222,16 @@ def test_a_week_left_alone(daemon: Daemon, webhook: type[Webhook], database_url,
         assert {row[1:4] for row in rows if row[0] == "market_data"} == {
             ("BTCUSDT", "1h", 11),
             ("ETHUSDT", "4h", 9),
-            ("ETHUSDT", "1d", 11),
+            ("ETHUSDT", "1d", (end.date() - date(2022, 1, 20)).days),
         }
         assert rest == (0,), "every day was closed"
-        found = list(verify(store, date(2024, 2, 26), end.date() - timedelta(days=1)))
+        with store.transaction() as connection:
+            archived, kept = archived_months(connection), months_present(connection)
+        assert archived == [date(2022, 1, 1), date(2022, 2, 1)] and kept[0] == date(2022, 3, 1)
+        found = list(verify(store, date(2022, 1, 20), end.date() - timedelta(days=1)))
         assert found and all(item.difference is None for item in found)
+        compared = sum(item.rows for item in found if item.table == "market_data")
+        assert compared > (end.date() - date(2022, 1, 20)).days, "what is archived was compared as well"
     asked = [name for name, _, _ in daemon.started]
     assert asked.count("daily_close") >= DAYS - 1 and asked.count("gaps") >= 1 and asked.count("declared_state") == 1
     after_the_cut = [item for item in daemon.started if item[0] == "refresh"]

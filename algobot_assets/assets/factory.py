@@ -15,6 +15,7 @@ from logging import Logger
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.types.dagster_type import resolve_dagster_type
 from sqlalchemy.dialects import postgresql
 
@@ -23,6 +24,7 @@ from algobot_assets.assets.partitions import daily
 from algobot_assets.errors import AlgobotError, ArchivedError, WindowError
 from algobot_assets.io_manager import run_days
 from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
+from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import MONTHLY, metadata
 from algobot_assets.settings import Settings
 from algobot_assets.store import writer
@@ -85,11 +87,13 @@ def table_asset(
     code_version: str,
     tags: Mapping[str, str] | None = None,
     options: type[dg.Config] = RecomputeOptions,
+    pool: str | None = None,
 ) -> Callable[[Callable[..., Iterator[WindowFrame]]], dg.AssetsDefinition]:
     """Decorator: a generator ``body(run: TableRun, **upstream: Table)`` becomes the asset of the table of its name.
 
     Every other parameter of the body is an upstream asset, handed over by the IO manager as its annotation says.
     The run fails with its sentences where no market could proceed; where some could, the check names the others.
+    ``pool``: runs of the queue that have an asset of it are bounded (dagster.yaml).
     """
 
     def decorate(body: Callable[..., Iterator[WindowFrame]]) -> dg.AssetsDefinition:
@@ -138,6 +142,7 @@ def table_asset(
             ins={name: dg.AssetIn(key=name, dagster_type=resolve_dagster_type(hints[name])) for name in upstream},
             partitions_def=daily,
             backfill_policy=dg.BackfillPolicy.single_run(),
+            pool=pool,
             check_specs=[
                 dg.AssetCheckSpec(
                     CHECK, asset=table, description="Every market or strategy of the run's days could be computed."
@@ -161,7 +166,7 @@ def catalog_metadata(table: str) -> dict[str, Any]:
         dg.TableColumn(
             column.name,
             str(column.type.compile(dialect=postgresql.dialect())),
-            column.comment,
+            _described(table, column),
             dg.TableColumnConstraints(nullable=bool(column.nullable), unique=bool(column.unique)),
         )
         for column in metadata.tables[table].columns
@@ -171,6 +176,14 @@ def catalog_metadata(table: str) -> dict[str, Any]:
         "dagster/storage_kind": "postgres",
         "dagster/column_schema": dg.TableSchema(columns=columns),
     }
+
+
+def _described(table: str, column: sa.Column) -> str:
+    """The comment, and what the column is computed from: the open-source UI draws no lineage of columns."""
+    sources = COLUMN_LINEAGE.get(table, {}).get(column.name, ())
+    if not sources:
+        return column.comment
+    return f"{column.comment} From {', '.join(f'{source}.{name}' for source, name in sources)}."
 
 
 def side_by_side(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFrame]:

@@ -50,6 +50,7 @@ class CandleOptions(dg.Config):
     "not fetched again; a gap that the source confirms is recorded in `gaps`.",
     code_version="1",
     options=CandleOptions,
+    pool="exchange",
 )
 def market_data(run: TableRun) -> Iterator[WindowFrame]:
     """Fetch what is missing of each declared market."""
