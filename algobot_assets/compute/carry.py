@@ -13,6 +13,7 @@ The loops themselves, and so the bits, are in `kernels`.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -73,6 +74,7 @@ class Chunk:
         self._parts: list[np.ndarray] = []
         # By identity of a series, which is held so that its id is not given to another one.
         self._arrays: dict[int, tuple[pl.Series, np.ndarray]] = {}
+        self._made: dict[int, tuple[pl.Series, np.ndarray]] = {}
         self._lines: list[np.ndarray] = []
         self._truths: dict[int, tuple[pl.Series, np.ndarray]] = {}
         self._priors: dict[int, float] = {}
@@ -145,7 +147,7 @@ class Chunk:
         kernel(carried, self.days.ends, states, line, *arrays, *parameters)
         self._parts.append(states)
         series = _series(inputs[0].name, line)
-        self._hold(series, line)
+        self._made[id(series)] = series, line
         return series
 
     def states(self) -> np.ndarray:
@@ -226,13 +228,12 @@ class Chunk:
             raise ValueError(
                 f"{x.name!r} must be one Float64 per candle ({self.days.candles}), not {len(x)} of {x.dtype}"
             )
-        values = (x.fill_null(np.nan) if x.null_count() else x).to_numpy()
-        return self._hold(x, values)
-
-    def _hold(self, x: pl.Series, values: np.ndarray) -> np.ndarray:
-        """Keep the array of a series, which has NaN for null: what is not finite becomes NaN as well."""
-        if np.isinf(values).any():
-            values = np.where(np.isinf(values), np.nan, values)
+        if id(x) in self._made:
+            values = self._made[id(x)][1]
+        else:
+            values = (x.fill_null(np.nan) if x.null_count() else x).to_numpy()
+        if not math.isfinite(x.sum()):  # one cheap pass; a look at each value only if it fails
+            values = np.where(np.isfinite(values), values, np.nan)
         values.setflags(write=False)  # as Polars' own arrays are: one type, so that a kernel is compiled once
         self._arrays[id(x)] = (x, values)
         return values
