@@ -17,7 +17,7 @@ import polars as pl
 from algobot_assets.assets import market, trading
 from algobot_assets.assets.factory import BODIES, RecomputeOptions, TableRun
 from algobot_assets.resources import FeedResource, StateResource
-from algobot_assets.schema.intervals import days_between, months_between, next_month
+from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
@@ -61,8 +61,7 @@ def _stored_candles(store: Store, first: date, end: date) -> Finding:
     """The stored candles against the digests recorded when they were written."""
     days = rows = 0
     for window in Table(store, "market_data", first, end).recorded():
-        for month in months_between(first, end):
-            part = window.of(max(first, month), min(end, next_month(month)))
+        for part in window.pieces():
             frame = read_window(store, part)
             outputs = day_digests(frame, content_columns("market_data"), days_of(part, frame))
             with store.transaction() as connection:
@@ -88,13 +87,18 @@ def _recomputed(store: Store, table: str, first: date, end: date) -> Finding:
     inputs = {name: Table(store, name, first, end) for name in body.upstream}
     days = rows = 0
     seen: set[tuple] = set()
-    for item in body.function(run, **inputs):
-        rows += item.frame.height
-        days += len(item.days)
-        seen |= {(item.window.key, day.day) for day in item.days}
-        difference = _difference(store, item)
-        if difference is not None:
-            return Finding(table, days, rows, difference)
+    try:
+        for item in body.function(run, **inputs):
+            rows += item.frame.height
+            days += len(item.days)
+            seen |= {(item.window.key, day.day) for day in item.days}
+            difference = _difference(store, item)
+            if difference is not None:
+                return Finding(table, days, rows, difference)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # rows that no run has written: a strategy's parameters that are none, a market that is another
+        said = f"{table} cannot be computed from what is stored ({type(error).__name__}: {error})"
+        return Finding(table, days, rows, said)
     # days that may not be computed are no difference where nothing of them is stored
     unexplained = _unseen(store, table, first, end, seen)
     return Finding(table, days, rows, run.refusals[0] if unexplained and run.refusals else unexplained)

@@ -1,6 +1,7 @@
 """What passes between assets and the IO manager: frames of windows on the way out, tables on the way in.
 
-An asset yields one ``WindowFrame`` per market or strategy and database month, so a run never holds more; the next
+An asset yields one ``WindowFrame`` per market or strategy and piece of days (intervals.piece_end: a month, or a year
+of long intervals), so a run never holds more; the next
 asset gets a ``Table``, a handle on what is stored, and reads from it what it needs. No Dagster here.
 """
 
@@ -21,8 +22,6 @@ from algobot_assets.schema.intervals import (
     days_between,
     interval_ms,
     midnight,
-    months_between,
-    next_month,
     phase_of,
 )
 from algobot_assets.schema.windows import WINDOWING, Window
@@ -113,8 +112,7 @@ def split(store: Store, table: str, first: date, end: date, frame: pl.DataFrame)
                 raise StoreError(
                     f"The frame for {whole} cannot be written: it has rows of {strays[0]}, outside of the run's days."
                 )
-            for month in months_between(first, end):
-                part = whole.of(max(first, month), min(end, next_month(month)))
+            for part in whole.pieces():
                 inside = rows.filter(days.is_between(part.first, part.end, closed="left"))
                 ends = days_between(part.first, part.end)
                 yield WindowFrame(part, inside, [DayInputs(d, midnight(d + timedelta(days=1))) for d in ends])

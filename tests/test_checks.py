@@ -126,7 +126,7 @@ DEFECTS: dict[str, list[tuple[str, str, str]]] = {
         (
             "DELETE FROM market_data WHERE \"timestamp\" BETWEEN '2024-01-31 23:00+00' AND '2024-02-01 01:00+00'",
             "gaps_are_recorded",
-            "candles are absent from 2024-02-01 00:00 UTC to 2024-02-01 01:00 UTC",
+            "3 candles are absent from 2024-01-31 23:00 UTC to 2024-02-01 01:00 UTC",
         ),
         (
             "DELETE FROM market_data WHERE \"timestamp\"::date = '2024-02-05'",

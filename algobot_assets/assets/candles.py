@@ -2,7 +2,7 @@
 
 A day is complete when its end has passed by the source's clock and the source has answered for all of it; what
 it then lacks does not exist and is recorded as a gap. Where candles come from is the feed's affair, and that
-one market-month is fetched while another is written, that of the lanes.
+one part of a market is fetched while another is written, that of the lanes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from itertools import groupby
 
 import polars as pl
 import psycopg
@@ -30,10 +29,11 @@ from algobot_assets.schema.intervals import (
     consecutive,
     day_of,
     days_between,
+    is_intraday,
     midnight,
-    month_start,
     opens_window,
     phase_of,
+    pieces,
 )
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
@@ -59,13 +59,13 @@ class _Fetch:
     status: str
 
 
-#: One market-month: its rows and what the source had to say about them.
+#: One part of a market: its rows and what the source had to say about them.
 Made = tuple[WindowFrame, tuple[str, ...]]
 Job = Callable[[], Made]
 
 
 def market_frames(run: TableRun) -> Iterator[WindowFrame]:
-    """What is missing of every declared market in the run's days, market by market, month by month."""
+    """What is missing of every declared market in the run's days, market by market, part by part."""
     markets = run.state.load().markets
     claim_exchange(run.store, run.feed.exchange)
     failed: set[Market] = set()
@@ -90,7 +90,7 @@ def market_frames(run: TableRun) -> Iterator[WindowFrame]:
 def _jobs(
     run: TableRun, markets: Sequence[Market], source: Source, failed: set[Market]
 ) -> Iterator[tuple[Market, Job]]:
-    """The market-months to make, in order; a market in ``failed`` is left out from there on."""
+    """The parts to make, in order; a market in ``failed`` is left out from there on."""
     for market in markets:
         try:
             for job in _plan(run, market, source):
@@ -117,7 +117,7 @@ def claim_exchange(store: Store, name: str) -> None:
 
 
 def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
-    """One job per month of the market that has a day to fetch, or one that was changed by hand.
+    """One job per part of the market that has a day to fetch, or one that was changed by hand.
 
     Where nothing is to be fetched, the source is asked for its clock only.
     """
@@ -154,14 +154,14 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
         fetch = _Fetch(source, known, listed, rules.status if rules else "")
     run.proceeded += 1
     run.tally.computed += len(wanted)
-    months = list(_months(wanted))
-    LOG.info("plan", extra={"table": "market_data", "planned": len(months)})
-    if len(months) > 1:
-        run.log.info(f"{symbol} {interval}: {len(wanted)} days to fetch in {len(months)} months from {wanted[0]} on.")
-    for month in _months(edited):
-        yield partial(_adopted, run.store, window, month, recorded)
-    for month in months:
-        yield partial(_fetched, fetch, window.of(month[0], month[-1] + DAY), month)
+    parts = _parts(wanted, interval)
+    LOG.info("plan", extra={"table": "market_data", "planned": len(parts)})
+    if len(parts) > 1:
+        run.log.info(f"{symbol} {interval}: {len(wanted)} days to fetch in {len(parts)} parts from {wanted[0]} on.")
+    for days in _parts(edited, interval):
+        yield partial(_adopted, run.store, window, days, recorded)
+    for days in parts:
+        yield partial(_fetched, fetch, window.of(days[0], days[-1] + DAY), days)
 
 
 def _refuse_unfetchable(store: Store, window: Window, days: Sequence[date]) -> None:
@@ -203,10 +203,12 @@ def _replaced(run: TableRun, source: Source, window: Window) -> set[date]:
     return set(compared.days)
 
 
-def _months(days: Sequence[date]) -> Iterator[list[date]]:
-    """Runs of consecutive days within one month."""
-    for _, of_month in groupby(days, month_start):
-        yield from consecutive(of_month)
+def _parts(days: Sequence[date], interval: str) -> list[list[date]]:
+    """What is fetched and written at once: runs of consecutive days within a piece. Of candles within a day it is a
+    month, as the archive is cut: a file that fails holds up no earlier one.
+    """
+    cut = "" if is_intraday(interval) else interval
+    return [run for piece in pieces(cut, days) for run in consecutive(piece)]
 
 
 def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[date, DayLineage]) -> Made:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from algobot_assets.schema.intervals import next_month
+from algobot_assets.schema.intervals import piece_end
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import state_digest
 from algobot_assets.store.lineage import DayInputs, DayLineage
@@ -123,11 +123,13 @@ def run_chain(
     recompute: bool = False,
     warm: Warm | None = None,
     tally: Tally | None = None,
+    interval: str = "",
 ) -> Iterator[WindowFrame]:
-    """Compute what is not fresh, month by month, each from the state before it.
+    """Compute what is not fresh, piece by piece, each from the state before it.
 
     ``inputs`` gives a day's input digest and how far it is complete. With ``warm`` a day whose parameters differ
     from those of the day before starts from the state that ``warm`` computes; without it the carried state goes on.
+    ``interval``: that of the candles the rows are made from, where the window has none.
     """
     tally = tally if tally is not None else Tally()
     days = legal.days
@@ -152,9 +154,9 @@ def run_chain(
             continue
         if starts_warm:
             state = warm.state(day)
-        chunk = [day]
+        chunk, end = [day], piece_end(interval or window.interval, day)
         for later in days[position + 1 :]:
-            if later >= next_month(day) or (warm is not None and parameters(later) != parameters(day)):
+            if later >= end or (warm is not None and parameters(later) != parameters(day)):
                 break
             chunk.append(later)
         frame, states = compute(chunk, state)

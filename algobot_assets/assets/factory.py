@@ -88,11 +88,13 @@ def table_asset(
     tags: Mapping[str, str] | None = None,
     options: type[dg.Config] = RecomputeOptions,
     pool: str | None = None,
+    before: Callable[[Store], None] = lambda store: None,
 ) -> Callable[[Callable[..., Iterator[WindowFrame]]], dg.AssetsDefinition]:
     """Decorator: a generator ``body(run: TableRun, **upstream: Table)`` becomes the asset of the table of its name.
 
     Every other parameter of the body is an upstream asset, handed over by the IO manager as its annotation says.
     The run fails with its sentences where no market could proceed; where some could, the check names the others.
+    ``before``: puts in order what is stored, before a run of the asset computes anything.
     ``pool``: runs of the queue that have an asset of it are bounded (dagster.yaml).
     """
 
@@ -110,6 +112,7 @@ def table_asset(
             state: StateResource,
             **inputs: Any,
         ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+            before(database.store)
             run = TableRun(table, database.store, *run_days(context, table), context.log, config, feed, state)
             yield dg.Output(Frames(_guarded(run, body(run, **inputs))), output_name=table)
             yield dg.AssetCheckResult(

@@ -139,6 +139,12 @@ class LedgerInputs:
         return self.market_data.read(self.market_data.window(first, candles.end, version["symbol"], "1m"), PRICES)
 
     @staticmethod
+    def cut_by(version: dict[str, Any]) -> str:
+        """The interval by which the version's days are cut into pieces: that of its candles, or none where it follows
+        minutes, of which a year is too much at once."""
+        return "" if from_json(version["parameters"]).stop_path else version["interval"]
+
+    @staticmethod
     def days(candles: Window, rows: pl.DataFrame, days: Sequence[date]) -> Days:
         """The days of a window and of its candles, as the ledger wants them."""
         return Days(days, rows.select(day_of(candles.interval, candles.phase).alias("day"))["day"])

@@ -15,6 +15,7 @@ import polars as pl
 
 from algobot_assets.assets.candles import market_frames
 from algobot_assets.assets.chain import DAY, Recorded, legal_days, run_chain
+from algobot_assets.assets.ended import withdraw_ended
 from algobot_assets.assets.factory import TableRun, attempt, side_by_side, table_asset
 from algobot_assets.assets.parameters import Digests
 from algobot_assets.compute.carry import Days
@@ -25,7 +26,7 @@ from algobot_assets.compute.versions import code_version, indicators_code_versio
 from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import effective, lifetimes
 from algobot_assets.schema.frames import schema_of
-from algobot_assets.schema.intervals import day_of
+from algobot_assets.schema.intervals import day_of, pieces
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import SIZE
 from algobot_assets.windows import Table, WindowFrame
@@ -136,27 +137,15 @@ class _Warm:
         return hashlib.sha256(b"".join(recorded[item].output for item in sorted(recorded))).digest()[:SIZE]
 
     def state(self, day: date) -> np.ndarray | None:
-        """Month by month from the first day, rows thrown away."""
+        """Piece by piece from the first day, rows thrown away."""
         state: np.ndarray | None = None
-        for days in _by_month(sorted(self.market_data.lineage(self.candles.of(self.begin, day)))):
+        for days in pieces(self.candles.interval, sorted(self.market_data.lineage(self.candles.of(self.begin, day)))):
             part = self.candles.of(days[0], days[-1] + DAY)
             prices = self.market_data.read(part, PRICES)
             of_day = days_series(part, prices, days)
             _, states = compute_indicators(prices, self.windows_on(day), part.interval, of_day, state)
             state = states[-1]
         return state
-
-
-def _by_month(days: Sequence[date]) -> Iterator[list[date]]:
-    """The days in runs of one calendar month."""
-    month: list[date] = []
-    for day in days:
-        if month and (day.year, day.month) != (month[0].year, month[0].month):
-            yield month
-            month = []
-        month.append(day)
-    if month:
-        yield month
 
 
 def _linked(frame: pl.DataFrame, prices: pl.DataFrame, window: Window, table: str) -> pl.DataFrame:
@@ -175,6 +164,7 @@ def _linked(frame: pl.DataFrame, prices: pl.DataFrame, window: Window, table: st
     description="What every strategy version decided at each closed candle: 1 buy, -1 sell, 0 hold. Stored for all "
     "candles; the ledger ignores those before the version's effective date.",
     code_version="-".join(code_version(kind)[:4] for kind in strategy_types()),
+    before=withdraw_ended,
 )
 def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:
     """Signals of each strategy version that is in force in the run's days or will be."""

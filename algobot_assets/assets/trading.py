@@ -17,6 +17,7 @@ import polars as pl
 
 from algobot_assets.assets.chain import DAY, Recorded, legal_days, run_chain
 from algobot_assets.assets.chain import Days as LegalDays
+from algobot_assets.assets.ended import withdraw_ended
 from algobot_assets.assets.factory import TableRun, attempt, side_by_side, table_asset
 from algobot_assets.assets.ledger_inputs import LedgerInputs
 from algobot_assets.compute.ledger import LedgerRun, candle_arrays, ledger_code_version, run_ledger
@@ -39,6 +40,7 @@ _WALKS_KEPT = 512
     description="Closed trades of the simulated ledger: decided at a close, filled at the next open, fees on both "
     "sides, sized by risk. Open positions are carried state.",
     code_version=_CODE,
+    before=withdraw_ended,
 )
 def trade_history(
     run: TableRun,
@@ -97,6 +99,7 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
         compute,
         recompute=run.options.recompute,
         tally=run.tally,
+        interval=inputs.cut_by(version),
     )
 
 
@@ -203,6 +206,7 @@ def _derived(
             compute,
             recompute=run.options.recompute,
             tally=run.tally,
+            interval=inputs.cut_by(version),
         )
 
 

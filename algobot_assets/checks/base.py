@@ -88,7 +88,7 @@ class CheckRun:
 
     def per_day(self, window: Window, **columns: str) -> pl.DataFrame:
         """day, rows, links (the sum of the candles' ids) and ``columns`` (SQL aggregates: whole numbers, or times
-        where the name ends in _at) of each day that has rows; counted on the server, month by month."""
+        where the name ends in _at) of each day that has rows; counted on the server, piece by piece."""
         link = "id" if window.table == "market_data" else "market_data_id"
         more = "".join(f", {expression}" for expression in columns.values())
         strategy = " AND strategy_id = %s" if window.strategy_id else ""
@@ -98,15 +98,7 @@ class CheckRun:
         schema = {"day": pl.Date(), "rows": pl.Int64(), "links": pl.Int64()}
         schema |= {name: UTC if name.endswith("_at") else pl.Int64() for name in columns}
         who = (window.symbol, window.interval, *([window.strategy_id] if window.strategy_id else []))
-        return pl.concat([self.rows(query, (*who, *part.bounds), schema) for part in by_month(window)])
-
-
-def by_month(window: Window) -> list[Window]:
-    """The window cut at the ends of months."""
-    return [
-        window.of(max(window.first, month), min(window.end, next_month(month)))
-        for month in months_between(window.first, window.end)
-    ]
+        return pl.concat([self.rows(query, (*who, *part.bounds), schema) for part in window.pieces()])
 
 
 def slot_sql(interval: str, phase: int | None, column: str = '"timestamp"') -> str:

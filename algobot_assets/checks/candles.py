@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from algobot_assets.checks import rules_candles as rules
-from algobot_assets.checks.base import DAY, CheckRun, by_month, slot_sql, table_checks
+from algobot_assets.checks.base import DAY, CheckRun, slot_sql, table_checks
 from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.reader import read_window
@@ -40,7 +40,7 @@ def checks(run: CheckRun) -> None:
             found.seen += stored["rows"].sum()
         run.findings[RECORDED].add(rules.miscounted("market_data", who, stored, days))
         gaps = _gaps(run, window)
-        for month in by_month(window):
+        for month in window.pieces():
             _month(run, month, days, stored, gaps)
 
 

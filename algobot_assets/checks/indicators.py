@@ -9,7 +9,7 @@ from functools import cache
 import polars as pl
 
 from algobot_assets.checks import rules_indicators as rules
-from algobot_assets.checks.base import CheckRun, by_month, day_sql, table_checks
+from algobot_assets.checks.base import CheckRun, day_sql, table_checks
 from algobot_assets.checks.rules_rows import unlike_candles
 from algobot_assets.checks.sample import BOUND, choose, examine
 from algobot_assets.checks.sentences import ahead, different, failed
@@ -101,7 +101,7 @@ def _nulls_with_volume(run: CheckRun, window: Window, stored: pl.DataFrame) -> d
     if days.is_empty():
         return found
     day = day_sql(window.interval, window.phase).replace('"timestamp"', 'i."timestamp"')
-    for part in by_month(window):
+    for part in window.pieces():
         lo, hi = part.bounds
         rows = run.rows(
             f"""SELECT {day} AS day, count(*) FROM indicators AS i JOIN market_data AS m

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from algobot_assets.checks import rules_figures as rules
-from algobot_assets.checks.base import DAY, CheckRun, by_month, table_checks
+from algobot_assets.checks.base import DAY, CheckRun, table_checks
 from algobot_assets.checks.rules_trades import costs_of, notionals, with_terms
 from algobot_assets.checks.sentences import at
 from algobot_assets.checks.terms import Settings
@@ -168,7 +168,7 @@ def _stored_metrics(run: CheckRun, window: Window) -> dict[int, dict[str, Any]]:
     columns = list(schema_of("performance_metrics"))
     return {
         row["trade_id"]: row
-        for month in by_month(window)
+        for month in window.pieces()
         for row in read_window(run.store, month, columns).iter_rows(named=True)
     }
 
@@ -192,7 +192,7 @@ class _Account:
         version = settings.strategies[window.strategy_id]
         candles = settings.candles(run, window)
         ledger = Window("trade_history", window.first, last + DAY, strategy_id=window.strategy_id)
-        trades = pl.concat([read_window(run.store, month, _TRADE) for month in by_month(ledger)])
+        trades = pl.concat([read_window(run.store, month, _TRADE) for month in ledger.pieces()])
         slot = floor_open(candles.interval, candles.phase, "exit_time").alias("slot")
         trades = trades.with_columns(slot).sort("slot", "exit_time", "entry_time")
         if trades.height:

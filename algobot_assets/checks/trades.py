@@ -8,7 +8,7 @@ import polars as pl
 from psycopg import sql
 
 from algobot_assets.checks import rules_trades as rules
-from algobot_assets.checks.base import CheckRun, by_month, table_checks
+from algobot_assets.checks.base import CheckRun, table_checks
 from algobot_assets.checks.terms import Settings
 from algobot_assets.compute.ledger_state import read_state
 from algobot_assets.schema.frames import PRICE, UTC, schema_of
@@ -50,7 +50,7 @@ def checks(run: CheckRun) -> None:
         who, candles = settings.who(window), settings.candles(run, window)
         oldest = _oldest(run, candles)
         parts = []
-        for month in by_month(window):
+        for month in window.pieces():
             trades = read_trades(run, month, candles.of(month.first, month.end))
             if trades.is_empty():
                 continue

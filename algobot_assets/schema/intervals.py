@@ -85,6 +85,19 @@ def months_between(first: date, end: date) -> list[date]:
     return months
 
 
+def piece_end(interval: str, day: date) -> date:
+    """Where the days end, exclusive, that are computed and written at once from ``day`` on: a calendar month; from 1h
+    on, of which a year has fewer candles than a month of 5m, a calendar year. ``interval`` may be empty: a month.
+    """
+    is_long = interval != "" and (LENGTH_MS[interval] is None or LENGTH_MS[interval] >= _HOUR)
+    return date(day.year + 1, 1, 1) if is_long else next_month(day)
+
+
+def pieces(interval: str, days: Iterable[date]) -> list[list[date]]:
+    """The days, ascending, as runs that end where `piece_end` says."""
+    return [list(run) for _, run in groupby(days, lambda day: piece_end(interval, day))]
+
+
 def consecutive(days: Iterable[date]) -> list[list[date]]:
     """The days in ascending order, as runs without a hole."""
     runs = groupby(enumerate(sorted(days)), lambda item: item[1].toordinal() - item[0])

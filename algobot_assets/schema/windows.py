@@ -6,11 +6,12 @@ to candle opens is in intervals.py; how windows are written and read is the stor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from algobot_assets.schema.frames import schema_of
-from algobot_assets.schema.intervals import opens_window
+from algobot_assets.schema.intervals import opens_window, piece_end
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,14 @@ class Window:
     def of(self, first: date, end: date) -> Window:
         """The same market or strategy over other days."""
         return Window(self.table, first, end, self.symbol, self.interval, self.strategy_id, self.phase)
+
+    def pieces(self) -> Iterator[Window]:
+        """The window cut into what is read and written at once; see intervals.piece_end."""
+        first = self.first
+        while first < self.end:
+            end = min(self.end, piece_end(self.interval, first))
+            yield self.of(first, end)
+            first = end
 
     def __str__(self) -> str:
         market = f" of {self.symbol} {self.interval}" if self.symbol else ""
