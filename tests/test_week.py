@@ -1,31 +1,35 @@
-"""A week left alone: every schedule and sensor ticks against the simulated exchange under an injected clock, faults and
-all. It ends with every table complete, nothing stale, old months archived, and one alert for each real problem.
+"""A week left alone, by Dagster's own daemons at an accelerated clock: scheduler, sensors and queue tick at the times
+they are given, in a code server and with run processes as `algobot up` has them, against the simulated exchange and its
+faults. It ends with every table complete, nothing stale, old months archived, and one alert for each real problem.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psycopg
 import pytest
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._daemon.sensor import execute_sensor_iteration
+from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
 from test_alerts import Webhook, webhook  # noqa: F401
 
 from algobot_assets import runs
-from algobot_assets.assets.partitions import CHAIN, RANGE_END, RANGE_START
-from algobot_assets.automation.abandoned import GRACE, gone
-from algobot_assets.automation.alerts import alerts
-from algobot_assets.automation.schedules import JOBS, daily_close, refresh
-from algobot_assets.automation.sensors import declared_state, gaps, staleness
-from algobot_assets.definitions import defs
 from algobot_assets.feed import faults
 from algobot_assets.feed.simulated import SimulatedExchange
 from algobot_assets.freshness import due, stale
 from algobot_assets.holes import holes
-from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
+from algobot_assets.retention import cutoff
 from algobot_assets.schema.tables import NINE
 from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
@@ -34,32 +38,40 @@ from algobot_assets.verify import verify
 
 pytestmark = pytest.mark.slow
 
-START, DAYS = datetime(2024, 3, 1, tzinfo=UTC), 7
 HOUR = timedelta(hours=1)
-STATE = """
+STEP, DAYS = 3, 7
+TODAY = datetime.now(UTC).date()
+#: A first of a month, so that the monthly retention falls into the week. Retention counts from the database's clock,
+#: which is not accelerated: the week's own months must be younger than what it keeps.
+START = datetime.combine(cutoff(TODAY, 20), datetime.min.time(), UTC)
+#: The daily market reaches back over the first month that is kept.
+KEPT = cutoff(TODAY, 24)
+OLDEST = KEPT - timedelta(days=40)
+STATE = f"""
 markets:
-  - {symbol: BTCUSDT, interval: 1h, start: 2024-02-26}
-  - {symbol: ETHUSDT, interval: 4h, start: 2024-02-28}
-  - {symbol: ETHUSDT, interval: 1d, start: 2022-01-20}
+  - {{symbol: BTCUSDT, interval: 1h, start: {(START - timedelta(days=4)).date()}}}
+  - {{symbol: ETHUSDT, interval: 4h, start: {(START - timedelta(days=2)).date()}}}
+  - {{symbol: ETHUSDT, interval: 1d, start: {OLDEST}}}
 strategies:
   cross:
     type: ema_cross
     market: BTCUSDT 1h
-    parameters: {fast: 5, slow: 13}
+    parameters: {{fast: 5, slow: 13}}
     initial_balance: 10000
     risk_per_trade: 0.02
-    risk: {max_risk_per_trade: 0.02, max_open_trades: 2, stop_loss_percentage: 2, take_profit_percentage: 4}
-configurations: {}
+    risk: {{max_risk_per_trade: 0.02, max_open_trades: 2, stop_loss_percentage: 2, take_profit_percentage: 4}}
+configurations: {{}}
 """
-SECOND = """  rules:
+SECOND = f"""  rules:
     type: btc
     market: BTCUSDT 1h
     initial_balance: 5000
     risk_per_trade: 0.01
-    effective_from: 2024-03-02
-    risk: {max_risk_per_trade: 0.02, max_open_trades: 1, stop_loss_percentage: 3, take_profit_percentage: 0}
-configurations: {}
+    effective_from: {(START + timedelta(days=1)).date()}
+    risk: {{max_risk_per_trade: 0.02, max_open_trades: 1, stop_loss_percentage: 3, take_profit_percentage: 0}}
+configurations: {{}}
 """
+LOG = logging.getLogger("dagster.daemon")
 
 
 def four_hours(target: str) -> bool:
@@ -67,140 +79,108 @@ def four_hours(target: str) -> bool:
     return "klines" in target and "ETHUSDT" in target and "interval=4h" in target
 
 
-class Daemon:
-    """What Dagster's daemon does, one tick after the other, at the times it is given."""
+class Daemons:
+    """The daemons' iterations, at the times they are given; runs are processes and take the time they take."""
 
-    def __init__(self, instance: dg.DagsterInstance, exchange: SimulatedExchange) -> None:
-        self.instance = instance
-        self.exchange = exchange
-        self.cursors: dict[str, str | None] = {}
-        self.started: list[tuple[str, str, str]] = []
+    def __init__(self, context: WorkspaceProcessContext, exchange: SimulatedExchange) -> None:
+        self.context, self.exchange = context, exchange
+        self.instance = context.instance
+        self._times: dict[str, ScheduleIterationTimes] = {}
+        self._queue = QueuedRunCoordinatorDaemon(interval_seconds=5)
 
-    def hour(self, now: datetime, *, runs_jobs: bool = False) -> None:
-        """What falls into the hour that begins at ``now``; the week is looked at every second hour."""
-        self.exchange.set_time(now + timedelta(minutes=1))
-        self.schedule(refresh, now + timedelta(minutes=1))
-        for sensor in (declared_state, gaps, staleness):
-            self.sensor(sensor)
-        self.exchange.set_time(now + timedelta(minutes=20))
-        self.schedule(daily_close, now + timedelta(minutes=20))
-        self.sensor(staleness)
-        if runs_jobs:
-            for job in JOBS:
-                assert defs.resolve_job_def(job.name).execute_in_process(instance=self.instance).success
-        self.alerts()
+    def step(self, now: datetime) -> None:
+        """What falls into the hours that begin at ``now``: ticks of schedules, then of sensors until they rest."""
+        self.exchange.set_time(now)
+        with freeze_time(now), ThreadPoolExecutor(1) as submit:
+            list(
+                launch_scheduled_runs(
+                    self.context, LOG, now, self._times, submit_threadpool_executor=submit, max_catchup_runs=1
+                )
+            )
+        self.finish(now)
+        for minutes in (1, 7, 13):
+            with freeze_time(now + timedelta(minutes=minutes)):
+                list(execute_sensor_iteration(self.context, LOG, None, None))
+            self.finish(now)
 
-    def schedule(self, schedule: dg.ScheduleDefinition, moment: datetime) -> None:
-        """One tick of a schedule."""
-        wanted = {"database": DatabaseResource(), "state": StateResource(), "feed": FeedResource()}
-        resources = {name: wanted[name] for name in schedule.required_resource_keys}
-        with dg.build_schedule_context(
-            instance=self.instance, resources=resources, scheduled_execution_time=moment
-        ) as context:
-            self.start(schedule.name, schedule(context))
-
-    def sensor(self, sensor: dg.SensorDefinition) -> None:
-        """One tick of a sensor."""
-        wanted = {"database": DatabaseResource(), "state": StateResource()}
-        resources = {name: wanted[name] for name in sensor.required_resource_keys}
-        with dg.build_sensor_context(instance=self.instance, resources=resources) as context:
-            self.start(sensor.name, sensor(context))
-
-    def start(self, name: str, answer: dg.RunRequest | dg.SkipReason) -> None:
-        """The run that was asked for, at once."""
-        if isinstance(answer, dg.SkipReason):
-            return
-        first, last = (date.fromisoformat(answer.tags[tag]) for tag in (RANGE_START, RANGE_END))
-        self.started.append((name, str(first), str(last)))
-        options = {table: found["config"] for table, found in answer.run_config.get("ops", {}).items()}
-        tables = [key.path[-1] for key in answer.asset_selection]
-        runs.materialise(self.instance, first, last, tables, options=options, tags=answer.tags)
-
-    def alerts(self) -> None:
-        """A tick of the alerts."""
-        with dg.build_sensor_context(instance=self.instance, cursor=self.cursors.get("alerts")) as context:
-            alerts(context)
-            self.cursors["alerts"] = context.cursor
+    def finish(self, now: datetime) -> None:
+        """Let the queue start what it may until nothing is left."""
+        until = time.monotonic() + 600
+        unfinished = dg.RunsFilter(
+            statuses=[s for s in dg.DagsterRunStatus if s not in (dg.DagsterRunStatus.SUCCESS,
+                      dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)]
+        )  # fmt: skip
+        while self.instance.get_runs_count(unfinished):
+            with freeze_time(now):
+                list(self._queue.run_iteration(self.context, fixed_iteration_time=now.timestamp()))
+            time.sleep(0.2)
+            assert time.monotonic() < until, self.instance.get_runs(unfinished)
 
 
 @pytest.fixture
-def daemon(server, database_url, tmp_path, monkeypatch) -> Iterator[Daemon]:
+def daemons(server, database_url, tmp_path, monkeypatch, webhook) -> Iterator[Daemons]:  # noqa: F811
     name = f"dagster_week_{os.getpid()}"
     exchange = SimulatedExchange(now=START)
     url = exchange.start()
     for key in ("EXCHANGE_URL", "FUTURES_URL", "ARCHIVE_URL"):
         monkeypatch.setenv(f"ALGOBOT_{key}", url)
+    monkeypatch.setenv("ALGOBOT_SOURCE", "binance")
     monkeypatch.setenv("ALGOBOT_DAGSTER_DATABASE", name)
     monkeypatch.setenv("ALGOBOT_STATE_FILE", str(tmp_path / "algobot.yaml"))
     (tmp_path / "algobot.yaml").write_text(STATE)
-    root = str(runs.project_root())
-    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=root)) as instance:
-        yield Daemon(instance, exchange)
+    root = runs.project_root()
+    target = ModuleTarget("algobot_assets.definitions", None, str(root), "algobot_assets.definitions")
+    with (
+        dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=str(root))) as instance,
+        create_test_daemon_workspace_context(target, instance) as context,
+    ):
+        yield Daemons(context, exchange)
     exchange.stop()
     server.drop_database(name)
 
 
-def test_a_week_left_alone(daemon: Daemon, webhook: type[Webhook], database_url, tmp_path):  # noqa: F811
-    def by_hand(statement: str) -> None:
+def test_a_week_left_alone(daemons: Daemons, webhook: type[Webhook], database_url, tmp_path):  # noqa: F811
+    def by_hand(statement: str, opened: datetime) -> None:
         with psycopg.connect(database_url) as connection:
-            connection.execute(statement)
+            assert connection.execute(statement, (opened,)).rowcount
 
-    daemon.alerts()
-    asleep = set(range(30, 40))  # ten hours without power
-    for number in range(0, DAYS * 24, 2):
-        now = START + number * HOUR
+    asleep = set(range(30, 40))  # nine hours without power
+    for number in range(0, DAYS * 24, STEP):
         match number:
-            case 26:  # 02:30 on the second, when the schedule of the retention ticks
-                config = {"ops": {"archive_months": {"config": {"today": str(now.date())}}}}
-                job = defs.resolve_job_def("retention")
-                assert job.execute_in_process(instance=daemon.instance, run_config=config).success
             case 12:
-                daemon.exchange.faults.append(faults.error("klines", 503, times=2))  # passes by itself
-            case 50:
-                daemon.exchange.faults.append(faults.location("", times=100_000))  # nothing answers for six hours
-            case 56:
-                daemon.exchange.faults.clear()
+                daemons.exchange.faults.append(faults.error("klines", 503, times=2))  # passes by itself
+            case 45:
+                daemons.exchange.faults.append(faults.location("", times=100_000))  # nothing answers for half a day
+            case 57:
+                daemons.exchange.faults.clear()
             case 60:
-                by_hand("""UPDATE market_data SET close = high WHERE "timestamp" = '2024-03-02T05:00Z'""")
-            case 70:
-                by_hand("""DELETE FROM market_data WHERE symbol = 'BTCUSDT' AND "timestamp" = '2024-03-01T07:00Z'""")
-            case 76:
-                by_hand("""DELETE FROM signals WHERE "timestamp" = '2024-03-01T09:00Z'""")
-            case 80:  # a run whose process was killed
-                job = defs.resolve_implicit_global_asset_job_def()
-                dead = daemon.instance.create_run_for_job(job, tags=CHAIN)
-                daemon.instance.report_dagster_event(
-                    dg.DagsterEvent("PIPELINE_START", job.name, message=""), dead.run_id
-                )
-            case 82:
-                with Store.open() as store:
-                    later = datetime.now(UTC) + 2 * GRACE
-                    _, missing = gone(daemon.instance, store, {}, later)
-                    found, _ = gone(daemon.instance, store, missing, later + GRACE)
-                assert [run.run_id for run in found] == [dead.run_id]
-                daemon.instance.report_run_failed(dead, "The process of this run is gone.")
+                by_hand("""UPDATE market_data SET close = high WHERE "timestamp" = %s""", START + 29 * HOUR)
+            case 69:
+                by_hand("""DELETE FROM market_data WHERE symbol = 'BTCUSDT' AND "timestamp" = %s""", START + 7 * HOUR)
+            case 75:
+                by_hand("""DELETE FROM signals WHERE "timestamp" = %s""", START + 9 * HOUR)
             case 90:
                 text = (tmp_path / "algobot.yaml").read_text().replace("configurations: {}\n", SECOND)
                 (tmp_path / "algobot.yaml").write_text(text)
-            case 100:
+            case 99:
                 webhook.down = True
-                daemon.exchange.faults.append(
+                daemons.exchange.faults.append(
                     faults.error(four_hours, 400, -1121, "Invalid symbol.", times=100_000)  # one market of three
                 )
-            case 118:
+            case 117:
                 webhook.down = False
-                daemon.exchange.faults.clear()
+                daemons.exchange.faults.clear()
         if number not in asleep:
-            daemon.hour(now, runs_jobs=number % 24 == 0 and number > 0)
+            daemons.step(START + number * HOUR)
     end = START + timedelta(days=DAYS)
-    for _ in range(3):
-        daemon.hour(end)
+    for minutes in (0, 25, 80):  # the last day is closed once it has settled
+        daemons.step(end + timedelta(minutes=minutes))
     assert [(item["event"], item["assets"]) for item in webhook.received] == [
         ("failure", ["market_data"]),
         ("recovery", ["market_data"]),
         ("failure", ["market_data"]),
         ("recovery", ["market_data"]),
-    ], "\n".join(str(item) for item in [*webhook.received, *daemon.started[-40:]])
+    ], "\n".join(map(str, webhook.received))
     with Store.open() as store:
         assert stale(store).is_empty() and due(store) is None
         markets = {("BTCUSDT", "1h"), ("ETHUSDT", "4h"), ("ETHUSDT", "1d")}
@@ -212,27 +192,15 @@ def test_a_week_left_alone(daemon: Daemon, webhook: type[Webhook], database_url,
                      FROM lineage WHERE day < %s AND table_name = ANY(%s) GROUP BY 1, 2, 3""",
                 (end.date(), list(NINE)),
             ).fetchall()
-            rest = connection.execute(
-                """SELECT count(*) FROM sources WHERE kind = 'rest' AND day < %s
-                      AND requested_at < (day + 1)::timestamp AT TIME ZONE 'UTC' + interval '15 minutes'""",
-                (end.date(),),
-            ).fetchone()
+            archived, kept = archived_months(connection), months_present(connection)
         assert all(days == complete for _, _, _, days, complete in rows), rows
         assert {row[0] for row in rows} == set(NINE)
+        first = {"1h": (START - timedelta(days=4)).date(), "4h": (START - timedelta(days=2)).date(), "1d": OLDEST}
         assert {row[1:4] for row in rows if row[0] == "market_data"} == {
-            ("BTCUSDT", "1h", 11),
-            ("ETHUSDT", "4h", 9),
-            ("ETHUSDT", "1d", (end.date() - date(2022, 1, 20)).days),
+            (symbol, interval, (end.date() - first[interval]).days) for symbol, interval in markets
         }
-        assert rest == (0,), "every day was closed"
-        with store.transaction() as connection:
-            archived, kept = archived_months(connection), months_present(connection)
-        assert archived == [date(2022, 1, 1), date(2022, 2, 1)] and kept[0] == date(2022, 3, 1)
-        found = list(verify(store, date(2022, 1, 20), end.date() - timedelta(days=1)))
+        assert archived[0] == OLDEST.replace(day=1) and max(archived) < KEPT == kept[0]
+        found = list(verify(store, OLDEST, end.date() - timedelta(days=1)))
         assert found and all(item.difference is None for item in found)
-        compared = sum(item.rows for item in found if item.table == "market_data")
-        assert compared > (end.date() - date(2022, 1, 20)).days, "what is archived was compared as well"
-    asked = [name for name, _, _ in daemon.started]
-    assert asked.count("daily_close") >= DAYS - 1 and asked.count("gaps") >= 1 and asked.count("declared_state") == 1
-    after_the_cut = [item for item in daemon.started if item[0] == "refresh"]
-    assert len(after_the_cut) <= DAYS * 12 - len(asleep) // 2 + 3, "downtime is caught up with by one run"
+    jobs = {run.tags.get("dagster/schedule_name") for run in daemons.instance.get_runs()}
+    assert {"refresh", "daily_close", "retention", "health", "purge", "partition_maintenance", "report"} <= jobs

@@ -169,7 +169,7 @@ def _derived(
     trade_history: Table,
     inputs: LedgerInputs,
     version: dict[str, Any],
-    pick: Any,
+    rows: Callable[[int, LedgerRun, Sequence[date]], pl.DataFrame],
 ) -> Iterator[WindowFrame]:
     """Windows of a table that follows trade_history day by day: the same walks, started from its states."""
     strategy = version["id"]
@@ -190,7 +190,8 @@ def _derived(
     def compute(chunk: Sequence[date], _: np.ndarray | None) -> tuple[pl.DataFrame, None]:
         before = ledger.get(chunk[0] - DAY)
         state = None if chunk[0] == first or before is None else before.state_out
-        return pick(_walk(inputs, version, chunk, state, upstream), chunk), None
+        walk = _walk(inputs, version, chunk, state, upstream)
+        return rows(strategy, walk, chunk).select(list(schema_of(run.table))), None
 
     for run_of_days in consecutive(days):
         yield from run_chain(
@@ -228,19 +229,12 @@ def performance_metrics(
     """One row per closed trade."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
 
-    def frames_of(version: dict[str, Any]) -> Iterator[WindowFrame]:
-        strategy = version["id"]
+    def figures(strategy: int, walk: LedgerRun, days: Sequence[date]) -> pl.DataFrame:
+        of_days = Window("trade_history", days[0], days[-1] + DAY, strategy_id=strategy)
+        trades = read_window(run.store, of_days, ["id", "entry_time"])
+        return walk.metrics.join(trades, on="entry_time", how="left").rename({"id": "trade_id"})
 
-        def pick(walk: LedgerRun, days: Sequence[date]) -> pl.DataFrame:
-            trades = read_window(
-                run.store, Window("trade_history", days[0], days[-1] + DAY, strategy_id=strategy), ["id", "entry_time"]
-            )
-            figures = walk.metrics.join(trades, on="entry_time", how="left").rename({"id": "trade_id"})
-            return figures.select(list(schema_of("performance_metrics")))
-
-        return _derived(run, trade_history, inputs, version, pick)
-
-    yield from _by_market(run, inputs, frames_of)
+    yield from _by_market(run, inputs, lambda version: _derived(run, trade_history, inputs, version, figures))
 
 
 @table_asset(
@@ -261,14 +255,7 @@ def backtest_results(
     """One row per strategy version and day."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
 
-    def frames_of(version: dict[str, Any]) -> Iterator[WindowFrame]:
-        strategy = version["id"]
+    def results(strategy: int, walk: LedgerRun, _: Sequence[date]) -> pl.DataFrame:
+        return walk.results.with_columns(pl.lit(strategy, dtype=pl.Int64).alias("strategy_id"))
 
-        def pick(walk: LedgerRun, _: Sequence[date]) -> pl.DataFrame:
-            return walk.results.with_columns(pl.lit(strategy, dtype=pl.Int64).alias("strategy_id")).select(
-                list(schema_of("backtest_results"))
-            )
-
-        return _derived(run, trade_history, inputs, version, pick)
-
-    yield from _by_market(run, inputs, frames_of)
+    yield from _by_market(run, inputs, lambda version: _derived(run, trade_history, inputs, version, results))

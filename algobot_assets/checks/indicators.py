@@ -11,15 +11,13 @@ import polars as pl
 from algobot_assets.checks import rules_indicators as rules
 from algobot_assets.checks.base import CheckRun, day_sql, table_checks
 from algobot_assets.checks.rules_rows import unlike_candles
-from algobot_assets.checks.sample import BOUND, choose, examine
-from algobot_assets.checks.sentences import ahead, different, failed
+from algobot_assets.checks.sample import AGAIN, AHEAD, BOUND, choose, examine, report
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
 from algobot_assets.compute.versions import indicators_code_version
 from algobot_assets.declared.versions import effective
 from algobot_assets.schema.windows import Window
 
 ROWS, BOUNDS, WARM = "one_row_per_candle", "values_are_possible", "null_only_while_warming"
-AHEAD, AGAIN = "no_look_ahead", "computes_the_same_again"
 VALUES = ("ema", "rsi", "atr", "vwap")
 
 
@@ -72,14 +70,7 @@ def _sample(
 
     answers = examine(handle, sample, candles, None, (), VALUES, again)
     who = f"indicators of {window.symbol} {window.interval}"
-    for name in (AHEAD, AGAIN):
-        run.findings[name].seen += answers.rows
-    if answers.error:
-        run.findings[AGAIN].add(failed(who, sample.window, answers.error))
-    if answers.ahead:
-        run.findings[AHEAD].add(ahead(who, answers.ahead))
-    if answers.different:
-        run.findings[AGAIN].add(different(who, answers.different, "indicators"))
+    report(run, who, sample.window, answers)
 
 
 def _candles_before(run: CheckRun, window: Window, stored: pl.DataFrame) -> dict[date, int]:

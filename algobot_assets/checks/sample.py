@@ -13,8 +13,9 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from algobot_assets.checks.base import DAY
+from algobot_assets.checks.base import DAY, CheckRun
 from algobot_assets.checks.rules_lookahead import Change, Compute, first_difference, look_ahead
+from algobot_assets.checks.sentences import ahead, different, failed
 from algobot_assets.compute.carry import Days
 from algobot_assets.errors import AlgobotError
 from algobot_assets.schema.intervals import DAY_MS, LENGTH_MS, day_of
@@ -24,6 +25,8 @@ from algobot_assets.store.lineage import DayLineage
 from algobot_assets.store.reader import read_window
 from algobot_assets.windows import Table
 
+#: The checks that rest on a sample.
+AHEAD, AGAIN = "no_look_ahead", "computes_the_same_again"
 LEAST_DAYS, LEAST_ROWS, MOST_ROWS = 3, 200, 5_000
 #: In words, for the descriptions of checks.
 BOUND = "Looks at the newest of the run's days: three days or 200 candles, 5,000 candles at most, cut at 8 places."
@@ -79,6 +82,18 @@ def choose(
         return None
     state = None if own[start].state_in is None else own[start - DAY].state_out
     return Sample(window.of(start, days[0] + DAY), state)
+
+
+def report(run: CheckRun, who: str, window: Window, answers: Answers) -> None:
+    """Put what a sample showed into the run's findings."""
+    for name in (AHEAD, AGAIN):
+        run.findings[name].seen += answers.rows
+    if answers.error:
+        run.findings[AGAIN].add(failed(who, window, answers.error))
+    if answers.ahead:
+        run.findings[AHEAD].add(ahead(who, answers.ahead))
+    if answers.different:
+        run.findings[AGAIN].add(different(who, answers.different, run.table))
 
 
 Again = Callable[[pl.DataFrame, Days], pl.DataFrame]

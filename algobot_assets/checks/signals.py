@@ -8,8 +8,8 @@ import polars as pl
 
 from algobot_assets.checks.base import CheckRun, table_checks
 from algobot_assets.checks.rules_rows import unlike_candles
-from algobot_assets.checks.sample import BOUND, choose, examine
-from algobot_assets.checks.sentences import ahead, different, failed
+from algobot_assets.checks.sample import AGAIN, AHEAD, BOUND, choose, examine, report
+from algobot_assets.checks.sentences import failed
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
@@ -18,7 +18,7 @@ from algobot_assets.declared.parameters import from_json
 from algobot_assets.errors import AlgobotError
 from algobot_assets.schema.windows import Window
 
-ROWS, VALUES, AHEAD, AGAIN = "one_row_per_candle", "values_are_known", "no_look_ahead", "computes_the_same_again"
+ROWS, VALUES = "one_row_per_candle", "values_are_known"
 
 
 @table_checks(
@@ -73,11 +73,4 @@ def _sample(run: CheckRun, window: Window, candles: Window, version: dict[str, A
         return compute_signals(kind, some, some, parameters, days, sample.state)[0]
 
     answers = examine(handle, sample, candles, values, names, ("signal",), again)
-    for name in (AHEAD, AGAIN):
-        run.findings[name].seen += answers.rows
-    if answers.error:
-        run.findings[AGAIN].add(failed(who, sample.window, answers.error))
-    if answers.ahead:
-        run.findings[AHEAD].add(ahead(who, answers.ahead))
-    if answers.different:
-        run.findings[AGAIN].add(different(who, answers.different, "signals"))
+    report(run, who, sample.window, answers)
