@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint up bench clean
+.PHONY: demo test test-slow lint up bench audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/algobot demo
@@ -31,6 +31,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
+
+# Known vulnerabilities of the pinned versions, by pip-audit in an environment of its own (exit code 3: could not ask).
+audit: constraints.txt
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/python deploy/supply.py audit
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks

@@ -243,13 +243,18 @@ def latest_signal(store: Store, strategy: str, version: int | None) -> LatestSig
             signal = store.archive.rows(decided, "signals", *at, ["signal"]).item()
             price = store.archive.rows(candles, "market_data", *at, ["close"]).item()
             return LatestSignal(item.name, item.version, *market, signal, opened, known_at, price, as_of)
-        signal, price = connection.execute(
+        decision = connection.execute(
             """SELECT s.signal, c.close
                  FROM signals AS s JOIN market_data AS c USING (symbol, "interval", timestamp)
                 WHERE s.symbol = %s AND s."interval" = %s AND s.strategy_id = %s
                   AND s.timestamp = %s AND c.timestamp = %s""",
             (*market, item.id, opened, opened),
         ).fetchone()
+        if decision is None:
+            raise WindowError(
+                f"The newest signal of {item} has no candle, whose row was changed by hand: run `algobot refresh`."
+            )
+        signal, price = decision
         return LatestSignal(item.name, item.version, *market, signal, opened, known_at, price, as_of)
 
     return store.retrying(work, f"Reading the latest signal of {strategy}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import psycopg
+from psycopg import sql
 
 from algobot_assets.compute.deflated import deflated_of
 from algobot_assets.compute.sweep import METRICS, RESULTS, Chunk, Span, Sweep, alone
@@ -89,12 +90,14 @@ def register(connection: psycopg.Connection, table: str, trial: Trial, key: byte
         ),
         **more,
     )
-    names = ", ".join(f'"{name}"' for name in values)
-    marks = ", ".join(["%s"] * len(values))
+    name = sql.Identifier(table)
     connection.execute(
-        f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT (key) DO NOTHING", list(values.values())
+        sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (key) DO NOTHING").format(
+            name, sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join([sql.Placeholder()] * len(values))
+        ),
+        list(values.values()),
     )
-    return connection.execute(f"SELECT id FROM {table} WHERE key = %s", (key,)).fetchone()[0]
+    return connection.execute(sql.SQL("SELECT id FROM {} WHERE key = %s").format(name), (key,)).fetchone()[0]
 
 
 def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:

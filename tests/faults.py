@@ -12,22 +12,29 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import psycopg
-from conftest import STATE, Project, published_candles
+from conftest import STATE, Project, days, published_candles
 from tables import content
 
 from algobot_assets import runs
 from algobot_assets.errors import AlgobotError
+from algobot_assets.feed.klines import from_published
+from algobot_assets.schema.intervals import midnight
+from algobot_assets.schema.windows import Window
 from algobot_assets.store import migrate
 from algobot_assets.store.connection import Store
+from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.writer import write_window
 
 FIRST = date(2024, 1, 30)
 LAST = date(2024, 2, 2)
@@ -41,10 +48,11 @@ class Statements:
 
     ``when``: "before" the statement is sent, "after" it is answered, or "during", at most two milliseconds later.
     ``copy``: count from the start of that COPY to the server on, so that writes, few among many reads, are met often.
+    ``text``: instead, die when the first statement that holds this text has been answered.
     """
 
-    def __init__(self, number: int = 0, when: str = "before", copy: int = 0) -> None:
-        self.number, self.when, self.copy = number, when, copy
+    def __init__(self, number: int = 0, when: str = "before", copy: int = 0, text: str = "") -> None:
+        self.number, self.when, self.copy, self.text = number, when, copy, text
         self.seen = self.copies = 0
 
     def __enter__(self) -> Statements:
@@ -70,7 +78,17 @@ class Statements:
                 counted.copies += "FROM STDIN" in repr(args[0])
             return begin(cursor, *args, **options)
 
+        execute = psycopg.Cursor.execute
+
+        def executed(cursor: psycopg.Cursor, query: Any, *args: Any, **options: Any) -> Any:
+            result = execute(cursor, query, *args, **options)
+            if counted.text and counted.text in repr(query):
+                die()
+            return result
+
         self._undo = contextlib.ExitStack()
+        self._undo.callback(setattr, psycopg.Cursor, "execute", execute)
+        psycopg.Cursor.execute = executed
         self._undo.callback(setattr, psycopg.Cursor, "copy", begin)
         psycopg.Cursor.copy = copy
         self._undo.callback(setattr, psycopg.Connection, "wait", original)
@@ -93,6 +111,12 @@ def without_transactions(self: Store) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+def writing_without_a_transaction(store: Store, work: Callable[[psycopg.Connection], Any]) -> Any:
+    """The same bug in the writer alone, so that a whole run gets by with it."""
+    with store.connection() as connection:
+        return work(connection)
+
+
 def publish(folder: Path, seed: int = 1) -> Path:
     """A declared state and candles for it, in a folder."""
     (folder / "klines" / "spot").mkdir(parents=True, exist_ok=True)
@@ -101,6 +125,17 @@ def publish(folder: Path, seed: int = 1) -> Path:
         folder / "klines" / "spot" / "BTCUSDT-1h-all.parquet"
     )
     return folder
+
+
+WINDOW = Window("market_data", FIRST, LAST + timedelta(days=1), "BTCUSDT", "1h")
+
+
+def candles(seed: int = 1, first: date = FIRST, rows: int = 96) -> pl.DataFrame:
+    return from_published(published_candles(midnight(first), rows, seed=seed), "BTCUSDT", "1h", where="a test")
+
+
+def inputs(window: Window = WINDOW) -> list[DayInputs]:
+    return [DayInputs(day, end_of(day)) for day in days(window.first, (window.end - window.first).days)]
 
 
 def run_here(folder: Path, anew: bool = False) -> runs.RunResult:
@@ -115,12 +150,25 @@ def run_here(folder: Path, anew: bool = False) -> runs.RunResult:
 def _run(answer: Connection, folder: Path, options: dict[str, Any]) -> None:
     """In a process of its own."""
     os.environ.update(options.get("environment", {}))
+    time.tzset()
     random.seed(options.get("number", 0))
-    where = {name: options[name] for name in ("number", "when", "copy") if name in options}
+    if options.get("jumps"):
+        clock, jumping = time.time, random.Random(1)
+        time.time = lambda: clock() + jumping.choice((-1, 0, 1)) * options["jumps"]
+    if options.get("planted"):
+        retrying = Store.retrying
+        Store.retrying = lambda store, work, what: (
+            writing_without_a_transaction(store, work) if what.startswith("Writing") else retrying(store, work, what)
+        )
+    where = {name: options[name] for name in ("number", "when", "copy", "text") if name in options}
     with Statements(**where) as statements:
         try:
             if options.get("work") == "migrate":
                 migrate.upgrade(options["url"])
+                said = (True, "")
+            elif options.get("work") == "write":
+                with Store.open(run_id="killed") as store:
+                    write_window(store, WINDOW, candles(options["seed"]), inputs())
                 said = (True, "")
             else:
                 result = run_here(folder, options.get("anew", False))

@@ -6,18 +6,23 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import psycopg
 import pytest
+from conftest import published_candles
 
 from algobot_assets.errors import StoreError
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.faults import Answer
+from algobot_assets.feed.klines import from_published
 from algobot_assets.feed.retry import Retry
 from algobot_assets.feed.simulated import SimulatedExchange
 from algobot_assets.schema.frames import empty
+from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import connection as connections
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.partitions import ensure_months
 from algobot_assets.store.writer import lock_months, write_window
 
 DAY = date(2024, 1, 31)
@@ -31,12 +36,37 @@ def test_a_writer_that_waits_in_vain_says_for_whom(store: Store, monkeypatch: py
     with Store(replace(patient, lock_timeout=0.1), "second") as second, Store(patient, "first") as first:
         with first.transaction() as connection:
             lock_months(connection, "market_data", [DAY.replace(day=1)])
-            with pytest.raises(StoreError, match=r"2024-01-31 was not written.* by algobot first \(process \d+"):
+            with pytest.raises(StoreError, match=r"2024-01-31 was not written.* by algobot first of \w+ \(process \d+"):
                 write_window(second, window, empty("market_data"), inputs)
             other = replace(window, first=date(2024, 2, 1), end=date(2024, 2, 2))
             days = [DayInputs(other.first, datetime(2024, 2, 2, tzinfo=UTC))]
             assert write_window(second, other, empty("market_data"), days).rows == 0, "another month does not wait"
         assert write_window(second, window, empty("market_data"), inputs).rows == 0
+
+
+def test_a_writer_that_waits_for_something_else_says_for_what(store: Store, new_database, monkeypatch):
+    """Not for a writer of the same month in another database of the server, nor for one of another month."""
+    monkeypatch.setattr(connections, "ATTEMPTS", 1)
+    window = Window("market_data", DAY, DAY + timedelta(days=1), "BTCUSDT", "1h")
+    inputs, month = [DayInputs(DAY, datetime(2024, 2, 1, tzinfo=UTC))], DAY.replace(day=1)
+    ensure_months(store, [month])
+    with (
+        Store(replace(store.database, lock_timeout=0.1), "second") as second,
+        psycopg.connect(new_database(), application_name="elsewhere") as elsewhere,
+        Store(store.database, "next month") as other,
+        other.transaction() as neighbour,
+    ):
+        lock_months(elsewhere, "market_data", [month])
+        lock_months(neighbour, "market_data", [date(2024, 2, 1)])
+        assert write_window(second, window, empty("market_data"), inputs).rows == 0
+        with store.transaction() as connection:
+            connection.execute("SELECT hold_month(%s)", (month,))
+            again = [replace(inputs[0], code_version="another")]
+            frame = from_published(published_candles(midnight(DAY), 24), "BTCUSDT", "1h", where="a test")
+            with pytest.raises(StoreError, match=r"or a partition of it is locked by algobot test of \w+ \(") as said:
+                write_window(second, window, frame, again)
+        assert "elsewhere" not in str(said.value) and "next month" not in str(said.value)
+        assert write_window(second, window, frame, again).inserted == 24
 
 
 def test_the_exchanges_limit_holds_over_clients_that_do_not_know_of_one_another():

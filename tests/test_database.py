@@ -47,6 +47,10 @@ def test_the_url_reaches_each_library_whole() -> None:
         "sslmode": "verify-full",
         "connect_timeout": "10",
         "application_name": "algobot",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
     }
     assert conninfo_to_dict(database.conninfo()) == expected | {"dbname": "prices"}
     assert conninfo_to_dict(database.conninfo("other"))["dbname"] == "other"

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from hashlib import sha256
 
+import click
+import psycopg
 import pytest
 from conftest import START, STATE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
-from algobot_assets import cli
+from algobot_assets.cli.main import cli, main
+from algobot_assets.client import connect
 from algobot_assets.compute.strategies import get_strategy, strategy_types
 from algobot_assets.declared.reading import load
 from algobot_assets.errors import AlgobotError, BadCandles, SettingsError
+from algobot_assets.explain import explain_trade
 from algobot_assets.feed import archive, klines
 from algobot_assets.feed.archive import ArchiveName
+from algobot_assets.freshness import due
+from algobot_assets.verify import verify
 
 TYPES = {kind: get_strategy(kind).resolve for kind in strategy_types()}
 TRIED = int(os.environ.get("ALGOBOT_FUZZ", "300"))
@@ -173,32 +181,147 @@ def edited(text: str, edits: list[tuple[int, int, str]]) -> str:
     return text
 
 
-COMMANDS = ("backfill", "apply", "refresh", "verify", "status", "explain", "retention", "restore", "db", "sweep")
+def commands() -> list[tuple[list[str], list[str]]]:
+    """Every command with the options it knows, as click has them: what is added later is tried too."""
+    found, groups = [], [([], cli)]
+    while groups:
+        path, group = groups.pop()
+        for name, command in group.commands.items():
+            if isinstance(command, click.Group):
+                groups.append(([*path, name], command))
+            else:
+                options = [text for parameter in command.params for text in parameter.opts if text.startswith("-")]
+                found.append(([*path, name], options))
+    return found
+
+
+COMMANDS = commands()
 WORDS = st.sampled_from(
-    ["--table", "--from", "--to", "--traceback", "--source", "2016-01-01", "2024-02-30", "0000-00-00", "99999-01-01",
-     "-1", "", "'; DROP TABLE market_data; --", "../../x", "\u202e", "market_data", "--unknown", "--", "1" * 400]
+    ["2016-01-01", "2024-01-31", "2024-02-30", "0000-00-00", "99999-01-01", "-1", "0", "", "9" * 40, "1e999", "nan",
+     "'; DROP TABLE market_data; --", "../../etc/passwd", "/dev/null", "\u202e", "BTCUSDT 1h", "BTCUSDT", "1h", "cross",
+     "market_data", "fast=5:50:5", "fast=5:50:0", "fast=a:b", "=", "--unknown", "--", "-h", "1" * 400, "2024-01"]
 ) | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=8)  # fmt: skip
+LINES = st.sampled_from(COMMANDS).flatmap(
+    lambda known: st.lists(st.sampled_from(known[1]) | WORDS if known[1] else WORDS, max_size=5).map(
+        lambda words: [*known[0], *(word for word in words if word != "--traceback")]
+    )
+)
 
 
 def test_arguments_of_the_command(outcomes, monkeypatch, tmp_path, capsys):
-    """No argument gets anywhere near the database here: its address leads nowhere."""
+    """Whatever is written after `algobot` ends with an answer or a sentence; the database cannot be reached here."""
     for name, value in {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
         "CONNECT_TIMEOUT": "1",
         "STATE_FILE": tmp_path / "none.yaml",
         "HOME": tmp_path / "home",
-        "SOURCE": tmp_path,
+        "SOURCE": tmp_path / "klines",
     }.items():
         monkeypatch.setenv(f"ALGOBOT_{name}", str(value))
+    monkeypatch.chdir(tmp_path)
 
-    @given(st.sampled_from(COMMANDS), st.lists(WORDS, min_size=1, max_size=4))
-    @settings(**{**COMMON, "max_examples": min(TRIED, 120)})
-    def one(command, arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([command, *(word for word in arguments if word != "--traceback"), "--no-such-option"])
-        said = capsys.readouterr().err
-        assert ended.value.code not in (0, None) and said and "Traceback" not in said
-        outcomes["refused"] += 1
+    @given(LINES)
+    @settings(**COMMON)
+    def one(line):
+        try:
+            main(line)
+            outcomes["accepted"] += 1
+        except SystemExit as ended:
+            said = capsys.readouterr()
+            assert "Traceback" not in said.err + said.out, line
+            assert said.err.strip() or said.out.strip() or isinstance(ended.code, str), line
+            outcomes["refused" if ended.code else "accepted"] += 1
 
     one()
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"home"}
+
+
+HOSTILE = {
+    "numeric": ["NaN", "-1", "0", "99999999999", "0.00000001"],
+    "float8": ["NaN", "Infinity", "-Infinity", "1e308", "-0"],
+    "timestamptz": ["infinity", "-infinity", "0001-01-01", "9999-12-31", "1970-01-01", "294276-01-01"],
+    "date": ["infinity", "-infinity", "0001-01-01", "9999-12-31", "5874897-01-01"],
+    "varchar": ["", "x", "'; DROP TABLE lineage; --", "{}", "%s", "../..", "\u202e", "1h", "1M"],
+    "text": ["", "x" * 5_000, "%s{}", "\x01"],
+    "jsonb": ["null", "[]", "1e400", '{"fast": "x"}', '{"fast": -1, "slow": 0}', '{"a": {"b": [[[[[]]]]]}}'],
+    "int4": ["-1", "0", "2147483647"],
+    "int8": ["-1", "0", "9223372036854775807"],
+    "bytea": ["\\x", "\\x00", "\\x" + "ff" * 200],
+    "_float8": ["{}", "{NULL}", "{NaN}", "{{1,2},{3,4}}", "[5:6]={1,2}", "{Infinity,1e308}"],
+    "bool": ["true", "false"],
+}
+
+
+def test_content_written_by_others(outcomes, project, store, database_url, monkeypatch, capsys):
+    """One value of a row is replaced by hand: everything that reads it answers, or says what is wrong.
+
+    What the database itself refuses is counted too. The value is put back after each."""
+    monkeypatch.setenv("ALGOBOT_STATE_FILE", str(project.state))
+    first, last = START, START + timedelta(days=3)
+    result = project.run(first, last)
+    assert result.success, result.error
+    draw, client, crashed = random.Random(1), connect(), []
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        (trade,) = owner.execute("SELECT min(id) FROM trade_history").fetchone()
+        columns = owner.execute(
+            """SELECT c.relname, a.attname, t.typname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+                 JOIN pg_type AS t ON t.oid = a.atttypid
+                WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                  AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity = '' AND c.relname <> 'alembic_version'"""
+        ).fetchall()
+        readers = {
+            "verify": lambda: list(verify(store, first, last)),
+            "what is due": lambda: due(store),
+            "explain": lambda: explain_trade(store, trade),
+            "candles": lambda: client.candles_with_indicators("BTCUSDT", "1h", first),
+            "signals": lambda: client.signals("BTCUSDT", "1h"),
+            "latest": lambda: client.latest_signal("cross"),
+            "trades": lambda: (client.trades(), client.metrics(), client.results()),
+            "declared": lambda: (client.strategies(), client.risk_parameters(), client.configuration()),
+            "markets": client.markets,
+            "status": lambda: main(["status"]),
+        }
+        for _ in range(int(os.environ.get("ALGOBOT_FUZZ_ROWS", "10"))):
+            table, column, kind = draw.choice(columns)
+            value = draw.choice(HOSTILE.get(kind, [""]))
+            changed = replaced(owner, table, column, kind, value, draw)
+            if changed is None:
+                outcomes["refused by the database"] += 1
+                continue
+            for name, read in readers.items():
+                try:
+                    read()
+                    outcomes["accepted"] += 1
+                except (AlgobotError, SystemExit) as said:
+                    assert str(said)
+                    outcomes["refused"] += 1
+                except Exception as error:
+                    crashed.append(f"{name} of {table}.{column} = {value!r}: {error!r:.300}")
+            capsys.readouterr()
+            changed()
+    client.close()
+    assert crashed == [], "\n".join(crashed)
+
+
+def replaced(owner, table: str, column: str, kind: str, value: str, draw: random.Random) -> Callable[[], None] | None:
+    """Put the value into some row; what puts the old one back, or None where the database refuses or has no row."""
+    names = {"table": sql.Identifier(table), "column": sql.Identifier(column), "kind": sql.SQL(kind)}
+    rows = owner.execute(sql.SQL("SELECT tableoid, ctid::text, {column}::text FROM {table}").format(**names)).fetchall()
+    if not rows:
+        return None
+    part, place, old = draw.choice(rows)
+    change = sql.SQL("UPDATE {table} SET {column} = %s::{kind} WHERE tableoid = %s AND ctid = %s::tid RETURNING ctid")
+    try:
+        place = owner.execute(change.format(**names), (value, part, place)).fetchone()[0]
+    except psycopg.Error:
+        return None
+    marks = "DELETE FROM dirty_days"  # of the changes made here
+
+    def back() -> None:
+        try:
+            owner.execute(change.format(**names), (old, part, place))
+        except psycopg.errors.UniqueViolation:  # what was missed has been written again meanwhile
+            owner.execute(sql.SQL("DELETE FROM {table} WHERE ctid = %s::tid").format(**names), (place,))
+        owner.execute(marks)
+
+    return back

@@ -23,6 +23,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from conftest import START, Project, published_candles
+from test_roles import NOT_FOR_A_READER, NOT_FOR_A_WRITER, refused, written
 
 from algobot_assets import runs
 from algobot_assets.cli.database import prepare
@@ -34,10 +35,11 @@ from algobot_assets.retention import restore, retire
 from algobot_assets.settings import Settings
 from algobot_assets.store import account as accounts
 from algobot_assets.store import database as databases
-from algobot_assets.store import migrate
+from algobot_assets.store import migrate, roles
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database, is_pooled
 from algobot_assets.store.health import measure
+from algobot_assets.store.partitions import settle
 from algobot_assets.store.presence import is_present, present
 from algobot_assets.store.reader import query
 from algobot_assets.verify import verify
@@ -250,6 +252,41 @@ def test_a_server_that_is_too_old_is_refused(port: int, monkeypatch: pytest.Monk
     database = Database.from_url(Settings(database_url=url(port, "postgres"), direct_url=None))
     with pytest.raises(StoreError, match=r"is PostgreSQL \d+\..*; 99 or newer is needed"):
         database.connect()
+
+
+def test_roles_on_the_systems_version(port: int, straight, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login that may make no roles, an administrator's script for it, and logins that may only write or only read."""
+    reached = straight("privileges")
+    prepare(Settings())
+    with Database.from_url(Settings()).connect() as connection:
+        assert roles.recorded(connection) is None
+        script = roles.script(connection)
+    with psycopg.connect(reached.replace(ROLE, ADMIN, 1), autocommit=True) as admin:
+        admin.execute(script)
+        admin.execute(f"CREATE ROLE robot LOGIN PASSWORD '{PASSWORD}' IN ROLE privileges_writer")
+        admin.execute(f"CREATE ROLE visitor LOGIN PASSWORD '{PASSWORD}' IN ROLE privileges_reader")
+    try:
+        with Database.from_url(Settings()).connect() as connection:
+            assert roles.establish(connection) == roles.Roles.of("privileges")
+        for login, role in ((ROLE, "privileges_writer"), ("robot", "privileges_writer")):
+            monkeypatch.setenv("ALGOBOT_DATABASE_URL", reached.replace(ROLE, login, 1))
+            with Store.open(run_id=login) as store:
+                assert written(store, seed=len(login)) or login == "robot"
+                settle(store, "market_data", [START.replace(day=1)])
+                with store.transaction() as connection:
+                    assert connection.execute("SELECT session_user, current_user").fetchone() == (login, role)
+        with psycopg.connect(reached.replace(ROLE, "robot", 1), autocommit=True) as connection:
+            refused(connection, NOT_FOR_A_WRITER)
+        with psycopg.connect(reached.replace(ROLE, "visitor", 1), autocommit=True) as connection:
+            refused(connection, (*NOT_FOR_A_READER, *NOT_FOR_A_WRITER))
+        with connect(database_url=reached.replace(ROLE, "visitor", 1)) as client:
+            assert client.candles("BTCUSDT", "1h").frame.height == 96
+    finally:
+        monkeypatch.setenv("ALGOBOT_DATABASE_URL", reached)
+        migrate.downgrade()
+        with administrator(port) as admin:
+            for name in ("robot", "visitor", *(f"privileges_{purpose}" for purpose in roles.PURPOSES)):
+                admin.execute(f"DROP ROLE {name}")
 
 
 def live(project: Project, monkeypatch: pytest.MonkeyPatch) -> dict[str, pl.DataFrame]:

@@ -19,6 +19,10 @@ CANDIDATES = ("algobot", "postgres", "nobody")
 """Accounts that root lends to the server, best first: made for it, the usual one, always there."""
 
 
+PATIENCE = 360
+"""Seconds a program may take: more than pg_ctl waits (liveness.PATIENCE), so that its own sentence comes first."""
+
+
 @dataclass(frozen=True)
 class Account:
     name: str
@@ -40,6 +44,7 @@ class Account:
         variables |= {"LC_ALL": "C", "TZ": "UTC"} | (environment or {})
         change = {} if self.is_current else {"user": self.uid, "group": self.gid, "extra_groups": []}
         options.setdefault("capture_output", True)
+        options.setdefault("timeout", PATIENCE)
         try:
             return subprocess.run(
                 [str(argument) for argument in arguments],
@@ -54,6 +59,8 @@ class Account:
             )
         except OSError as error:
             raise StoreError(f"{arguments[0]} cannot be run as user {self.name}: {error.strerror}.") from None
+        except subprocess.TimeoutExpired:
+            raise StoreError(f"{arguments[0]} did not end within {PATIENCE} seconds and was ended.") from None
 
     def can(self, right: str, path: Path) -> bool:
         """Whether the account may read ("-r") or enter or execute ("-x") a path; the kernel decides."""

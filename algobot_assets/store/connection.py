@@ -7,6 +7,7 @@ connectorx, which is handed ``Store.connectorx_url`` after a connection of the p
 from __future__ import annotations
 
 import random
+import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store.archive import Archive
 from algobot_assets.store.database import Database, data_database, is_pooled
+from algobot_assets.store.roles import role_to_take
+from algobot_assets.store.session import Session
 
 T = TypeVar("T")
 #: SQLSTATEs after which the whole transaction may be run again: nothing of it was kept, and the cause passes.
@@ -35,6 +38,14 @@ def is_retryable(error: psycopg.Error) -> bool:
     if state is None:
         return isinstance(error, psycopg.OperationalError)
     return state in RETRYABLE or state.startswith("08")
+
+
+def _check(connection: psycopg.Connection) -> None:
+    """Raise psycopg.Error for a kept connection whose server has gone; costs no question where nothing was said."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        if selector.select(0):  # a goodbye, or a notice
+            ConnectionPool.check_connection(connection)
 
 
 class Store:
@@ -54,10 +65,13 @@ class Store:
         self.read_only = read_only
         timeout = float(database.parameters.get("connect_timeout", 10))
         self._pooled = False
+        self._role: str | None = None
         self._pool = ConnectionPool(
             database.conninfo(),
+            connection_class=Session,
             kwargs={"autocommit": True},
             configure=self._configure,
+            check=_check,
             min_size=0,
             max_size=4,
             max_idle=60,
@@ -71,7 +85,8 @@ class Store:
         """The settings of every connection, connectorx's included.
 
         Set by statement and not by the start-up option of libpq, which connection poolers refuse; through a pooler
-        anew in each transaction, which may have a session that served somebody else.
+        anew in each transaction, which may have a session that served somebody else. With them a session takes the
+        database's role for writers or readers, where the database has roles and its login may take it.
         """
         patience = f"{self.database.statement_timeout * 1000:.0f}"
         return {
@@ -85,9 +100,12 @@ class Store:
             "enable_partitionwise_join": "on",
             "jit": "off",
             **({"default_transaction_read_only": "on"} if self.read_only else {}),
+            **({"role": self._role} if self._role else {}),
         }
 
-    def _configure(self, connection: psycopg.Connection) -> None:
+    def _configure(self, connection: Session) -> None:
+        connection.patience = self.database.patience
+        self._role = role_to_take(connection, "reader" if self.read_only else "writer")
         if is_pooled(connection):
             self._pooled = True
             connection.prepare_threshold = None  # what was prepared would be in another session
@@ -101,6 +119,20 @@ class Store:
         """Make the settings those of the session, or of the running transaction only."""
         calls = ", ".join(["set_config(%s, %s, %s)"] * len(self.session))
         connection.execute(f"SELECT {calls}", [v for pair in self.session.items() for v in (*pair, only_here)])
+
+    @contextmanager
+    def as_login(self, connection: psycopg.Connection) -> Iterator[None]:
+        """Outside of a transaction, before PostgreSQL 17: the block has the rights of the login, which may own what the
+        writer may not VACUUM. Since 17 the writer may."""
+        if self._role is None or self._pooled or connection.info.server_version >= 170000:
+            yield
+            return
+        connection.execute("SELECT set_config('role', 'none', false)")
+        try:
+            yield
+        finally:
+            if not connection.closed:
+                connection.execute("SELECT set_config('role', %s, false)", (self._role,))
 
     @classmethod
     def open(cls, settings: Settings | None = None, run_id: str = "") -> Store:

@@ -15,6 +15,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from algobot_assets.errors import StoreError
 from algobot_assets.schema.frames import UTC
 
 try:
@@ -84,7 +85,13 @@ def copy_out(
             parts.append(parser.submit(parse, block))
     if not parts:
         return pl.DataFrame(schema=dict(schema))
-    frame = pl.concat([part.result() for part in parts], rechunk=True)
+    try:
+        frame = pl.concat([part.result() for part in parts], rechunk=True)
+    except pl.exceptions.ComputeError as error:
+        reason = str(error).partition(" (column number")[0].partition("\n")[0]
+        raise StoreError(
+            f"A stored value cannot be read: {reason}. No run wrote it; find it in the table and correct it."
+        ) from error
     return frame.with_columns(
         *(pl.col(name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for name, d in schema.items() if d == UTC),
         *(pl.col(name).str.starts_with("t") for name, dtype in schema.items() if dtype == pl.Boolean),

@@ -6,6 +6,7 @@ dropping whole databases. Does not belong here: starting a server (server.py), t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 
 from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
+from algobot_assets.store.session import Session
 
 MAINTENANCE = "postgres"
 """The database every server has; others are created and dropped from there."""
@@ -27,8 +29,23 @@ _CREATE_KEY = 0x616C676F
 """Advisory lock under which databases are created: two that copy one template would fail each other."""
 
 
+_COMING = "FATAL: the database system is "
+"""How 57P03 begins; libpq gives no SQLSTATE of a connection that failed."""
+
 OLDEST = 150000
 """The first version with what is used here (MERGE), as libpq numbers versions."""
+
+
+_DEAD_WIRE = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""libpq's options by which a wire that carries nothing any more is noticed within a minute or so, for every driver."""
+
+GRACE = 30.0
+"""Seconds beyond the statement timeout after which a server that does not end a statement is taken for hung."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +94,11 @@ class Database:
     def location(self) -> str:
         """Host and port for people, without user and password."""
         return _place(self.parameters)
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for an answer that the server owes by its own timeout; 0: for ever."""
+        return self.statement_timeout + GRACE if self.statement_timeout else 0
 
     def conninfo(self, dbname: str | None = None) -> str:
         """For psycopg, and for transactions only: a pooler may give each of them another session."""
@@ -143,6 +165,7 @@ class Database:
         if problem:
             connection.close()
             raise StoreError(problem)
+        connection.patience = self.patience
         # By statement and not by the start-up option of libpq, which connection poolers refuse.
         connection.execute(
             "SELECT set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %s, false),"
@@ -208,14 +231,20 @@ def _place(parameters: Mapping[str, str]) -> str:
 
 
 def _open(parameters: Mapping[str, str], name: str) -> psycopg.Connection:
-    connection, problem = None, ""
-    try:
-        connection = psycopg.connect(make_conninfo("", **parameters, dbname=name), autocommit=True)
-    except psycopg.Error as error:
-        problem = " ".join(str(error).split())
-    if connection is None:  # raised outside the handler, so that no context carries libpq's text along
-        raise StoreError(f"No connection to database {name} at {_place(parameters)}: {problem}")
-    return connection
+    """A connection; while the server starts or replays a crash it is waited for, as long as a connection may take."""
+    deadline = time.monotonic() + float(parameters.get("connect_timeout", 10))
+    while True:
+        connection, problem = None, ""
+        try:
+            connection = Session.connect(make_conninfo("", **parameters, dbname=name), autocommit=True)
+        except psycopg.Error as error:
+            problem = " ".join(str(error).split())
+        if connection is not None:
+            return connection
+        if _COMING not in problem or time.monotonic() > deadline:
+            # raised outside the handler, so that no context carries libpq's text along
+            raise StoreError(f"No connection to database {name} at {_place(parameters)}: {problem}")
+        time.sleep(0.05)
 
 
 def is_pooled(connection: psycopg.Connection) -> bool:
@@ -240,6 +269,8 @@ def _parsed(variable: str, url: SecretStr | None, settings: Settings) -> tuple[s
     name = parameters.pop("dbname", settings.database)
     parameters.setdefault("connect_timeout", str(settings.connect_timeout))
     parameters.setdefault("application_name", "algobot")
+    for option, value in _DEAD_WIRE.items():
+        parameters.setdefault(option, value)
     return name, parameters
 
 

@@ -88,6 +88,8 @@ SELECT pg_database_size(current_database())::float8 AS database_bytes,
        (SELECT count(*)::float8 FROM dirty_days) AS dirty_days,
        (SELECT count(*)::float8 FROM stale_partitions) AS stale_partitions
 """
+#: What the server says of sessions and statements is for who made them and for monitors, which the login may be.
+_AS_LOGIN = "SELECT set_config('role', 'none', true)"
 _STATEMENTS = """
 SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 160) AS statement, calls,
        round(mean_exec_time::numeric, 1)::float8 AS mean_ms,
@@ -105,6 +107,7 @@ def measure(store: Store, others: Sequence[str] = ()) -> Health:
     unused = query(store, _UNUSED)
 
     def work(connection: psycopg.Connection) -> list[Measure]:
+        connection.execute(_AS_LOGIN)
         cursor = connection.execute(_SERVER)
         names = [column.name for column in cursor.description or ()]
         found = [Measure(n, v) for n, v in zip(names, cursor.fetchone() or (), strict=True) if v is not None]
@@ -138,6 +141,7 @@ def _statements(store: Store) -> pl.DataFrame | None:
         with store.transaction() as connection:
             if connection.execute("SELECT to_regclass('pg_stat_statements')").fetchone()[0] is None:
                 return None
+            connection.execute(_AS_LOGIN)
             rows = connection.execute(_STATEMENTS).fetchall()
     except psycopg.Error:  # not preloaded, or not for this role
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -20,6 +21,8 @@ from sqlalchemy.schema import SetColumnComment, SetTableComment
 from algobot_assets.errors import StoreError
 from algobot_assets.schema.tables import metadata
 from algobot_assets.settings import Settings
+from algobot_assets.store import roles
+from algobot_assets.store.connection import explain
 from algobot_assets.store.database import data_database
 
 #: Key of the advisory lock that lets one migration run at a time ("algobot" in ASCII, as a number).
@@ -49,11 +52,21 @@ def _config(connection: sa.Connection | None = None) -> Config:
 
 
 def upgrade(url: str | None = None, revision: str = "head") -> None:
-    """Run the revisions that the database lacks, in one transaction. Concurrent calls wait for one another."""
-    with engine_of(url).begin() as connection:
-        command.upgrade(_config(connection), revision)
-        if revision == "head":
-            _apply_comments(connection)
+    """Run the revisions that the database lacks, in one transaction. Concurrent calls wait for one another.
+
+    At the head comments are set, and the roles made and given their rights where the login may. StoreError with a
+    sentence where the server refuses.
+    """
+    try:
+        with engine_of(url).begin() as connection:
+            command.upgrade(_config(connection), revision)
+            if revision == "head":
+                _apply_comments(connection)
+                roles.establish(connection.connection.driver_connection)
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        raise StoreError(explain(error.orig, "The migration")) from error
 
 
 def _apply_comments(connection: sa.Connection) -> None:

@@ -75,8 +75,7 @@ def archive_month(store: Store, month: date, say: Progress = lambda _: None) -> 
             lock_months(connection, table, [month])
         if month not in months_present(connection):
             return None
-        leaves = [sql.Identifier(leaf(table, month)) for table in MONTHLY]
-        connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.SQL(", ").join(leaves)))
+        connection.execute("SELECT hold_month(%s)", (month,))
         recorded = files_of_month(connection, month)
         windows = [window for table in MONTHLY for window in _windows(connection, table, month)]
         if recorded and windows:

@@ -89,7 +89,7 @@ def settle(store: Store, table: str, months: Iterable[date]) -> None:
 
     def one(month: date) -> None:
         name = sql.Identifier(leaf(table, month))
-        with store.connection() as connection:
+        with store.connection() as connection, store.as_login(connection):
             connection.execute(sql.SQL("VACUUM (ANALYZE) {} ({})").format(name, columns))
 
     with ThreadPoolExecutor(_SETTLED_TOGETHER) as pool:

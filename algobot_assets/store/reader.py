@@ -6,7 +6,9 @@ must share a transaction, connectorx for the client and for small tables. Both g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any
 
 import connectorx
@@ -126,9 +128,16 @@ def query(
         return _fetched(store, text, schema)
     settings = [f"SELECT set_config('{name}', '{value}', false)" for name, value in store.session.items()]
     try:
-        frame = connectorx.read_sql(
-            url, text, return_type="polars", protocol="binary", pre_execution_query=settings
+        frame = _in_time(
+            lambda: connectorx.read_sql(
+                url, text, return_type="polars", protocol="binary", pre_execution_query=settings
+            ),
+            store.database.patience,
         )
+    except TimeoutError:
+        raise StoreError(
+            f"{store.database!r} has not answered for {store.database.patience:g} s; see that its server runs."
+        ) from None
     except BaseException as error:  # connectorx panics as PanicException, which is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
@@ -136,6 +145,22 @@ def query(
     if schema:
         frame = frame.cast({name: dtype for name, dtype in schema.items() if name in frame.columns})
     return frame
+
+
+def _in_time(work: Callable[[], pl.DataFrame], patience: float) -> pl.DataFrame:
+    """What ``work`` gives, or TimeoutError after ``patience`` seconds (0: never): connectorx itself waits for ever."""
+    if not patience:
+        return work()
+    result: Future[pl.DataFrame] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # a panic is none of Exception
+            result.set_exception(error)
+
+    Thread(target=run, name="connectorx", daemon=True).start()
+    return result.result(patience)
 
 
 def _fetched(store: Store, text: str, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:

@@ -86,7 +86,7 @@ def write_window(
         differing = _differing(wanted, recorded, outputs)
         _refuse_archived(window, differing, archived)
         inserted = updated = deleted = 0
-        if differing:
+        if differing or any(day.damaged for day in recorded.values()):
             connection.execute("SELECT set_config('algobot.writing', %s, true)", (window.table,))
         for run in consecutive(differing):
             part = window.of(run[0], run[-1] + timedelta(days=1))
@@ -116,23 +116,51 @@ def write_window(
         return store.retrying(work, f"Writing {window}")
     except StoreError as error:
         if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-            raise StoreError(f"{window} was not written, its months are being written by {_holder(store, window)}. "
-                             "Run it again when that has ended.") from error
+            raise StoreError(f"{window} was not written: {_holder(store, window)} Run it again then.") from error
         raise
 
 
+#: Who has what a writer waits for, the likeliest first: another writer of the months, somebody who has locked the table
+#: or a leaf of it, somebody with rows of it changed and not committed.
+_HOLDERS = """
+WITH mine AS (
+    SELECT %(table)s::regclass::oid AS relation
+    UNION ALL SELECT inhrelid FROM pg_inherits WHERE inhparent = %(table)s::regclass
+)
+SELECT min(CASE WHEN l.locktype = 'advisory' THEN 1 WHEN l.mode <> 'RowExclusiveLock' THEN 2 ELSE 3 END) AS kind,
+       a.application_name, a.usename::text, a.pid
+  FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+ WHERE l.granted AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND (l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = %(class)s::bigint::oid
+            AND l.objid = ANY(%(months)s::oid[])
+        OR l.locktype = 'relation' AND l.relation IN (SELECT relation FROM mine)
+            AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock'))
+ GROUP BY 2, 3, 4 ORDER BY 1, 2, 4
+"""
+
+
 def _holder(store: Store, window: Window) -> str:
-    """Who holds a lock on one of the window's months, by the name of its connection."""
-    numbers = [month.year * 100 + month.month for month in months_of(window)]
+    """Who keeps the window from being written and until when, by the names of their connections."""
     with store.transaction() as connection:
         rows = connection.execute(
-            """SELECT DISTINCT a.application_name, a.pid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-                WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s::bigint::oid AND l.objid = ANY(%s::oid[])
-                ORDER BY 1, 2""",
-            (lock_class(window.table) % 2**32, numbers),
+            _HOLDERS,
+            {
+                "table": window.table,
+                "class": lock_class(window.table) % 2**32,
+                "months": [month.year * 100 + month.month for month in months_of(window)],
+            },
         ).fetchall()
-    names = [f"{name or 'an unnamed connection'} (process {pid} of the server)" for name, pid in rows]
-    return ", ".join(names) or "another run, which has just ended"
+    if not rows:
+        return "what it waited for has been given back just now."
+    likeliest = [row[1:] for row in rows if row[0] == rows[0][0]]
+    names = [f"{name or 'a connection'} of {user} (process {pid})" for name, user, pid in likeliest]
+    what = {
+        1: "its months are being written by {}, until that run ends.",
+        2: f"{window.table} or a partition of it is locked by {{}}, until that transaction ends.",
+        3: f"rows of {window.table} are being changed by {{}}, until that transaction ends.",
+    }[rows[0][0]]
+    return what.format(" and ".join(names))
 
 
 def lock_class(table: str) -> int:

@@ -1,0 +1,210 @@
+"""The roles of a database: an owner nobody logs in as, a writer for the pipeline, a reader for everyone else.
+
+Belongs here: their names, making them, and what each may do, as one SQL text that a migration runs and `algobot db
+grants` prints. Sessions take their role in connection.py. Roles belong to the whole server, so their names begin with
+the database's; the function role_for of the database remembers them, because databases are copied and renamed.
+
+- owner, NOLOGIN: owns tables, views and functions, which run with its rights and a fixed search_path;
+- writer: reads, inserts, updates and deletes rows through the parents; makes, holds and drops months by functions;
+- reader: reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+from psycopg import sql
+
+Purpose = Literal["owner", "writer", "reader"]
+PURPOSES: tuple[Purpose, ...] = ("owner", "writer", "reader")
+_LONGEST = 63
+"""Bytes of a name in PostgreSQL."""
+#: The option of a membership that lets a session take the role; 15 knows one kind of membership.
+_MAY_TAKE = "CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The names of a database's roles."""
+
+    owner: str
+    writer: str
+    reader: str
+
+    @classmethod
+    def of(cls, database: str) -> Roles:
+        """Names made from the database's, cut with a digest where they would be too long."""
+        names = {}
+        for purpose in PURPOSES:
+            name = f"{database}_{purpose}"
+            if len(name.encode()) > _LONGEST:
+                mark = f"_{hashlib.sha256(database.encode()).hexdigest()[:8]}_{purpose}"
+                name = database.encode()[: _LONGEST - len(mark)].decode(errors="ignore") + mark
+            names[purpose] = name
+        return cls(**names)
+
+
+def recorded(connection: psycopg.Connection) -> Roles | None:
+    """The roles that the database remembers and the server has; None without all three."""
+    if connection.execute("SELECT to_regprocedure('public.role_for(text)')").fetchone()[0] is None:
+        return None
+    row = connection.execute(
+        "SELECT public.role_for('owner'), public.role_for('writer'), public.role_for('reader')"
+    ).fetchone()
+    return Roles(*row) if all(row) else None
+
+
+def role_to_take(connection: psycopg.Connection, purpose: Purpose) -> str | None:
+    """The role a session of the platform works as; None where there is none, or its login may not take it."""
+    if connection.execute("SELECT to_regprocedure('public.role_for(text)')").fetchone()[0] is None:
+        return None
+    row = connection.execute(
+        f"SELECT r FROM public.role_for(%s) AS r WHERE pg_has_role(session_user, r, {_MAY_TAKE})", (purpose,)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def establish(connection: psycopg.Connection) -> Roles | None:
+    """Make what is missing of the roles and give each its rights; None, with nothing changed, where the login may not.
+
+    Any number of times; called after every migration, so that new tables have their rights too. Part of the
+    connection's transaction.
+    """
+    database, login = connection.execute("SELECT current_database(), current_user").fetchone()
+    roles = recorded(connection) or Roles.of(database)
+    try:
+        with connection.transaction():
+            for statement in (*_membership(connection, roles, database, login), rights(roles, database, login)):
+                connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+    return roles
+
+
+def _membership(
+    connection: psycopg.Connection, roles: Roles, database: str, login: str
+) -> list[sql.Composable]:
+    """Statements that make the missing roles and let the login take them; a superuser may take any."""
+    (superuser,) = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = %s", (login,)).fetchone()
+    statements: list[sql.Composable] = []
+    for purpose in PURPOSES:
+        name = getattr(roles, purpose)
+        found = connection.execute("SELECT oid FROM pg_roles WHERE rolname = %s", (name,)).fetchone()
+        if found is None:
+            statements += _made(name, purpose, database)
+        elif superuser or _may_take(connection, name):
+            continue
+        if not superuser:
+            statements.append(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
+    return statements
+
+
+def _may_take(connection: psycopg.Connection, name: str) -> bool:
+    return connection.execute(f"SELECT pg_has_role(current_user, %s, {_MAY_TAKE})", (name,)).fetchone()[0]
+
+
+def _made(name: str, purpose: Purpose, database: str) -> list[sql.Composable]:
+    return [
+        sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)),
+        sql.SQL("COMMENT ON ROLE {} IS {}").format(
+            sql.Identifier(name), sql.Literal(f"algobot: {purpose} of database {database}")
+        ),
+    ]
+
+
+def rights(roles: Roles, database: str, login: str) -> sql.Composed:
+    """What each role owns and may do; statements that can be run any number of times. The owner takes over what
+    belongs to ``login``, who migrates."""
+    return sql.SQL(_RIGHTS).format(
+        **{f"{purpose}_name": sql.Literal(getattr(roles, purpose)) for purpose in PURPOSES},
+        **{purpose: sql.Identifier(getattr(roles, purpose)) for purpose in PURPOSES},
+        database=sql.Identifier(database),
+        login_name=sql.Literal(login),
+    )
+
+
+def script(connection: psycopg.Connection) -> str:
+    """What an administrator runs in the database where the login may not do it, as text for psql."""
+    database, login = connection.execute("SELECT current_database(), current_user").fetchone()
+    roles = recorded(connection) or Roles.of(database)
+    lines = [f"-- Run in database {database} as an administrator."]
+    for purpose in PURPOSES:
+        for statement in _made(getattr(roles, purpose), purpose, database):
+            lines.append(f"{statement.as_string(connection)};")
+    names = sql.SQL(", ").join(sql.Identifier(getattr(roles, purpose)) for purpose in PURPOSES)
+    grant = sql.SQL("GRANT {} TO {};").format(names, sql.Identifier(login))
+    lines += [
+        "-- Who migrates is a member of all three:",
+        grant.as_string(connection),
+        rights(roles, database, login).as_string(connection).strip(),
+        "-- A login of its own for who only reads, and one that runs the pipeline but cannot migrate:",
+        f"-- CREATE ROLE somebody LOGIN IN ROLE {sql.Identifier(roles.reader).as_string(connection)};",
+        f"-- CREATE ROLE somebody LOGIN IN ROLE {sql.Identifier(roles.writer).as_string(connection)};",
+    ]
+    return "\n".join(lines)
+
+
+_RIGHTS = """
+GRANT USAGE, CREATE ON SCHEMA public TO {owner};
+GRANT USAGE ON SCHEMA public TO {writer}, {reader};
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {writer};
+GRANT CONNECT ON DATABASE {database} TO {reader};
+CREATE OR REPLACE FUNCTION public.role_for(purpose text) RETURNS name
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rolname FROM pg_roles
+     WHERE rolname = CASE $1 WHEN 'owner' THEN {owner_name} WHEN 'writer' THEN {writer_name}
+                             WHEN 'reader' THEN {reader_name} END
+$$;
+COMMENT ON FUNCTION public.role_for(text) IS
+    'The role of this database for a purpose: owner, writer or reader; NULL where the server lacks it.';
+ALTER FUNCTION public.role_for(text) OWNER TO {owner};
+-- Leaves are written through their parents only; what belongs to an extension, or to somebody else, is left alone.
+DO $$
+DECLARE
+    thing record;
+    is_modern boolean := current_setting('server_version_num')::int >= 170000;
+BEGIN
+    FOR thing IN
+        SELECT c.oid::regclass AS name, c.relkind, c.relispartition, c.relname, pg_get_userbyid(c.relowner) AS owner
+          FROM pg_class AS c
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+           AND pg_get_userbyid(c.relowner) IN ({login_name}, {owner_name})
+           AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                                                        AND d.deptype = 'e')
+         ORDER BY c.relispartition, c.oid
+    LOOP
+        IF thing.owner <> {owner_name} THEN
+            EXECUTE format('ALTER %s %s OWNER TO %I', CASE thing.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+                           thing.name, {owner_name});
+        END IF;
+        EXECUTE format('GRANT SELECT ON %s TO %I, %I', thing.name, {writer_name}, {reader_name});
+        IF thing.relkind <> 'v' AND NOT thing.relispartition AND thing.relname <> 'alembic_version' THEN
+            EXECUTE format('GRANT INSERT, UPDATE, DELETE ON %s TO %I', thing.name, {writer_name});
+        END IF;
+        IF thing.relkind = 'r' AND is_modern THEN
+            EXECUTE format('GRANT MAINTAIN ON %s TO %I', thing.name, {writer_name});  -- VACUUM and ANALYZE
+        END IF;
+    END LOOP;
+    FOR thing IN
+        SELECT p.oid::regprocedure AS name FROM pg_proc AS p
+         WHERE p.pronamespace = 'public'::regnamespace AND pg_get_userbyid(p.proowner) IN ({login_name}, {owner_name})
+           AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                                                        AND d.deptype = 'e')
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %I', thing.name, {owner_name});
+        IF thing.name::text IN ('ensure_month(date)', 'hold_month(date)', 'drop_month(date)') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', thing.name, {writer_name});
+        END IF;
+    END LOOP;
+    IF is_modern THEN
+        EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA public GRANT MAINTAIN ON TABLES TO %I',
+                       {owner_name}, {writer_name});
+    END IF;
+END
+$$;
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT SELECT ON TABLES TO {writer}, {reader};
+"""
