@@ -28,7 +28,8 @@ from algobot_assets.store.partitions import settle
 from algobot_assets.store.writer import months_of
 from algobot_assets.windows import Frames, Table, joined, split
 
-#: For whoever watches a run from within its process; one record per window, one at a table's end.
+#: For whoever watches a run from within its process; one record at a table's begin, one per window, one at its
+#: end.
 LOG = logging.getLogger("algobot.windows")
 #: Rows inserted into one leaf beyond which statistics are made anew after the run's writes.
 _BULK = 1_000
@@ -85,6 +86,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         totals: Counter[str] = Counter()
         loaded: set[date] = set()
         sample: pl.DataFrame | None = None
+        LOG.info("table", extra={"table": table})
         for done in write_frames(store, joined(obj) if WINDOWING[table].time == "day" else obj):
             item, written = done.item, done.written
             per_day.update(written.per_day)

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         description="Where archived months go: a folder or any fsspec URL (s3://bucket/folder needs s3fs); none: "
         "`archive` in `home`.",
     )
+    reports_url: str = Field(
+        "",
+        description="Address at which the folder `reports` in `home` is served, for links in Dagster's UI; "
+        "`algobot up` serves it and sets this itself.",
+    )
 
     def __init__(self, **values: object) -> None:
         problem = None

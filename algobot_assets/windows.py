@@ -1,8 +1,8 @@
 """What passes between assets and the IO manager: frames of windows on the way out, tables on the way in.
 
 An asset yields one ``WindowFrame`` per market or strategy and piece of days (intervals.piece_end: a month, or a year
-of long intervals), so a run never holds more; the next
-asset gets a ``Table``, a handle on what is stored, and reads from it what it needs. No Dagster here.
+of long intervals), so a run never holds more; the next asset gets a ``Table``, a handle on what is stored, and reads
+from it what it needs. No Dagster here.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from conftest import START, STATE, Project, days, published_candles
 from tables import content, counts
 
 from algobot_assets.definitions import TABLES, defs
+from algobot_assets.freshness import due
 from algobot_assets.schema.tables import NINE
+from algobot_assets.store.connection import Store
 
 LAST = START + timedelta(days=8)  # the last whole day of the project's candles
 
@@ -193,6 +195,18 @@ def test_a_new_version_replaces_the_old_from_its_day(project: Project, database_
     for day in days(START, 9):
         assert project.run(day).success
     for table, rows in content(other).items():
+        assert rows == whole[table], table
+    later = new_database()
+    monkeypatch.setenv("ALGOBOT_DATABASE_URL", later)
+    project.declare(STATE.format(start=START))
+    assert project.run(START, LAST).success
+    project.declare(text)  # the old version has results of days on which the new one trades
+    assert project.run(START, LAST, ["configurations", "strategies", "risk_parameters"]).success
+    with Store.open() as store:
+        run = due(store)
+        assert project.run(run.first, run.last, run.tables).success
+        assert due(store) is None
+    for table, rows in content(later).items():
         assert rows == whole[table], table
 
 

@@ -1,7 +1,9 @@
-"""The command line as a user meets it: in a process of its own, real database, candles from a folder."""
+"""The command line as a user meets it: real database, candles from a folder, exit codes, tables, JSON, errors."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,12 +11,19 @@ import zipfile
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import psycopg
 import pytest
 from conftest import START, STATE, published_candles
 from tables import counts
+
+from algobot_assets.cli.main import cli, main
+from algobot_assets.cli.running import choose_source
+from algobot_assets.cli.show import progress
+from algobot_assets.errors import SettingsError
+from algobot_assets.schema.tables import metadata
 
 
 @pytest.fixture
@@ -27,71 +36,172 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def algobot(folder: Path, new_database, server):
-    """Runs the command; gives exit code, output and errors."""
-    url = new_database()
+class Said(NamedTuple):
+    """How a command ended and what it wrote."""
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        settings = {
-            "ALGOBOT_DATABASE_URL": url,
-            "ALGOBOT_DAGSTER_DATABASE": f"dagster_{os.getpid()}",
-            "ALGOBOT_SOURCE": str(folder),
-            "ALGOBOT_STATE_FILE": str(folder / "algobot.yaml"),
-            "ALGOBOT_HOME": str(folder / "home"),
-            "COLUMNS": "80",
-        }
-        return subprocess.run(
-            [sys.executable, "-c", "from algobot_assets.cli import main; main()", *arguments],
-            env={**os.environ, **settings, **environment},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def algobot(folder: Path, new_database, server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    """Runs the command in this process as the console script does; gives exit code, output and errors."""
+    url = new_database()
+    settings = {
+        "ALGOBOT_DATABASE_URL": url,
+        "ALGOBOT_DAGSTER_DATABASE": f"dagster_{os.getpid()}",
+        "ALGOBOT_SOURCE": str(folder),
+        "ALGOBOT_STATE_FILE": str(folder / "algobot.yaml"),
+        "ALGOBOT_HOME": str(folder / "home"),
+        "COLUMNS": "80",
+    }
+
+    def run(*arguments: str, **environment: str) -> Said:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in {**settings, **environment}.items():
+                patch.setenv(name, value)
+            try:
+                main(list(arguments))
+                code = 0
+            except SystemExit as ended:
+                code = ended.code
+        return Said(code, *capfd.readouterr())
 
     run.url = url
     yield run
     server.drop_database(f"dagster_{os.getpid()}")
 
 
-def test_help_fits_the_terminal(algobot):
+def test_the_console_script_ends_with_the_exit_code_and_knows_its_name(tmp_path):
+    program = Path(sys.executable).parent / "algobot"
+    wrong = subprocess.run([program, "backfill"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "Usage: algobot backfill" in wrong.stderr and wrong.stdout == ""
+
+
+def test_help_fits_the_terminal_and_names_every_command(algobot):
     shown = algobot("--help")
     assert shown.returncode == 0
-    for word in ("demo", "up", "backfill", "apply", "status", "refresh", "verify", "db"):
-        assert f"  {word} " in shown.stdout
-    assert max(map(len, shown.stdout.splitlines())) <= 80
+    for name in cli.commands:
+        assert f"  {name} " in shown.stdout
+        assert "--json" in algobot(name, "--help").stdout or name in ("up", "db", "explain")
+    for code in ("0 done", "1 failed", "2 wrong", "3 the database", "4 something is stale", "5 a"):
+        assert code in " ".join(shown.stdout.split())
+    pages = [shown.stdout] + [algobot(name, "--help").stdout for name in cli.commands]
+    assert max(len(line) for page in pages for line in page.splitlines()) <= 80
 
 
 def test_demo_status_verify_and_a_second_backfill(algobot):
     demo = algobot("demo", "--to", "2024-02-07")
     assert demo.returncode == 0, demo.stderr
-    for text in ("market_data", "216", "backtest_results", "cross", "rules", "Open the UI"):
+    for text in ("market_data", "216", "backtest_results", "cross", "rules", "the UI, at http://127.0.0.1:3000"):
         assert text in demo.stdout
-    assert max(map(len, demo.stdout.splitlines()[-25:-3])) <= 80
+    assert "Materialising" not in demo.stdout and "━" not in demo.stderr, "no bar in a pipe"
+    assert max(map(len, demo.stdout.splitlines()[:-4])) <= 80
     before = counts(algobot.url)
-    again = algobot("backfill", "2024-01-30", "2024-02-07")
+    again = algobot("backfill", "2024-01-30", "2024-02-07", "--json")
     assert again.returncode == 0, again.stderr
     assert counts(algobot.url) == before
+    told = json.loads(again.stdout)
+    assert told["rows"] == before
+    assert told["runs"][0].items() >= {"first": "2024-01-30", "last": "2024-02-07", "left_out": []}.items()
     status = algobot("status")
     assert status.returncode == 0, status.stderr
     assert "Nothing is stale." in status.stdout
+    assert max(map(len, status.stdout.splitlines())) <= 80
     verified = algobot("verify", "2024-01-30", "2024-02-07")
     assert verified.returncode == 0, verified.stdout
     assert verified.stdout.count("equal") == 6
     with psycopg.connect(algobot.url) as connection:
         connection.execute("UPDATE indicators SET rsi = rsi + 1 WHERE id = (SELECT max(id) FROM indicators)")
-    assert algobot("status").returncode == 4
-    differs = algobot("verify", "2024-01-30", "2024-02-07")
+        stored = connection.execute(
+            "SELECT final_capital::text FROM backtest_results ORDER BY strategy_id, day DESC LIMIT 1"
+        ).fetchone()[0]
+    status = algobot("status", "--json")
+    assert status.returncode == 4
+    told = json.loads(status.stdout)
+    assert told["stale"][0].items() >= {"table": "indicators", "partitions": 1, "from": "2024-02-07"}.items()
+    assert [s["strategy"] for s in told["strategies"]] == ["cross", "rules"]
+    assert told["strategies"][0]["final_capital"] == stored, "every digit"
+    assert told["markets"][0]["complete_through"] == "2024-02-08T00:00:00+00:00"
+    differs = algobot("verify", "2024-01-30", "2024-02-07", "--json")
     assert differs.returncode == 5
-    assert "rsi of BTCUSDT, 1h, 2024-02-07" in differs.stdout
-    refreshed = algobot("refresh", "--stored-only")
+    told = json.loads(differs.stdout)
+    assert not told["equal"]
+    wrong = [table for table in told["tables"] if table["difference"]]
+    assert wrong[0]["table"] == "indicators" and "rsi of BTCUSDT, 1h, 2024-02-07" in wrong[0]["difference"]
+    refreshed = algobot("refresh", "--stored-only", "--json")
     assert refreshed.returncode == 0, refreshed.stderr
-    assert "1 stale in indicators" in refreshed.stdout
+    assert "1 stale in indicators" in refreshed.stderr
+    assert json.loads(refreshed.stdout)["stale"] is None
     assert algobot("verify", "2024-01-30", "2024-02-07").returncode == 0
+    applied = algobot("apply", "--json")
+    assert json.loads(applied.stdout)["strategy_versions"] == 2
+    due = json.loads(algobot("retention", "--dry-run", "--json").stdout)
+    assert due["due"] == ["2024-01", "2024-02"] and due["archived"] == []
 
 
-def sentence(result: subprocess.CompletedProcess[str]) -> str:
+def test_the_database_is_told_of(algobot):
+    said = algobot("db", "status", "--json")
+    assert said.returncode == 0
+    told = json.loads(said.stdout)
+    assert told["running"] and told["schema"] == told["schema_wanted"]
+    embedded = algobot("db", "status", ALGOBOT_DATABASE_URL="")
+    assert embedded.returncode == 3 and "is not running. Start it: algobot db start" in embedded.stdout
+    schema = json.loads(algobot("db", "schema", "--json").stdout)
+    assert set(schema["tables"]) == set(metadata.tables)
+
+
+def test_errors_are_sentences_and_a_traceback_is_there_for_who_asks(algobot, monkeypatch):
+    with pytest.raises(SettingsError, match="There is no table candles"):
+        algobot("--traceback", "backfill", "2024-01-30", "--table", "candles")
+    failed = algobot("backfill", "2024-01-30", "--table", "candles", "--json")
+    assert (failed.returncode, failed.stdout) == (1, "") and failed.stderr.startswith("algobot: There is no table")
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("algobot_assets.store.server.status", broken)
+    bug = algobot("db", "status")
+    assert bug.returncode == 1 and "ZeroDivisionError: division by zero" in bug.stderr
+    assert "Traceback" not in bug.stderr
+    with pytest.raises(ZeroDivisionError):
+        algobot("--traceback", "db", "status")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("algobot_assets.store.server.status", interrupted)
+    ended = algobot("db", "status")
+    assert ended.returncode == 130 and "complete and stays" in ended.stderr
+
+
+def test_the_source_chosen_before_is_kept(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ALGOBOT_HOME", str(tmp_path))
+    monkeypatch.setenv("ALGOBOT_SOURCE", "")
+    (tmp_path / "source").write_text("simulated\n")
+    assert choose_source(None).candles_from == "simulated"
+    assert "--source binance asks Binance" in capsys.readouterr().err
+    assert choose_source("binance").candles_from == "binance"
+
+
+def test_each_table_has_its_own_clock():
+    log = logging.getLogger("algobot.windows")
+    with progress("nothing") as shown:
+        tasks = {task.description: task for task in shown.tasks}
+        log.info("", extra={"table": "strategies"})
+        assert tasks["strategies"].started and not tasks["market_data"].started
+        log.info("", extra={"table": "strategies", "finished": True})
+        assert tasks["strategies"].finished and tasks["strategies"].fields["rows"] == 0
+        log.info("", extra={"table": "market_data", "planned": 1})
+        log.info("", extra={"table": "market_data", "rows": 24, "days": "2024-01"})
+        assert tasks["market_data"].finished_time is not None
+        log.info("", extra={"table": "market_data", "planned": 1})
+        assert tasks["market_data"].finished_time is None, "the next market goes on"
+
+
+def sentence(result: Said) -> str:
     """The one sentence on standard error of a command that failed as it should."""
     assert result.returncode != 0
     assert "Traceback" not in result.stderr + result.stdout

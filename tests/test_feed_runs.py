@@ -23,7 +23,8 @@ from tables import content
 from algobot_assets import freshness, runs
 from algobot_assets.assets.candles import LOG
 from algobot_assets.assets.republished import republished
-from algobot_assets.cli.show import ABSENT, progress
+from algobot_assets.cli.show import progress
+from algobot_assets.cli.summary import ABSENT
 from algobot_assets.code import register_code
 from algobot_assets.feed import faults
 from algobot_assets.feed.open import open_source

@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from urllib.request import urlopen
 
 import dagster as dg
 import polars as pl
@@ -32,6 +36,8 @@ from algobot_assets.reports.writing import write_comparison, write_reports
 from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import NINE, metadata
 from algobot_assets.store.connection import Store
+from algobot_assets.sweeping import sweep
+from algobot_assets.trials import Request
 
 DRAWN = "document.documentElement.dataset.drawn !== undefined"
 FIRST, LAST = date(2024, 1, 30), date(2024, 3, 20)
@@ -82,6 +88,7 @@ def check_curves(store: Store) -> None:
 def test_pages_say_what_the_database_says(filled: Project, store: Store, tmp_path: Path) -> None:
     check_curves(store)
     check_difference(store, tmp_path)
+    swept = sweep(store, Request("cross", ("fast=3,5,8", "slow=13,21")))
     written = write_reports(store, tmp_path / "pages")
     assert [page.item.name for page in written] == ["cross", "rules"]
     index = (tmp_path / "pages" / "index.html").read_text()
@@ -95,6 +102,7 @@ def test_pages_say_what_the_database_says(filled: Project, store: Store, tmp_pat
             ).fetchone(),
             "reading",
         )
+        check_sweep(store, swept.sweep_id, text, page.item.name == "cross")
         metrics = told(text, "metric")
         for name, value in zip((*FIGURES, "total_trades"), stored, strict=True):
             assert metrics[name] == ("" if value is None else format(value, "f" if name in FIGURES else ""))
@@ -145,13 +153,40 @@ def check_difference(store: Store, tmp_path: Path) -> None:
         choose(store, "cross", "cross@1")
 
 
-def test_the_asset_links_the_pages_and_a_small_sample_is_named(filled: Project, store: Store) -> None:
+def check_sweep(store: Store, sweep_id: int, page: str, shown: bool) -> None:
+    """Combinations ranked by their Sharpe ratio, what was swept of each, the strategy's own marked."""
+    section = page.partition('<section id="sweeps"')[2].partition("</section>")[0]
+    assert bool(section) == shown
+    if shown:
+        ranked = rows(
+            store,
+            "SELECT combination, total_return FROM sweep_results WHERE sweep_id = %s "
+            "ORDER BY sharpe_ratio DESC NULLS LAST, combination",
+            sweep_id,
+        )
+        lines = re.findall(r'<tr data-combination="(\d+)"(.*?)</tr>', section, re.DOTALL)
+        assert [int(number) for number, _ in lines] == [number for number, _ in ranked] and len(ranked) == 6
+        for (_, line), (_, value) in zip(lines, ranked, strict=True):
+            assert f">{100 * value:,.2f} %<" in line and "stop_loss" not in line
+        assert [("fast=5, slow=13" in line) for _, line in lines] == [("this strategy" in line) for _, line in lines]
+        assert section.count("this strategy") == 1 and section.count("stop_loss_percentage=2") == 1
+        assert "Chosen among many" in page
+
+
+def test_the_asset_links_the_pages_and_a_small_sample_is_named(
+    filled: Project, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_column_lineage(filled.instance)
     result = build_defs().resolve_job_def("report").execute_in_process(instance=filled.instance)
     found = result.asset_materializations_for_node("tear_sheets")[0].metadata
     assert Path(found["comparison"].value).is_file() and found["pages"].value == 2
     assert found["results"].value.count("data:image/svg+xml;base64,") == 2
-    assert isinstance(found["open"], dg.UrlMetadataValue)
+    monkeypatch.setenv("ALGOBOT_REPORTS_URL", "http://127.0.0.1:3001/")
+    result = build_defs().resolve_job_def("report").execute_in_process(instance=filled.instance)
+    found = result.asset_materializations_for_node("tear_sheets")[0].metadata
+    assert found["comparison"].value == "http://127.0.0.1:3001/index.html"
+    assert isinstance(found["cross v1"], dg.UrlMetadataValue)
+    assert "(http://127.0.0.1:3001/cross.html)" in found["results"].value
 
     reader = Reader(store)
     facts = reader.facts(reader.choose("cross"))
@@ -174,6 +209,24 @@ def check_column_lineage(instance: dg.DagsterInstance) -> None:
             assert column in metadata.tables[name].columns and name in NINE
     event = instance.get_latest_materialization_event(dg.AssetKey("backtest_results"))
     assert "dagster/column_lineage" in event.asset_materialization.metadata
+
+
+def test_pages_are_served_as_long_as_who_started_it_lives(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("a page")
+    start = "import sys; from pathlib import Path; from algobot_assets.reports.serving import start; "
+    start += f"print(start(Path({str(tmp_path)!r}), '127.0.0.1', 0), flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        address = parent.stdout.readline().decode().strip()
+        assert urlopen(f"{address}/index.html", timeout=60).read() == b"a page"
+        parent.stdin.close()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            urlopen(address, timeout=5).close()
+        except OSError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("it is still served")
 
 
 def test_coarser_candles_hold_the_same_extremes() -> None:

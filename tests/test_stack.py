@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import requests
+from browser import browser
 from conftest import STATE, days, published_candles
 from test_alerts import Webhook
 
@@ -254,3 +255,36 @@ def test_a_failed_run_is_told_and_so_is_its_recovery(stack: Stack, webhook: type
     assert run["status"] == "SUCCESS"
     stack.until(lambda: len(webhook.received) > before + 1, "the recovery arrives")
     assert [item["event"] for item in webhook.received[before:]] == ["failure", "recovery"]
+
+
+def test_a_person_looks_at_the_ui_and_follows_its_links(stack: Stack, tmp_path: Path):
+    stack.finished(stack.backfill(days(FIRST, 2)))
+    launched = stack.ask(
+        """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
+             ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+        p={"selector": {**WHERE, "jobName": "report"}, "runConfigData": {}},
+    )["launchRun"]["run"]["runId"]
+    asked = "query($i: ID!) { runOrError(runId: $i) { ... on Run { status } } }"
+    ended = ("SUCCESS", "FAILURE")
+    stack.until(lambda: stack.ask(asked, i=launched)["runOrError"]["status"] in ended, "the report is written", 2)
+    assert stack.ask(asked, i=launched)["runOrError"]["status"] == "SUCCESS"
+    shots = Path(os.environ.get("ALGOBOT_SCREENSHOTS", tmp_path / "shots"))
+
+    def says(*words: str) -> str:
+        return " && ".join(f"document.body.innerText.includes({json.dumps(word)})" for word in words)
+
+    ui = f"http://127.0.0.1:{stack.port}"
+    with browser(tmp_path) as tab:
+        tab.look(1440, 1000)
+        tab.open(f"{ui}/asset-groups", says("reference", "market", "trading", "reports", "monitoring"))
+        tab.picture(shots / "ui-graph.png")
+        columns = says("sharpe_ratio", "no riskless rate", "NUMERIC(20, 8)")
+        tab.open(f"{ui}/assets/backtest_results?view=overview", columns)
+        tab.picture(shots / "ui-backtest-results.png")
+        tab.open(f"{ui}/assets/tear_sheets?view=overview", says("comparison", "index.html"))
+        tab.picture(shots / "ui-tear-sheets.png")
+        link = tab.ask("[...document.querySelectorAll('a')].map(a => a.href).find(a => a.endsWith('index.html'))")
+        assert link == f"http://127.0.0.1:{stack.port + 1}/index.html"
+        tab.open(link, "document.documentElement.dataset.drawn !== undefined")
+        tab.picture(shots / "ui-report.png")
+        assert tab.problems == []

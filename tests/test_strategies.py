@@ -377,6 +377,16 @@ def test_a_file_loaded_again_replaces_what_it_registered(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("own_strategies")
+def test_a_file_stands_for_the_kept_strategy_of_its_type_but_not_for_another_file(tmp_path: Path) -> None:
+    body = "@strategy('btc')\ndef rule(bars, p):\n    return bars.decide((BUY, bars.close > 0))\n"
+    kept = get_strategy("btc")
+    assert load_strategy_file(write(tmp_path / "edited.py", body)) == ("btc",)
+    assert get_strategy("btc") is not kept
+    with pytest.raises(SettingsError, match=r"'btc', which .*edited\.py has already"):
+        load_strategy_file(write(tmp_path / "another.py", body))
+
+
+@pytest.mark.usefixtures("own_strategies")
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -384,7 +394,6 @@ def test_a_file_loaded_again_replaces_what_it_registered(tmp_path: Path) -> None
         ("def broken(:", "cannot be loaded: SyntaxError"),
         ("import a_module_that_is_not_there", "cannot be loaded: ModuleNotFoundError"),
         ("strategy('Bad Name')", "cannot be loaded: ValueError"),
-        ("@strategy('btc')\ndef rule(bars, p): ...", "'btc', which .*compute.strategies.btc has already"),
         (
             "@strategy('mine')\ndef a(bars, p): ...\n@strategy('mine')\ndef b(bars, p): ...",
             "registers one strategy type twice",

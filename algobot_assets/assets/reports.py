@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import polars as pl
@@ -35,37 +37,44 @@ def sparkline(equity: pl.Series, width: int = 180, height: int = 36) -> str:
     return f"![equity](data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()})"
 
 
-def _table(written: list[Written]) -> str:
-    """The newest figures of every version with its curve."""
+def _table(written: list[Written], served: str) -> str:
+    """The newest figures of every version with its curve and its page."""
     lines = ["| strategy | equity | return % | drawdown % | Sharpe | trades | page |", "|" + " --- |" * 7]
     for page in written:
         last = page.last
         name = f"{page.item.name} v{page.item.version}".replace("|", "\\|")
+        shown = f"[{page.path.name}]({served}/{quote(page.path.name)})" if served else page.path.name
         if last is None:
-            lines.append(f"| {name} | nothing computed yet | | | | | {page.path.name} |")
+            lines.append(f"| {name} | nothing computed yet | | | | | {shown} |")
             continue
         of = {n: "-" if last[n] is None else f"{last[n] * 100:.2f}" for n in ("total_return", "max_drawdown")}
         ratio = "-" if last["sharpe_ratio"] is None else f"{last['sharpe_ratio']:.2f}"
         lines.append(
             f"| {name} | {sparkline(page.curve['equity'])} | {of['total_return']} | {of['max_drawdown']} | {ratio} | "
-            f"{last['total_trades']:,} | {page.path.name} |"
+            f"{last['total_trades']:,} | {shown} |"
         )
     return "\n".join(lines)
 
 
 def _tear_sheets(context, database: DatabaseResource) -> Iterator[dg.MaterializeResult]:
-    folder = folder_of(Settings())
+    settings = Settings()
+    folder, served = folder_of(settings), settings.reports_url.rstrip("/")
     written = write_reports(database.store, folder, progress=lambda page: context.log.info(f"Writing {page}"))
     index = folder / INDEX
+
+    def link(path: Path) -> dg.MetadataValue:
+        # a browser follows no link from the UI to a file: without a server the path, to be copied
+        return dg.MetadataValue.url(f"{served}/{quote(path.name)}") if served else dg.MetadataValue.path(str(path))
+
     yield dg.MaterializeResult(
         asset_key="tear_sheets",
         metadata={
-            "open": dg.MetadataValue.url(index.as_uri()),
-            "comparison": dg.MetadataValue.path(str(index)),
-            "results": dg.MetadataValue.md(_table(written)),
+            "comparison": link(index),
+            "results": dg.MetadataValue.md(_table(written, served)),
+            **{f"{w.item.name} v{w.item.version}": link(w.path) for w in written},
             "pages": len(written),
             "bytes": sum(page.path.stat().st_size for page in written) + index.stat().st_size,
-            **{f"{w.item.name} v{w.item.version}": dg.MetadataValue.path(str(w.path)) for w in written},
+            "folder": dg.MetadataValue.path(str(folder)),
         },
     )
 
@@ -81,7 +90,8 @@ tear_sheets = dg.multi_asset(
             owners=["team:data"],
             description="A page to look at per strategy, and one that compares them: candles with entries and exits, "
             "equity against buy and hold, drawdown, months, trades, figures, data quality, hashes. Each is one file "
-            "that needs no network, in `reports` of ALGOBOT_HOME; `algobot report --open` shows them.",
+            "that needs no network, in `reports` of ALGOBOT_HOME. `algobot up` serves them one port above the UI's; "
+            "`algobot report --open` shows them without it.",
         )
     ],
 )(_tear_sheets)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from algobot_assets.cli.database import prepare
+from algobot_assets.cli.output import STALE, emit, json_option, say
+from algobot_assets.cli.show import working
 from algobot_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from algobot_assets.store.months import Moved
 
 
 class Month(click.ParamType):
@@ -30,7 +35,8 @@ class Month(click.ParamType):
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say which months are due.")
-def retention(dry_run: bool) -> None:
+@json_option
+def retention(dry_run: bool, as_json: bool) -> None:
     """Move months older than ALGOBOT_RETENTION_MONTHS (24) to the archive.
 
     Candles, indicators and signals go to Parquet files, are read back and compared, and then leave the database;
@@ -44,30 +50,39 @@ def retention(dry_run: bool) -> None:
     prepare(settings)
     with Store.open(settings) as store:
         months = due(store, settings)
-        if not months:
-            click.echo(f"No month in the database is older than {settings.retention_months} months.")
-            return
-        named = ", ".join(f"{month:%Y-%m}" for month in months)
-        click.echo(f"Due: {named}. The archive is {store.archive.shown()}.")
-        if dry_run:
-            return
-        register_code(store)
-        kept = False
-        for outcome in retire(store, settings):
-            if outcome.kept is not None:
-                kept = True
-                click.echo(f"{outcome.month:%Y-%m} stays: {outcome.kept}", err=True)
-            elif outcome.moved is not None:
-                size = outcome.moved.bytes / 2**20
-                click.echo(f"{outcome.month:%Y-%m}  {outcome.moved.rows:>12,} rows  {size:>9,.1f} MB archived")
-    if kept:
-        raise click.exceptions.Exit(4)
+        named = [f"{month:%Y-%m}" for month in months]
+        document: dict[str, Any] = {"archive": store.archive.shown(), "due": named, "archived": [], "kept": []}
+        if not as_json:
+            none = f"No month in the database is older than {settings.retention_months} months."
+            click.echo(f"Due: {', '.join(named)}. The archive is {store.archive.shown()}." if named else none)
+        if months and not dry_run:
+            register_code(store)
+            outcomes = retire(store, settings)
+            while True:
+                with working("archiving"):
+                    outcome = next(outcomes, None)
+                if outcome is None:
+                    break
+                month = f"{outcome.month:%Y-%m}"
+                if outcome.kept is not None:
+                    document["kept"].append({"month": month, "why": outcome.kept})
+                    say(f"{month} stays: {outcome.kept}")
+                elif outcome.moved is not None:
+                    document["archived"].append(_moved(outcome.moved))
+                    if not as_json:
+                        size = outcome.moved.bytes / 2**20
+                        click.echo(f"{month}  {outcome.moved.rows:>12,} rows  {size:>9,.1f} MB archived")
+    if as_json:
+        emit(document)
+    if document["kept"]:
+        raise click.exceptions.Exit(STALE)
 
 
 @click.command()
 @click.argument("first", type=Month())
 @click.argument("last", type=Month(), required=False)
-def restore(first: date, last: date | None) -> None:
+@json_option
+def restore(first: date, last: date | None, as_json: bool) -> None:
     """Bring the archived months FIRST to LAST back into the database.
 
     The rows are the same, with the same ids. The next retention archives them again.
@@ -77,6 +92,20 @@ def restore(first: date, last: date | None) -> None:
 
     settings = Settings()
     prepare(settings)
+    done = []
     with Store.open(settings) as store:
-        for moved in restored(store, first, last or first):
-            click.echo(f"{moved.month:%Y-%m}  {moved.rows:>12,} rows in {moved.files} files brought back")
+        months = restored(store, first, last or first)
+        while True:
+            with working("bringing back"):
+                moved = next(months, None)
+            if moved is None:
+                break
+            done.append(_moved(moved))
+            if not as_json:
+                click.echo(f"{moved.month:%Y-%m}  {moved.rows:>12,} rows in {moved.files} files brought back")
+    if as_json:
+        emit({"restored": done})
+
+
+def _moved(moved: Moved) -> dict[str, Any]:
+    return {"month": f"{moved.month:%Y-%m}", "rows": moved.rows, "files": moved.files, "bytes": moved.bytes}

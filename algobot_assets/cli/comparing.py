@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 import webbrowser
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from algobot_assets.cli.database import prepare
+from algobot_assets.cli.output import emit, json_option, say
 from algobot_assets.cli.show import WIDTH
 from algobot_assets.settings import Settings
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("b", required=False)
 @click.option("--page", "as_page", is_flag=True, help="Write a page too, beside those of `algobot report`.")
 @click.option("--open", "show", is_flag=True, help="Write the page and open it in a browser.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: numbers as text, times as ISO 8601.")
+@json_option
 def diff(a: str, b: str | None, as_page: bool, show: bool, as_json: bool) -> None:
     """Say where two strategies, or two versions of one, part, and why.
 
@@ -40,14 +40,14 @@ def diff(a: str, b: str | None, as_page: bool, show: bool, as_json: bool) -> Non
     with Store.open(settings) as store:
         found = compare(store, *choose(store, a, b))
     if as_json:
-        click.echo(json.dumps(_json(found), indent=2, default=_plain))
+        emit(_json(found))
     else:
         click.echo("\n".join(_wrapped(_lines(found))))
     if as_page or show:
         from algobot_assets.reports.writing import folder_of, write_comparison
 
         path = write_comparison(found, folder_of(settings))
-        click.echo(f"\nPage: {path.as_uri()}", err=as_json)
+        say(f"\nPage: {path.as_uri()}")
         if show:
             webbrowser.open(path.as_uri())
 
@@ -109,7 +109,3 @@ def _json(found: Comparison) -> dict[str, Any]:
     figures = {name: {"a": one, "b": other} for name, (one, other) in found.figures.items()}
     causes = [vars(cause) for cause in found.causes]
     return {**named, "causes": causes, "days": found.days, **partings, "figures": figures}
-
-
-def _plain(value: Any) -> str:
-    return f"{value:f}" if isinstance(value, Decimal) else value.isoformat()

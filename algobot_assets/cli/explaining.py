@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from datetime import date
-from decimal import Decimal
-from typing import Any
 
 import click
 
 from algobot_assets.cli.database import prepare
+from algobot_assets.cli.output import DIFFERS, emit, json_option
 from algobot_assets.settings import Settings
 
 
@@ -19,9 +16,9 @@ def explain() -> None:
     """Say where something that is stored comes from."""
 
 
-@explain.command()
+@explain.command(short_help="A trade: its signals, inputs, candles and their source.")
 @click.argument("trade_id", type=int, metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: prices as text, times as ISO 8601.")
+@json_option
 def trade(trade_id: int, as_json: bool) -> None:
     """Lead the trade ID back to its signals, what the strategy saw, its candles and their source.
 
@@ -35,14 +32,6 @@ def trade(trade_id: int, as_json: bool) -> None:
     prepare(settings)
     with Store.open(settings) as store:
         found = explain_trade(store, trade_id)
-    click.echo(as_text(found) if not as_json else json.dumps(dataclasses.asdict(found), indent=2, default=_plain))
+    emit(dataclasses.asdict(found)) if as_json else click.echo(as_text(found))
     if found.problems:
-        raise click.exceptions.Exit(5)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, date):  # a datetime is one
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+        raise click.exceptions.Exit(DIFFERS)

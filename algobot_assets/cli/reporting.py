@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import webbrowser
 from pathlib import Path
 
 import click
 
 from algobot_assets.cli.database import prepare
+from algobot_assets.cli.output import emit, json_option
+from algobot_assets.cli.show import working
 from algobot_assets.settings import Settings
 
 
@@ -19,7 +20,7 @@ from algobot_assets.settings import Settings
     "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: reports in ALGOBOT_HOME."
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: the files.")
+@json_option
 def report(strategy: str | None, version: int | None, folder: Path | None, show: bool, as_json: bool) -> None:
     """Write a page per strategy, and one that compares them.
 
@@ -36,13 +37,12 @@ def report(strategy: str | None, version: int | None, folder: Path | None, show:
     settings = Settings()
     prepare(settings)
     folder = folder or folder_of(settings)
-    with Store.open(settings) as store:
-        tell = (lambda page: None) if as_json else lambda page: click.echo(f"  {page}", err=True)
-        written = write_reports(store, folder, strategy, version, tell)
+    with Store.open(settings) as store, working("writing pages"):
+        written = write_reports(store, folder, strategy, version)
     page = written[0].path if strategy else folder / INDEX
     if as_json:
         files = [{"strategy": w.item.name, "version": w.item.version, "path": str(w.path)} for w in written]
-        click.echo(json.dumps({"index": str(folder / INDEX), "pages": files}, indent=2))
+        emit({"index": folder / INDEX, "pages": files})
     else:
         click.echo(f"Wrote {len(written)} page{'s' * (len(written) != 1)} and the comparison. Open {page.as_uri()}")
     if show:

@@ -6,14 +6,22 @@ import os
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from algobot_assets.cli.database import prepare
-from algobot_assets.cli.show import progress, show_summary, show_tables
+from algobot_assets.cli.output import emit, json_option, say
+from algobot_assets.cli.show import progress
 from algobot_assets.errors import AlgobotError, SettingsError, SourceError
 from algobot_assets.settings import Settings, project_root
+
+if TYPE_CHECKING:
+    from algobot_assets.runs import RunResult
+
+
+#: A run as scripts are told of it: run_id, first, last, tables, left_out.
+Ran = dict[str, Any]
 
 
 class Day(click.ParamType):
@@ -31,15 +39,21 @@ class Day(click.ParamType):
             self.fail(f"{value!r} is no day; write it as 2024-01-31", param, ctx)
 
 
-def choose_source(source: str | None) -> Settings:
-    """The settings with a source that answers: the one asked for, else Binance, else the simulated exchange.
+def choose_source(source: str | None, anew: bool = False) -> Settings:
+    """The settings with a source: the one asked for, else the one chosen before, else Binance where it answers, else
+    the simulated exchange.
 
-    What is chosen without being asked is remembered in the settings' home, so that the UI's runs use it too.
+    What is chosen without being asked is remembered in the settings' home, so that the UI's runs use it too. ``anew``:
+    do not take what was chosen before.
     """
     if source is not None:
         os.environ["ALGOBOT_SOURCE"] = source
     settings = Settings()
     if settings.source:
+        return settings
+    if not anew and (settings.home / "source").is_file():
+        if settings.exchange == "simulated":
+            say("Candles come from the SIMULATED exchange, as before; --source binance asks Binance.")
         return settings
     from algobot_assets.feed.exchange import Exchange
     from algobot_assets.feed.retry import Retry
@@ -49,14 +63,14 @@ def choose_source(source: str | None) -> Settings:
         exchange.server_time()
         exchange.close()
         chosen = "binance"
-        click.echo(f"Candles come from Binance ({settings.exchange_url}).")
+        say(f"Candles come from Binance ({settings.exchange_url}).")
     except SourceError as error:
         chosen = "simulated"
-        click.echo(
-            "Binance cannot be reached, so a SIMULATED exchange on this machine takes its place: seeded prices, not "
-            "real ones.\nThey are kept in a database of their own and never mix with real candles."
+        say(
+            "Binance cannot be reached, so a SIMULATED exchange on this machine takes its place:\n"
+            "seeded prices, not real ones. They are kept in a database of their own and never\n"
+            f"mix with real candles. ({error})"
         )
-        click.echo(f"({error})", err=True)
     settings.home.mkdir(parents=True, exist_ok=True)
     (settings.home / "source").write_text(chosen + "\n")
     os.environ["ALGOBOT_SOURCE"] = chosen
@@ -87,34 +101,62 @@ def check_first(first: date) -> None:
         raise SettingsError(f"{first} lies before the first partition, {FIRST_DAY}: Binance has no candles before it.")
 
 
-def run_range(settings: Settings, first: date, last: date, tables: tuple[str, ...] = (), **options: Any) -> None:
+def run_range(settings: Settings, first: date, last: date, tables: tuple[str, ...] = (), **options: Any) -> Ran:
     """One Dagster range run with progress on the terminal; AlgobotError where it fails."""
     from algobot_assets import runs
+    from algobot_assets.schema.tables import NINE
 
     with progress(f"{first} to {last}"), runs.instance(settings) as instance:
         result = runs.materialise(instance, first, last, tables or None, options=options)
     for sentence in result.left_out:
-        click.echo(f"Left out: {sentence}", err=True)
+        say(f"Left out: {sentence}")
     if not result.success:
         raise AlgobotError(result.error or f"Run {result.run_id} failed; see it in the UI.")
+    return _document(result, first, last, tables or NINE)
+
+
+def _document(result: RunResult, first: date, last: date, tables: tuple[str, ...]) -> Ran:
+    """A run that has succeeded, as scripts are told of it."""
+    days = {"first": first, "last": last}
+    return {"run_id": result.run_id, **days, "tables": list(tables), "left_out": list(result.left_out)}
 
 
 @click.command()
 @click.option("--source", help="binance, simulated, or a folder of klines; default: Binance where it can be reached.")
 @click.option("--from", "first", type=Day(), help="First day; default: where the declared markets start.")
 @click.option("--to", "last", type=Day(), help="Last day; default: today.")
-def demo(source: str | None, first: date | None, last: date | None) -> None:
-    """From nothing to backtests: database, candles, all nine tables, and a summary."""
-    settings = choose_source(source)
-    click.echo(f"PostgreSQL: {_where(settings)}")
+@json_option
+def demo(source: str | None, first: date | None, last: date | None, as_json: bool) -> None:
+    """From nothing to backtests: database, candles, all nine tables, and a summary.
+
+    Takes the markets and strategies of algobot.yaml. Run again, it computes only what is new.
+    """
+    from algobot_assets.cli.summary import Summary
+    from algobot_assets.store.connection import Store
+
+    settings = choose_source(source, anew=True)
+    say(f"PostgreSQL: {_where(settings)}")
     prepare(settings)
     first, last = days_of(first, last)
-    run_range(settings, first, last)
-    show_summary(settings)
-    python = Path(sys.executable).parent
-    root = project_root() or Path.cwd()
-    click.echo(f"\nOpen the UI:  cd {root} && {python / 'algobot'} up   then http://127.0.0.1:3000")
-    click.echo(f"Ask SQL:      {python / 'algobot'} db status   says where the database is")
+    ran = run_range(settings, first, last)
+    with Store.open(settings) as store:
+        summary = Summary.read(store)
+    if as_json:
+        emit({"runs": [ran], **summary.document()})
+        return
+    summary.show()
+    program = _program()
+    click.echo("Next:")
+    click.echo(f"  {program} up               the UI, at http://127.0.0.1:3000")
+    click.echo(f"  {program} report --open    a page per strategy")
+    click.echo(f"  {program} --help           everything else")
+
+
+def _program() -> str:
+    """How the command is called from here."""
+    program = Path(sys.executable).parent / "algobot"
+    here = Path.cwd()
+    return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)
 
 
 def _where(settings: Settings) -> str:
@@ -125,17 +167,20 @@ def _where(settings: Settings) -> str:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address the UI listens on.")
 @click.option("--port", default=3000, show_default=True, help="Port of the UI.")
 def up(host: str, port: int) -> None:
-    """Start the UI and the daemon; stop them with Ctrl-C."""
+    """Start the UI and the daemon; stop them with Ctrl-C.
+
+    The daemon runs schedules and sensors: new candles are fetched and what is stale is computed again by itself.
+    Reports are served on the next port. The database goes on running; `algobot db stop` stops it.
+    """
     settings = Settings()
     prepare(settings)
     root = project_root()
     if root is None:
         raise SettingsError("workspace.yaml is not where it should be: run from a checkout of the project.")
     if host not in ("127.0.0.1", "localhost", "::1"):
-        click.echo(
+        say(
             f"Warning: the UI listens on {host}. Whoever reaches it can start runs and read all data; it asks for no "
-            "password. Put it behind something that does.",
-            err=True,
+            "password. Put it behind something that does."
         )
     artefacts = settings.home / "dagster"
     artefacts.mkdir(parents=True, exist_ok=True)
@@ -145,7 +190,22 @@ def up(host: str, port: int) -> None:
     os.chdir(artefacts)
     program = Path(sys.executable).parent / "dg"
     workspace = str(root / "workspace.yaml")
+    _serve_reports(settings, host, port + 1)
+    say(f"The UI will be at http://{host}:{port} in a moment; Ctrl-C stops it.")
     os.execv(program, [str(program), "dev", "--workspace", workspace, "--host", host, "--port", str(port)])
+
+
+def _serve_reports(settings: Settings, host: str, port: int) -> None:
+    """Serve the pages for the UI's links, unless they are served elsewhere."""
+    from algobot_assets.reports import serving
+    from algobot_assets.reports.writing import folder_of
+
+    if settings.reports_url:
+        return
+    try:
+        os.environ["ALGOBOT_REPORTS_URL"] = serving.start(folder_of(settings), host, port)
+    except OSError as error:
+        say(f"Port {port} cannot be had ({error.strerror}): the UI shows the reports' paths instead of links.")
 
 
 @click.command()
@@ -155,11 +215,25 @@ def up(host: str, port: int) -> None:
 @click.option("--source", help="binance, simulated, or a folder of klines.")
 @click.option("--from-source", is_flag=True, help="Ask the source again for candles that are stored.")
 @click.option("--recompute", is_flag=True, help="Compute again even what is fresh.")
+@click.option("--workers", default=1, type=click.IntRange(1), help="Runs that fetch candles at once, months apart.")
+@json_option
 def backfill(
-    first: date, last: date | None, tables: tuple[str, ...], source: str | None, from_source: bool, recompute: bool
+    first: date,
+    last: date | None,
+    tables: tuple[str, ...],
+    source: str | None,
+    from_source: bool,
+    recompute: bool,
+    workers: int,
+    as_json: bool,
 ) -> None:
-    """Materialise the days FIRST to LAST in one run."""
+    """Materialise the days FIRST to LAST in one run.
+
+    Without LAST only the day FIRST. What is stored and still holds is neither fetched nor computed again.
+    """
+    from algobot_assets.cli.summary import Tables
     from algobot_assets.schema.tables import NINE
+    from algobot_assets.store.connection import Store
 
     for table in tables:
         if table not in NINE:
@@ -172,14 +246,34 @@ def backfill(
         options["market_data"] = {"from_source": True}
     if recompute:
         options |= {name: {"recompute": True} for name in NINE[4:] if not tables or name in tables}
-    run_range(settings, first, last or first, tables, **options)
-    show_tables(settings)
+    if workers > 1 and (not tables or "market_data" in tables):
+        _fetch_side_by_side(settings, first, last or first, workers, options)
+    ran = run_range(settings, first, last or first, tables, **options)
+    with Store.open(settings) as store:
+        stored = Tables.read(store)
+    emit({"runs": [ran], **stored.document()}) if as_json else stored.show()
+
+
+def _fetch_side_by_side(settings: Settings, first: date, last: date, workers: int, options: dict[str, Any]) -> None:
+    """Candles by several runs; the run over everything then finds them stored, and does not ask again for them."""
+    from algobot_assets import runs
+    from algobot_assets.store.connection import Store
+    from algobot_assets.workers import fetch_side_by_side
+
+    asked = {table: options.pop(table) for table in ("market_data",) if table in options}
+    with runs.instance(settings) as instance, Store.open(settings) as store:
+        fetch_side_by_side(instance, store, first, last, workers, say, options=asked)
 
 
 @click.command()
 @click.option("--rewrite", is_flag=True, help="Correct versions that are stored with other values.")
-def apply(rewrite: bool) -> None:
-    """Store the declared state: every version on the day from which it holds."""
+@json_option
+def apply(rewrite: bool, as_json: bool) -> None:
+    """Store what algobot.yaml declares: every version on the day from which it holds.
+
+    Other values under a stored date are refused, with the difference and the days they touch, unless --rewrite is
+    given. Nothing is computed: `algobot refresh` does that.
+    """
     from algobot_assets.resources import StateResource
 
     settings = Settings()
@@ -189,5 +283,10 @@ def apply(rewrite: bool) -> None:
     dates += [risk.effective_from for s in state.strategies for risk in s.risk]
     tables = ("configurations", "strategies", "risk_parameters")
     options = {table: {"rewrite": True} for table in tables} if rewrite else {}
-    run_range(settings, min(dates, default=state.first_day), max(dates, default=state.first_day), tables, **options)
-    click.echo(f"Stored: {len(state.strategies)} strategy versions, {len(state.configurations)} configurations.")
+    first, last = min(dates, default=state.first_day), max(dates, default=state.first_day)
+    ran = run_range(settings, first, last, tables, **options)
+    stored = {"strategy_versions": len(state.strategies), "configurations": len(state.configurations)}
+    if as_json:
+        emit({"runs": [ran], **stored})
+    else:
+        click.echo(f"Stored: {len(state.strategies)} strategy versions, {len(state.configurations)} configurations.")

@@ -223,7 +223,7 @@ def _records(connection, item: StoredVersion, last: date) -> dict[str, Any]:
     tried = """w.strategy_type = (SELECT strategy_type FROM strategies WHERE id = %s)
                AND w.symbol = %s AND w."interval" = %s"""
     sweeps = cursor.execute(
-        f"""SELECT w.id, w.first_day, w.last_day, w.combinations, w.finished_at,
+        f"""SELECT w.id, w.first_day, w.last_day, w.grid, w.combinations, w.finished_at,
                    (SELECT count(*) FROM sweep_results AS r WHERE r.sweep_id = w.id) AS computed
               FROM sweeps AS w WHERE {tried} ORDER BY w.id DESC LIMIT 5""",
         of_type,

@@ -55,8 +55,9 @@ def strategy_types() -> tuple[str, ...]:
 def load_strategy_file(path: str | Path) -> tuple[str, ...]:
     """Register the strategies of a Python file, and return their types.
 
-    Loading a file again replaces what it registered before. SettingsError where the file cannot be read or
-    run, registers nothing, or registers a type that exists elsewhere; then nothing changes.
+    Loading a file again replaces what it registered before, and a file stands for the one of this package that
+    has its type: so a strategy that is kept here is edited and tried elsewhere. SettingsError where the file cannot
+    be read or run, registers nothing, or registers a type of another loaded file; then nothing changes.
     """
     path = Path(path).resolve()
     name = f"algobot_strategy_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
@@ -77,8 +78,7 @@ def load_strategy_file(path: str | Path) -> tuple[str, ...]:
             f"The strategy file {path} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     found = _registered_by(module, str(path), text)
-    others = _built_in() | {kind: one for kind, one in _files.items() if one.origin != str(path)}
-    _refuse_doubles(found, others)
+    _refuse_doubles(found, {kind: one for kind, one in _files.items() if one.origin != str(path)})
     for kind in [kind for kind, one in _files.items() if one.origin == str(path)]:
         del _files[kind]
     _files.update(found)

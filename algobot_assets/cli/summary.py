@@ -1,0 +1,168 @@
+"""What is stored, for a person and for scripts: rows, markets, newest results, the database's health.
+
+Here: the questions of `algobot status`, `demo` and `backfill`, and how their answers are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from polars import selectors
+
+from algobot_assets.cli.show import console, grid
+from algobot_assets.schema.tables import NINE
+from algobot_assets.store.connection import Store
+from algobot_assets.store.health import Health
+from algobot_assets.store.reader import query
+
+#: Confirmed gaps by market and reason; what may be another coin, a halt or a delisting one by one.
+ABSENT = """
+SELECT symbol, "interval", reason, count(*) AS gaps,
+       sum(extract(epoch FROM end_open - first_open) / 3600)::float8 AS hours,
+       to_char(min(first_open), 'YYYY-MM-DD HH24:MI') AS "from", to_char(max(end_open), 'YYYY-MM-DD HH24:MI') AS "to"
+  FROM gaps WHERE reason <> 'listing'
+ GROUP BY symbol, "interval", reason, CASE WHEN reason <> 'outage' THEN first_open END
+ ORDER BY 1, 2, min(first_open)
+"""
+#: What has left the database for the archive, by table.
+ARCHIVED = """
+SELECT table_name AS "table", count(DISTINCT month) AS months, to_char(min(month), 'YYYY-MM') AS "from",
+       to_char(max(month), 'YYYY-MM') AS "to", sum(rows)::bigint AS rows, sum(bytes)::bigint AS bytes
+  FROM archived_files GROUP BY table_name ORDER BY array_position(ARRAY['market_data', 'indicators'], table_name::text)
+"""
+_MARKETS = """
+SELECT symbol, "interval", min(day)::text AS "from", max(day)::text AS "to", sum(rows)::bigint AS candles,
+       max(complete_through) FILTER (WHERE rows > 0) AS complete_through
+  FROM lineage WHERE table_name = 'market_data' GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_RESULTS = """
+SELECT s.strategy_name AS strategy, s.version, b.day::text AS as_of, b.final_capital, b.total_return, b.sharpe_ratio,
+       b.max_drawdown, b.total_trades
+  FROM strategies AS s JOIN LATERAL (
+       SELECT * FROM backtest_results AS b WHERE b.strategy_id = s.id ORDER BY day DESC LIMIT 1) AS b ON true
+ ORDER BY s.strategy_name, s.version
+"""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Rows of the nine tables, and what has been archived where."""
+
+    database: str
+    rows: pl.DataFrame
+    archived: pl.DataFrame
+    place: str
+
+    @classmethod
+    def read(cls, store: Store) -> Tables:
+        """As it is now."""
+        union = " UNION ALL ".join(
+            f"SELECT {i} AS n, '{table}' AS table, count(*) AS rows FROM {table}" for i, table in enumerate(NINE)
+        )
+        rows = query(store, f"SELECT * FROM ({union}) AS counted ORDER BY n").drop("n")
+        return cls(store.database.name, rows, query(store, ARCHIVED), store.archive.shown())
+
+    def show(self) -> None:
+        """For a person."""
+        grid(self.rows, f"Database {self.database}", {"rows": ","})
+        if self.archived.height:
+            megabytes = self.archived.select(pl.exclude("bytes"), (pl.col("bytes") / 2**20).alias("MB"))
+            grid(megabytes, f"Archived in {self.place}", {"rows": ",", "MB": ",.1f"})
+
+    def document(self) -> dict[str, Any]:
+        """For a script."""
+        return {"database": self.database, "rows": dict(self.rows.iter_rows()), "archived": self.archived}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The tables, what is stored of each market, and each strategy version's newest backtest."""
+
+    tables: Tables
+    markets: pl.DataFrame
+    results: pl.DataFrame
+    absent: pl.DataFrame
+    notes: int
+
+    @classmethod
+    def read(cls, store: Store) -> Summary:
+        """As it is now."""
+        markets, results, absent = (query(store, statement) for statement in (_MARKETS, _RESULTS, ABSENT))
+        notes = query(store, "SELECT count(*) AS notes FROM sources WHERE note IS NOT NULL").item()
+        results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # as the columns are
+        return cls(Tables.read(store), markets, results, absent, notes)
+
+    def show(self) -> None:
+        """For a person."""
+        self.tables.show()
+        through = pl.col("complete_through").dt.strftime("%Y-%m-%d %H:%M").alias("complete through")
+        grid(self.markets.select(pl.exclude("complete_through"), through), "Markets (UTC)", {"candles": ","})
+        if self.absent.height:
+            title = "Candles that do not exist (UTC; SELECT * FROM gaps has the evidence)"
+            grid(self.absent, title, {"hours": ",.1f"})
+        if self.notes:
+            text = f"{self.notes} stretches of candles have a note: SELECT * FROM sources WHERE note IS NOT NULL\n"
+            console().print(text)
+        version = pl.when(pl.col("version") > 1).then(pl.format(" v{}", "version")).otherwise(pl.lit(""))
+        shown = self.results.select(
+            (pl.col("strategy") + version).alias("strategy"),
+            pl.col("as_of").alias("as of"),
+            pl.col("final_capital").alias("equity"),
+            (100 * pl.col("total_return").cast(pl.Float64)).alias("return %"),
+            pl.col("sharpe_ratio").alias("sharpe"),
+            (100 * pl.col("max_drawdown").cast(pl.Float64)).alias("fall %"),
+            pl.col("total_trades").alias("trades"),
+        )
+        money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "fall %": ".2f", "trades": ","}
+        grid(shown, "Backtests as of their newest day (fall: largest drawdown)", money)
+
+    def document(self) -> dict[str, Any]:
+        """For a script."""
+        return {
+            **self.tables.document(),
+            "markets": self.markets,
+            "gaps": self.absent,
+            "notes": self.notes,
+            "strategies": self.results,
+        }
+
+
+def health_document(found: Health, before: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+    """Every figure with what it was a week ago, or at first where none is so old; bytes, seconds, ratios."""
+    return [
+        {"figure": m.name, "subject": m.subject, "value": m.value, "before": before.get((m.name, m.subject))}
+        for m in found.measures
+    ]
+
+
+def show_health(found: Health, before: Mapping[tuple[str, str], float]) -> None:
+    """The database's figures, with what they were a week ago or, where none is so old, at first."""
+    megabytes, hours = (1 / 1_048_576, ",.1f", "MB"), (1 / 3600, ",.1f", "h")
+    shown: dict[str, tuple[float, str, str]] = {
+        "database_bytes": megabytes,
+        "connections": (1, ",.0f", ""),
+        "cache_hit_ratio": (100, ".1f", "%"),
+        "oldest_transaction_seconds": (1, ",.0f", "s"),
+        "partitions_ahead": (1, ".0f", ""),
+        "dirty_days": (1, ",.0f", ""),
+        "candle_age_seconds": hours,
+    }
+    rows = []
+    for item in found.measures:
+        if item.name not in shown:
+            continue
+        factor, form, unit = shown[item.name]
+        was = before.get((item.name, item.subject))
+        name = f"{item.name.removesuffix('_bytes').removesuffix('_seconds').replace('_', ' ')} {item.subject}".strip()
+        rows.append(
+            {
+                "figure": name,
+                "now": f"{item.value * factor:{form}} {unit}".strip(),
+                "a week ago": None if was is None else f"{was * factor:{form}} {unit}".strip(),
+            }
+        )
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(("figure", "now", "a week ago"), pl.String))
+    grid(frame, "Database", right=("now", "a week ago"))
