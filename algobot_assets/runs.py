@@ -5,10 +5,12 @@ The command line starts runs here. They are recorded in Dagster's storage like a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -33,8 +35,12 @@ class RunResult:
 
 @contextmanager
 def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The project's Dagster instance: dagster.yaml of the checkout, artefacts in the settings' home."""
-    root = project_root()
+    """The project's Dagster instance: dagster.yaml of the checkout, artefacts in the settings' home.
+
+    Where DAGSTER_HOME names a folder with a dagster.yaml, as on a cluster, that one counts.
+    """
+    given = os.environ.get("DAGSTER_HOME")
+    root = Path(given) if given and Path(given, "dagster.yaml").is_file() else project_root()
     if root is None or not (root / "dagster.yaml").is_file():
         raise SettingsError("dagster.yaml is not where it should be: run from a checkout of the project.")
     artefacts = settings.home / "dagster"

@@ -1,24 +1,32 @@
-"""All benchmarks one after the other, and the table of docs/performance.md from their latest figures.
+"""All benchmarks one after the other, and the tables of docs/performance.md and docs/scaling.md from their figures.
 
-    python -m benchmarks [--table]      # --table: only the table, from benchmarks/results
+    python -m benchmarks [--table]      # --table: only the tables, from benchmarks/results
 
-Each runs in a process of its own. A row says what was measured, ours, what it is compared with, their ratio and the
+Each runs in a process of its own; benchmarks.scale is not among them, its latest figures are in the tables. A row says
+what was measured, ours, what it is compared with, their ratio and the
 target that was set; a figure whose answers differ is never there, because its benchmark ends first.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import growth
 from benchmarks.harness import RESULTS
 
-NAMES = ("end_to_end", "windows", "lineage", "feed", "compute", "sweep", "retention", "client_cache")
+NAMES = ("end_to_end", "windows", "lineage", "feed", "compute", "sweep", "retention", "client_cache", "day", "workers")
+#: Takes the better part of an hour and fifty gigabytes; run by itself.
+LONG = ("scale",)
+#: Everything runs on so many cores, so that figures of different machines can be compared.
+CORES = 2
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+SCALING = DOCUMENT.with_name("scaling.md")
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 Row = tuple[str, str, str, str, str]
 
@@ -109,8 +117,49 @@ def client_cache(result: dict[str, Any]) -> Iterator[Row]:
         yield f"client, {name}", f"{question['memory ms']:.1f} ms", peer, f"{question['gain']:.1f}", ""
 
 
+def day(result: dict[str, Any]) -> Iterator[Row]:
+    """One more day."""
+    short, long, many = result["by history"][0], result["by history"][-1], result["many"]
+    what = f"one more day of a market, three strategies, after {long['history, days']:,} days"
+    peer = f"after {short['history, days']} days {short['seconds']:.2f} s"
+    yield what, f"{long['seconds']:.2f} s", peer, f"{result['longest / shortest']:.2f}", "constant"
+    what = f"a day of {many['markets']} markets, {many['strategies']} strategies"
+    yield what, f"{many['seconds']:.1f} s", "", "", "seconds"
+    start = f"of it start-up {many['of it start-up, s']:.1f} s"
+    yield "the same in a new process", f"{many['new process, s']:.1f} s", start, "", ""
+
+
+def workers(result: dict[str, Any]) -> Iterator[Row]:
+    """Candles side by side."""
+    middle = result["medians"]
+    what = f"{middle['candles']:,.0f} candles by two runs at once, two cores"
+    two, one = f"{middle['2 workers, s']:.1f} s", f"one run {middle['1 workers, s']:.1f} s"
+    yield what, two, one, f"{middle['speed-up']:.2f}", ""
+
+
+def scale(result: dict[str, Any]) -> Iterator[Row]:
+    """What grows with the number of candles, and what does not."""
+    small, large = result["sizes"][0], result["sizes"][-1]
+    of = f"at {large['candles'] / 1e6:.0f} M candles"
+    for name, what, target in (
+        ("catalogue, ms", "catalogue", "below 100 ms"),
+        ("latest signal, ms", "latest signal of a strategy", ""),
+        ("latest signals of all strategies, ms", "latest signals of all strategies, SQL", ""),
+        ("trades of a strategy, ms", "trades of a strategy", ""),
+        ("candles with indicators, a month, ms", "candles with indicators, a month of minutes", ""),
+        ("a month of a market, s", "writing a market's month of minutes", "constant"),
+        ("a day of two markets, s", "a day of two markets, all tables", "constant"),
+        ("archiving a month, s", "archiving a month of all markets", "linear"),
+        ("dropping the month, ms", "dropping the month", ""),
+    ):
+        unit, places = ("ms", 1) if name.endswith("ms") else ("s", 2)
+        peer = f"{small['candles'] / 1e6:.0f} M {small[name]:,.{places}f} {unit}"
+        yield f"{what}, {of}", f"{large[name]:,.{places}f} {unit}", peer, f"{large[name] / small[name]:.1f}", target
+
+
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
-    call.__name__: call for call in (end_to_end, windows, lineage, feed, compute, sweep, retention, client_cache)
+    call.__name__: call
+    for call in (end_to_end, windows, lineage, feed, compute, sweep, retention, client_cache, day, workers, scale)
 }
 
 
@@ -118,7 +167,7 @@ def table() -> str:
     """The latest figures of every benchmark as Markdown."""
     lines = ["| what | ours | compared with | ratio | target |", "|---|---|---|---|---|"]
     notes = []
-    for name in NAMES:
+    for name in (*NAMES, *LONG):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
@@ -133,16 +182,24 @@ def table() -> str:
 
 
 def main() -> None:
-    """Run them, then write the table between the marks of the document."""
+    """Run them, then write the tables between the marks of the documents."""
     if "--table" not in sys.argv:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # what it starts, servers too, inherits it
         for name in NAMES:
             print(f"== {name}", flush=True)
             if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
                 sys.exit(f"benchmarks.{name} failed; the table is left as it was.")
-    text = DOCUMENT.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    DOCUMENT.write_text(f"{before}\n{table()}\n{after}")
-    print(f"Written to {DOCUMENT}.")
+    insert(DOCUMENT, BEGIN, END, table())
+    for name, part in growth.PARTS.items():
+        insert(SCALING, f"<!-- {name} -->", f"<!-- end of {name} -->", "\n".join(part()))
+    print(f"Written to {DOCUMENT} and {SCALING}.")
+
+
+def insert(document: Path, begin: str, end: str, what: str) -> None:
+    """Replace what stands between two marks of a document."""
+    text = document.read_text()
+    before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
+    document.write_text(f"{before}\n{what}\n{after}")
 
 
 if __name__ == "__main__":

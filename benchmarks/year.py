@@ -181,12 +181,12 @@ def prepared(days: int) -> Iterator[tuple[servers.Server, Path, str]]:
 
 @contextmanager
 def fresh(
-    server: servers.Server, name: str, *, beside: bool = False
+    server: servers.Server, name: str, *, beside: bool = False, template: str = TEMPLATE
 ) -> Iterator[tuple[dg.DagsterInstance, Store, Store]]:
     """A Dagster instance and its data database, new; with ``beside`` a second data database, else the same one."""
     names = [f"data_{name}", *([f"beside_{name}"] if beside else [])]
     for database in names:
-        server.ensure_database(database, template=TEMPLATE)
+        server.ensure_database(database, template=template)
     with ExitStack() as stack:
         stack.enter_context(environment(ALGOBOT_DATABASE=names[0], ALGOBOT_DAGSTER_DATABASE=f"dagster_{name}"))
         instance = stack.enter_context(runs.instance(Settings()))

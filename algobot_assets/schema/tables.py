@@ -368,6 +368,15 @@ lineage = sa.Table(
     _column("run_id", sa.String(40), "Dagster run that wrote it."),
     _column("written_at", TIME, "When, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("table_name", "symbol", "interval", "strategy_id", "day"),
+    # the catalogue asks for these alone; the states beside them are twenty times as large
+    sa.Index(
+        "lineage_candles_idx",
+        "symbol",
+        "interval",
+        "day",
+        postgresql_include=["rows", "complete_through"],
+        postgresql_where=sa.text("table_name = 'market_data'"),
+    ),
     comment="What every partition of every table was computed from; written in the transaction of its rows.",
 )
 
