@@ -14,7 +14,7 @@ up: $(VENV)/installed
 	$(BIN)/algobot up
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # What takes longer than the ten minutes of the default suite: the whole stack, kills, faults.
 test-slow: $(VENV)/installed-test

@@ -30,7 +30,8 @@ from algobot_assets.verify import verify
 from benchmarks.end_to_end import WATCHED
 from benchmarks.harness import PACKAGES, Stages, family_cpu, machine, medians, save, show
 from benchmarks.markets import TYPES, World, declared, publish, symbol, world
-from benchmarks.year import checkpoint, environment, fresh
+from benchmarks.throwaway import checkpoint, environment
+from benchmarks.year import fresh
 
 FIRST = date(2022, 1, 1)
 #: Days of history that the many markets have.

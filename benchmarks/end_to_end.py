@@ -27,7 +27,8 @@ from algobot_assets.store import lineage, writer
 from algobot_assets.store import server as servers
 from benchmarks.bare import BareCopy
 from benchmarks.harness import PACKAGES, Stages, machine, medians, peak_bytes, reset_peak, save, show
-from benchmarks.year import COPIED, FIRST, check_equality, checkpoint, counted, fresh, prepared
+from benchmarks.throwaway import checkpoint
+from benchmarks.year import COPIED, FIRST, check_equality, counted, fresh, prepared
 
 #: Stages inside of a table's write.
 PARTS = ("copy", "verify", "digest", "lineage")

@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -38,16 +36,16 @@ from algobot_assets.feed.simulated_prices import SimulatedPrices
 from algobot_assets.schema.intervals import midnight, months_between
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.settings import Settings
-from algobot_assets.store import lineage, migrate
+from algobot_assets.store import lineage
 from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import day_digests
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show
+from benchmarks.throwaway import TEMPLATE, checkpoint, throwaway
 
 FIRST, END = date(2023, 1, 1), date(2024, 1, 1)
 NOW = datetime(2024, 1, 20, tzinfo=UTC)
-TEMPLATE = "template_benchmark"
 REST_DAYS = 10
 STATE = "markets:\n  - {{symbol: BTCUSDT, interval: 1m, start: {first}}}\nstrategies: {{}}\nconfigurations: {{}}\n"
 PACKAGES = ("dagster", "polars", "psycopg", "pgpq", "python-binance", "requests")
@@ -131,12 +129,6 @@ def product(server: servers.Server, home: Path, url: str, database: str, first: 
     if not success:
         sys.exit(f"The run failed: {error}")
     return {"seconds": seconds, "peak MB": peak / 2**20, "second run": again}
-
-
-def checkpoint(server: servers.Server) -> None:
-    """Flush what earlier phases left, so that no phase pays for another."""
-    with server.connect("postgres", autocommit=True) as connection:
-        connection.execute("CHECKPOINT")
 
 
 def bare(server: servers.Server, database: str, files: Mapping[ArchiveName, bytes]) -> dict[str, float]:
@@ -293,19 +285,8 @@ def main() -> None:
     options.add_argument("--years", type=int, default=5, help="length of the run whose memory is measured; 0: none")
     given = options.parse_args()
     state = machine(PACKAGES)
-    home = Path(tempfile.mkdtemp(prefix="algobot_benchmark_"))
-    os.environ["ALGOBOT_HOME"] = str(home / "home")
-    settings = Settings()
-    if settings.database_url is not None:
-        sys.exit("The benchmark needs a server of its own: unset ALGOBOT_DATABASE_URL.")
-    server = servers.ensure_running(settings, durable=True)
-    try:
-        server.ensure_database(TEMPLATE)
-        migrate.upgrade(server.sqlalchemy_url(TEMPLATE))
-        result = measure(server, home, given.rounds, given.years)
-    finally:
-        servers.discard(settings)
-        shutil.rmtree(home)
+    with throwaway() as (server, folder):
+        result = measure(server, folder, given.rounds, given.years)
     print(report(result))
     print(f"Written to {save('feed', {'machine': state, 'rounds': given.rounds, **result})}.")
 

@@ -5,10 +5,6 @@ Beside year.py, which has one real market and one year; here a benchmark says ho
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from algobot_assets.settings import Settings
-from algobot_assets.store import migrate
 from algobot_assets.store import server as servers
-from benchmarks.year import TEMPLATE, environment
+from benchmarks.throwaway import throwaway
 
 #: Strategy types of a market's strategies, in this order.
 TYPES = ("ema_cross", "macd", "btc")
@@ -112,23 +106,6 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """A throw-away server with fsync on; the settings name it, its klines and its declared state."""
-    folder = Path(tempfile.mkdtemp(prefix="algobot_benchmark_"))
-    os.chmod(folder, 0o755)
-    (folder / "klines" / "spot").mkdir(parents=True)
-    with environment(
-        ALGOBOT_HOME=str(folder / "home"),
-        ALGOBOT_STATE_FILE=str(folder / "algobot.yaml"),
-        ALGOBOT_SOURCE=str(folder / "klines"),
-    ):
-        settings = Settings()
-        if settings.database_url is not None:
-            sys.exit("The benchmark needs a server of its own: unset ALGOBOT_DATABASE_URL.")
-        server = servers.ensure_running(settings, durable=True)
-        try:
-            server.ensure_database(TEMPLATE)
-            migrate.upgrade(server.sqlalchemy_url(TEMPLATE))
-            yield World(server, folder)
-        finally:
-            servers.discard(settings)
-            shutil.rmtree(folder)
+    """A throw-away server; the settings name it, its klines and its declared state."""
+    with throwaway() as (server, folder):
+        yield World(server, folder)

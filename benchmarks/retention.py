@@ -14,12 +14,9 @@ import argparse
 import hashlib
 import io
 import os
-import shutil
 import sys
-import tempfile
 import time
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +27,7 @@ from algobot_assets.schema.frames import PRICE, QUANTITY, UTC, schema_of
 from algobot_assets.schema.intervals import days_between, midnight, next_month
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
-from algobot_assets.settings import Settings
-from algobot_assets.store import migrate, months
+from algobot_assets.store import months
 from algobot_assets.store import server as servers
 from algobot_assets.store.archive import files_of_month, hold
 from algobot_assets.store.connection import Store
@@ -40,11 +36,12 @@ from algobot_assets.store.partitions import settle
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.writer import write_window
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show
+from benchmarks.throwaway import TEMPLATE, checkpoint, throwaway
 
 MONTH = date(2024, 1, 1)
 END = next_month(MONTH)
 STRATEGIES = (1, 2)
-TEMPLATE, FILLED = "template_benchmark", "filled"
+FILLED = "filled"
 PACKAGES = ("polars", "psycopg", "pgpq", "fsspec")
 
 
@@ -233,12 +230,6 @@ def one_round(server: servers.Server, markets: int, rows: int) -> dict[str, floa
     return figures
 
 
-def checkpoint(server: servers.Server) -> None:
-    """Flush what earlier phases left, so that no phase pays for another."""
-    with server.connect("postgres", autocommit=True) as connection:
-        connection.execute("CHECKPOINT")
-
-
 def report(result: dict[str, Any]) -> str:
     """The figures as text."""
     figures = [[name, f"{value:,.3f}" if value < 10 else f"{value:,.1f}"] for name, value in result["medians"].items()]
@@ -253,23 +244,11 @@ def main() -> None:
     options.add_argument("--markets", type=int, default=4)
     given = options.parse_args()
     state = machine(PACKAGES)
-    home = Path(tempfile.mkdtemp(prefix="algobot_benchmark_"))
-    os.environ.update(ALGOBOT_HOME=str(home / "home"), ALGOBOT_SOURCE="binance", ALGOBOT_ARCHIVE=str(home / "archive"))
-    settings = Settings()
-    if settings.database_url is not None:
-        sys.exit("The benchmark needs a server of its own: unset ALGOBOT_DATABASE_URL.")
-    server = servers.ensure_running(settings, durable=True)
-    try:
-        server.ensure_database(TEMPLATE)
-        migrate.upgrade(server.sqlalchemy_url(TEMPLATE))
+    with throwaway(ALGOBOT_SOURCE="binance", ALGOBOT_DATABASE=FILLED) as (server, _):
         server.ensure_database(FILLED, template=TEMPLATE)
-        os.environ["ALGOBOT_DATABASE"] = FILLED
         with Store.open() as store:
             rows = fill(store, given.markets)
         rounds = [one_round(server, given.markets, rows) for _ in range(given.rounds)]
-    finally:
-        servers.discard(settings)
-        shutil.rmtree(home)
     result = {"markets": given.markets, "rows": rows, "rounds": rounds, "medians": medians(rounds)}
     print(report(result))
     ratios = [figures["DELETE / drop"] for figures in rounds]

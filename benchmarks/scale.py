@@ -43,7 +43,8 @@ from algobot_assets.store.writer import write_window
 from benchmarks import queries
 from benchmarks.harness import PACKAGES, Stages, machine, save, show
 from benchmarks.markets import World, declared, publish, published, symbol, world
-from benchmarks.year import TEMPLATE, checkpoint, environment, fresh
+from benchmarks.throwaway import TEMPLATE, checkpoint, environment
+from benchmarks.year import fresh
 
 FIRST, END = date(2024, 1, 1), date(2025, 1, 1)
 DAYS = (END - FIRST).days

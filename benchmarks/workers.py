@@ -22,7 +22,8 @@ from algobot_assets.store.connection import Store
 from algobot_assets.workers import fetch_side_by_side
 from benchmarks.harness import PACKAGES, family_cpu, machine, medians, save, show
 from benchmarks.markets import World, declared, publish, world
-from benchmarks.year import checkpoint, fresh
+from benchmarks.throwaway import checkpoint
+from benchmarks.year import fresh
 
 FIRST = date(2024, 1, 1)
 

@@ -7,9 +7,7 @@ stored with its lineage and its source. What is timed is each benchmark's affair
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -26,14 +24,14 @@ from algobot_assets.feed import klines
 from algobot_assets.schema.intervals import months_between, next_month
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.settings import Settings
-from algobot_assets.store import lineage, migrate
+from algobot_assets.store import lineage
 from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import day_digests, digest
 from algobot_assets.store.reader import read_window
+from benchmarks.throwaway import TEMPLATE, checkpoint, environment, throwaway
 
 FIRST = date(2023, 1, 1)
-TEMPLATE = "template_benchmark"
 STATE = """
 markets:
   - {symbol: BTCUSDT, interval: 1m, start: 2023-01-01}
@@ -54,13 +52,13 @@ COPIED = ("market_data", "indicators", "signals", "trade_history", "performance_
 
 
 def published(days: int, folder: Path) -> tuple[Path, str]:
-    """The folder of candles and what they are; seeded ones are made where the real ones are not."""
+    """The file of candles and what they are; seeded ones are made where the real ones are not."""
     shared = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     real = shared / "klines" / "spot" / "BTCUSDT-1m-2023.parquet"
-    (folder / "spot").mkdir(parents=True)
+    file = folder / "spot" / real.name
     if real.exists():
-        (folder / "spot" / real.name).symlink_to(real)
-        return folder, "real BTCUSDT 1m of 2023"
+        file.symlink_to(real)
+        return file, "real BTCUSDT 1m of 2023"
     rows = days * 1440
     random = np.random.default_rng(1)
     close = 20_000 * np.exp(np.cumsum(random.normal(0, 0.0007, rows)))
@@ -85,8 +83,8 @@ def published(days: int, folder: Path) -> tuple[Path, str]:
             pl.Series("ignore", ["0"] * rows),
         ]
     )
-    frame.write_parquet(folder / "spot" / "BTCUSDT-1m-2023.parquet")
-    return folder, "seeded"
+    frame.write_parquet(file)
+    return file, "seeded"
 
 
 def stored(store: Store, end: date) -> Iterator[tuple[Window, pl.DataFrame]]:
@@ -130,53 +128,19 @@ def check_equality(store: Store, end: date, file: Path) -> dict[str, Any]:
     return {table: {"rows": counts[table], "digest": digest(*parts[table]).hex()} for table in COPIED}
 
 
-@contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Environment variables for the time of the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
-
-
 def counted(bare: Store) -> dict[str, int]:
     """Rows of the compared tables."""
     with bare.transaction() as connection:
         return {t: connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in COPIED}
 
 
-def checkpoint(server: servers.Server) -> None:
-    """Flush what earlier phases left, so that no phase pays for another."""
-    with server.connect("postgres", autocommit=True) as connection:
-        connection.execute("CHECKPOINT")
-
-
 @contextmanager
 def prepared(days: int) -> Iterator[tuple[servers.Server, Path, str]]:
-    """A throw-away server with fsync on and a migrated template, the file of candles, and what they are."""
-    home = Path(tempfile.mkdtemp(prefix="algobot_benchmark_"))
-    (home / "algobot.yaml").write_text(STATE)
-    folder, what = published(days, home / "klines")
-    with environment(
-        ALGOBOT_HOME=str(home / "home"), ALGOBOT_STATE_FILE=str(home / "algobot.yaml"), ALGOBOT_SOURCE=str(folder)
-    ):
-        settings = Settings()
-        if settings.database_url is not None:
-            sys.exit("The benchmark needs a server of its own: unset ALGOBOT_DATABASE_URL.")
-        server = servers.ensure_running(settings, durable=True)
-        try:
-            server.ensure_database(TEMPLATE)
-            migrate.upgrade(server.sqlalchemy_url(TEMPLATE))
-            yield server, folder / "spot" / "BTCUSDT-1m-2023.parquet", what
-        finally:
-            servers.discard(settings)
-            shutil.rmtree(home)
+    """A throw-away server, the file of candles, and what they are."""
+    with throwaway() as (server, folder):
+        (folder / "algobot.yaml").write_text(STATE)
+        file, what = published(days, folder / "klines")
+        yield server, file, what
 
 
 @contextmanager

@@ -32,6 +32,19 @@ _numbers = count(1)
 TEMPLATE = "template_algobot"
 
 
+@pytest.fixture(autouse=True)
+def environment_kept() -> Iterator[None]:
+    """A command that is run within the tests hands its choices on to what it starts by the environment."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() | before.keys():
+        if name.startswith(("ALGOBOT_", "DAGSTER_")) and os.environ.get(name) != before.get(name):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """The session's PostgreSQL with a migrated template database."""

@@ -149,7 +149,8 @@ def run_here(folder: Path, anew: bool = False) -> runs.RunResult:
 
 def _run(answer: Connection, folder: Path, options: dict[str, Any]) -> None:
     """In a process of its own."""
-    os.environ.update(options.get("environment", {}))
+    os.environ.clear()  # what is there is from when the server of these processes was started
+    os.environ.update(options["environment"])
     time.tzset()
     random.seed(options.get("number", 0))
     if options.get("jumps"):
@@ -191,7 +192,7 @@ class Running:
 
     def __init__(self, folder: Path, url: str, **options: Any) -> None:
         environment = {"ALGOBOT_SOURCE": "binance", **({"ALGOBOT_DATABASE_URL": url} if url else {})}
-        options["environment"] = environment | options.get("environment", {})
+        options["environment"] = {**os.environ, **environment, **options.get("environment", {})}
         self.answer, theirs = _processes.Pipe(duplex=False)
         self.process = _processes.Process(target=_run, args=(theirs, folder, {**options, "url": url}))
         self.process.start()

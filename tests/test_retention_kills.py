@@ -48,9 +48,10 @@ _processes = multiprocessing.get_context("forkserver")  # a fork of this process
 _processes.set_forkserver_preload(["algobot_assets.retention"])
 
 
-def killed_at(url: str, place: str, direction: str, point: str) -> None:
-    """In a process of its own: archive or restore, and die at the point."""
-    os.environ.update(ALGOBOT_DATABASE_URL=url, ALGOBOT_ARCHIVE=place)
+def killed_at(environment: dict[str, str], direction: str, point: str) -> None:
+    """In a process of its own, under these settings: archive or restore, and die at the point."""
+    os.environ.clear()  # what is there is from when the server of these processes was started
+    os.environ.update(environment)
     owner, name, when, number = (OUT if direction == "out" else BACK)[point]
     original, calls = getattr(owner, name), []
 
@@ -123,9 +124,8 @@ def is_archived(store: Store) -> bool:
     return recorded > 0
 
 
-def die(store: Store, place: Path, direction: str, point: str) -> None:
-    url = os.environ["ALGOBOT_DATABASE_URL"]
-    process = _processes.Process(target=killed_at, args=(url, str(place), direction, point))
+def die(direction: str, point: str) -> None:
+    process = _processes.Process(target=killed_at, args=(dict(os.environ), direction, point))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -133,7 +133,7 @@ def die(store: Store, place: Path, direction: str, point: str) -> None:
 
 @pytest.mark.parametrize("point", OUT)
 def test_retention_is_killed_when(point, store, place, whole):
-    die(store, place, "out", point)
+    die("out", point)
     with store.transaction() as connection:  # the server notices that nobody is there any more
         for table in months.MONTHLY:
             months.lock_months(connection, table, [JANUARY])
@@ -149,7 +149,7 @@ def test_retention_is_killed_when(point, store, place, whole):
 @pytest.mark.parametrize("point", BACK)
 def test_restore_is_killed_when(point, store, place, whole):
     assert [outcome.kept for outcome in retire(store, Settings(), TODAY)] == [None]
-    die(store, place, "back", point)
+    die("back", point)
     with store.transaction() as connection:
         for table in months.MONTHLY:
             months.lock_months(connection, table, [JANUARY])
