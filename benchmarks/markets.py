@@ -46,15 +46,24 @@ def declared(markets: int, strategies: int, start: date, effective_from: date | 
     return "\n".join(lines) + "\n"
 
 
-def published(first: date, days: int, seed: int) -> pl.DataFrame:
-    """Seeded minutes in the layout of published klines: numbers as texts, times in milliseconds."""
+def published(
+    first: date,
+    days: int,
+    seed: int,
+    *,
+    minutes: int = 1,
+    price: float = 20_000.0,
+    volatility: float = 0.0007,
+    wick: float = 0.0003,
+) -> pl.DataFrame:
+    """Seeded candles of so many minutes in the layout of published klines: numbers as texts, times in milliseconds."""
     random = np.random.default_rng(seed)
-    rows = days * 1440
-    close = 20_000 * np.exp(np.cumsum(random.normal(0, 0.0007, rows)))
-    opened = np.concatenate([[20_000.0], close[:-1]])
+    rows, step = days * 1440 // minutes, minutes * 60_000
+    close = price * np.exp(np.cumsum(random.normal(0, volatility, rows)))
+    opened = np.concatenate([[price], close[:-1]])
     volume = random.gamma(2.0, 10.0, rows)
     begin = round(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp() * 1000)
-    time_ms = begin + 60_000 * np.arange(rows)
+    time_ms = begin + step * np.arange(rows)
 
     def text(values: np.ndarray, places: int) -> pl.Series:
         return pl.Series(values).cast(pl.Decimal(28, places)).cast(pl.String)
@@ -63,11 +72,11 @@ def published(first: date, days: int, seed: int) -> pl.DataFrame:
         {
             "open_time": time_ms,
             "open": text(opened, 2),
-            "high": text(np.maximum(opened, close) * 1.0003 + 0.01, 2),
-            "low": text(np.minimum(opened, close) * 0.9997 - 0.01, 2),
+            "high": text(np.maximum(opened, close) * (1 + wick) + 0.01, 2),
+            "low": text(np.minimum(opened, close) * (1 - wick) - 0.01, 2),
             "close": text(close, 2),
             "volume": text(volume, 5),
-            "close_time": time_ms + 59_999,
+            "close_time": time_ms + step - 1,
             "quote_volume": text(volume * close, 7),
             "count": random.integers(1, 1000, rows),
             "taker_buy_volume": text(volume / 2, 5),

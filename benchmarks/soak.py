@@ -16,10 +16,8 @@ import gc
 import itertools
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,8 +27,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-import numpy as np
-import polars as pl
 import psycopg
 
 from algobot_assets import runs
@@ -45,7 +41,8 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.writer import lock_months
 from algobot_assets.verify import verify
 from benchmarks.harness import PACKAGES, machine, save, show
-from benchmarks.year import environment
+from benchmarks.markets import published
+from benchmarks.throwaway import environment, throwaway
 
 FIRST = date(2019, 1, 1)
 DAYS = 2500
@@ -69,34 +66,6 @@ strategies:
     risk_per_trade: 0.01
     risk: {{max_risk_per_trade: 0.02, max_open_trades: 1, stop_loss_percentage: 3, take_profit_percentage: 0}}
 """
-
-
-def published(folder: Path, symbol: str, seed: int, price: float) -> None:
-    """Seeded candles of all days in the layout of published klines."""
-    rows, draw = DAYS * 24, np.random.default_rng(seed)
-    close = price * np.exp(np.cumsum(draw.normal(0, 0.004, rows)))
-    opened = np.concatenate([[price], close[:-1]])
-    volume = draw.gamma(2.0, 10.0, rows)
-    time_ms = round(datetime(FIRST.year, 1, 1, tzinfo=UTC).timestamp() * 1000) + 3_600_000 * np.arange(rows)
-
-    def text(values: np.ndarray, places: int) -> list[str]:
-        return [f"{value:.{places}f}" for value in values]
-
-    high, low = np.maximum(opened, close) * 1.003, np.minimum(opened, close) * 0.997
-    prices = (("open", opened), ("high", high), ("low", low), ("close", close))
-    pl.DataFrame(
-        [
-            pl.Series("open_time", time_ms),
-            *(pl.Series(name, text(values, 2)) for name, values in prices),
-            pl.Series("volume", text(volume, 5)),
-            pl.Series("close_time", time_ms + 3_599_999),
-            pl.Series("quote_volume", text(volume * close, 7)),
-            pl.Series("count", draw.integers(1, 1000, rows)),
-            pl.Series("taker_buy_volume", text(volume / 2, 5)),
-            pl.Series("taker_buy_quote_volume", text(volume * close / 2, 7)),
-            pl.Series("ignore", ["0"] * rows),
-        ]
-    ).write_parquet(folder / f"{symbol}-1h-all.parquet")
 
 
 @dataclass
@@ -238,26 +207,12 @@ FAULTS = ("sessions_end", "month_is_locked", "statement_is_slow", "server_stops"
 def soak(minutes: float, every: int) -> Soak:
     """Operate for so long; the platform as it was left, its server stopped."""
     with ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(prefix="algobot_soak_"))
-        stack.callback(shutil.rmtree, home)
-        (home / "algobot.yaml").write_text(STATE)
-        (home / "klines" / "spot").mkdir(parents=True)
-        published(home / "klines" / "spot", "BTCUSDT", 1, 30_000.0)
-        published(home / "klines" / "spot", "ETHUSDT", 2, 2_000.0)
-        stack.enter_context(
-            environment(
-                ALGOBOT_HOME=str(home / "home"),
-                ALGOBOT_STATE_FILE=str(home / "algobot.yaml"),
-                ALGOBOT_SOURCE=str(home / "klines"),
-                ALGOBOT_RETENTION_MONTHS="12",
-                ALGOBOT_CONNECT_TIMEOUT="5",
-            )
-        )
+        _, folder = stack.enter_context(throwaway(ALGOBOT_RETENTION_MONTHS="12", ALGOBOT_CONNECT_TIMEOUT="5"))
+        (folder / "algobot.yaml").write_text(STATE)
+        for seed, (symbol, price) in enumerate((("BTCUSDT", 30_000.0), ("ETHUSDT", 2_000.0)), 1):
+            hours = published(FIRST, DAYS, seed, minutes=60, price=price, volatility=0.004, wick=0.003)
+            hours.write_parquet(folder / "klines" / "spot" / f"{symbol}-1h-all.parquet")
         settings = Settings()
-        if settings.database_url is not None:
-            sys.exit("The soak needs a server of its own: unset ALGOBOT_DATABASE_URL.")
-        servers.ensure_running(settings)
-        stack.callback(servers.discard, settings)
         prepare(settings)
         store = stack.enter_context(Store.open(settings, "soak"))
         running = Soak(

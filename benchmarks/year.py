@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from algobot_assets import runs
@@ -29,6 +28,7 @@ from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import day_digests, digest
 from algobot_assets.store.reader import read_window
+from benchmarks.markets import published as seeded
 from benchmarks.throwaway import TEMPLATE, checkpoint, environment, throwaway
 
 FIRST = date(2023, 1, 1)
@@ -59,31 +59,7 @@ def published(days: int, folder: Path) -> tuple[Path, str]:
     if real.exists():
         file.symlink_to(real)
         return file, "real BTCUSDT 1m of 2023"
-    rows = days * 1440
-    random = np.random.default_rng(1)
-    close = 20_000 * np.exp(np.cumsum(random.normal(0, 0.0007, rows)))
-    opened = np.concatenate([[20_000.0], close[:-1]])
-    volume = random.gamma(2.0, 10.0, rows)
-    time_ms = round(datetime(2023, 1, 1, tzinfo=UTC).timestamp() * 1000) + 60_000 * np.arange(rows)
-    high, low = np.maximum(opened, close) * 1.0003, np.minimum(opened, close) * 0.9997
-
-    def text(values: np.ndarray, places: int) -> list[str]:
-        return [f"{value:.{places}f}" for value in values]
-
-    frame = pl.DataFrame(
-        [
-            pl.Series("open_time", time_ms),
-            *(pl.Series(n, text(v, 2)) for n, v in (("open", opened), ("high", high), ("low", low), ("close", close))),
-            pl.Series("volume", text(volume, 5)),
-            pl.Series("close_time", time_ms + 59_999),
-            pl.Series("quote_volume", text(volume * close, 7)),
-            pl.Series("count", random.integers(1, 1000, rows)),
-            pl.Series("taker_buy_volume", text(volume / 2, 5)),
-            pl.Series("taker_buy_quote_volume", text(volume * close / 2, 7)),
-            pl.Series("ignore", ["0"] * rows),
-        ]
-    )
-    frame.write_parquet(file)
+    seeded(FIRST, days, 1).write_parquet(file)
     return file, "seeded"
 
 

@@ -67,9 +67,10 @@ def _withdraw(connection: psycopg.Connection, version: dict) -> None:
 
 def _closing_day(connection: psycopg.Connection, version: dict) -> date | None:
     """The day of the first candle that opens on or after the version's end, in which its lots close."""
+    # of a candle longer than a day the first to end may have opened before, the second has not
     rows = connection.execute(
         """SELECT day FROM lineage WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s AND rows > 0
-              AND day >= %s ORDER BY day""",
+              AND day >= %s ORDER BY day LIMIT 2""",
         (version["symbol"], version["interval"], version["until"]),
     ).fetchall()
     begin = midnight(version["until"])

@@ -9,7 +9,7 @@ import click
 
 from algobot_assets.cli.database import prepare
 from algobot_assets.cli.output import STALE, emit, json_option, say
-from algobot_assets.cli.show import working
+from algobot_assets.cli.show import watched
 from algobot_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ def retention(dry_run: bool, as_json: bool) -> None:
             click.echo(f"Due: {', '.join(named)}. The archive is {store.archive.shown()}." if named else none)
         if months and not dry_run:
             register_code(store)
-            outcomes = retire(store, settings)
-            while True:
-                with working("archiving"):
-                    outcome = next(outcomes, None)
-                if outcome is None:
-                    break
+            for outcome in watched(retire(store, settings), "archiving"):
                 month = f"{outcome.month:%Y-%m}"
                 if outcome.kept is not None:
                     document["kept"].append({"month": month, "why": outcome.kept})
@@ -94,12 +89,7 @@ def restore(first: date, last: date | None, as_json: bool) -> None:
     prepare(settings)
     done = []
     with Store.open(settings) as store:
-        months = restored(store, first, last or first)
-        while True:
-            with working("bringing back"):
-                moved = next(months, None)
-            if moved is None:
-                break
+        for moved in watched(restored(store, first, last or first), "bringing back"):
             done.append(_moved(moved))
             if not as_json:
                 click.echo(f"{moved.month:%Y-%m}  {moved.rows:>12,} rows in {moved.files} files brought back")

@@ -10,7 +10,7 @@ import click
 from algobot_assets.cli.database import prepare
 from algobot_assets.cli.output import DIFFERS, STALE, emit, json_option, say
 from algobot_assets.cli.running import Day, Ran, choose_source, run_range
-from algobot_assets.cli.show import grid, working
+from algobot_assets.cli.show import grid, watched
 from algobot_assets.schema.intervals import consecutive
 from algobot_assets.settings import Settings
 
@@ -95,7 +95,7 @@ def refresh(
         if run is not None:
             say(f"Due: {run.reason}.")
             ran.append(run_range(settings, run.first, run.last, run.tables))
-        left = due(store)
+        left = None if run is None else due(store)
     if as_json:
         emit({"runs": ran, "stale": None if left is None else left.reason})
     elif left is None:
@@ -148,12 +148,7 @@ def verify(first: date, last: date | None, as_json: bool) -> None:
     prepare(settings)
     found = []
     with Store.open(settings) as store:
-        going = verify_days(store, first, last or first)
-        while True:
-            with working("computing again"):
-                finding = next(going, None)
-            if finding is None:
-                break
+        for finding in watched(verify_days(store, first, last or first), "computing again"):
             found.append(finding)
             if not as_json:
                 words = f"{finding.table:<20} {finding.days:>7,} days {finding.rows:>11,} rows  "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import polars as pl
 from rich import box
@@ -18,6 +19,7 @@ from rich.table import Table as Grid
 from algobot_assets.schema.tables import NINE
 
 WIDTH = 80
+T = TypeVar("T")
 
 
 def console(stderr: bool = False) -> Console:
@@ -106,3 +108,13 @@ def working(title: str) -> Iterator[None]:
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as shown:
         shown.add_task(title, total=None)
         yield
+
+
+def watched(items: Iterator[T], title: str) -> Iterator[T]:
+    """The items, none of which is None, with a spinner while each is being made and none while it is shown."""
+    while True:
+        with working(title):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
