@@ -20,7 +20,7 @@ from algobot_assets.windows import WindowFrame
 #: Months written at the same time. Two keep a server of two cores busy; each is one more frame held in memory.
 LANES = 2
 #: Frames that may be unfinished when the next one is asked for.
-HELD = LANES - 1
+HELD = LANES
 
 
 @dataclass(frozen=True)

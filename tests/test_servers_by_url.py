@@ -71,13 +71,20 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def other_postgres() -> Path | None:
+    """The programs that ALGOBOT_POSTGRES names, else the system's oldest of version 15 or newer."""
+    if named := os.environ.get("ALGOBOT_POSTGRES"):
+        return Path(named)
+    found = {int(path.parents[1].name): path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")}
+    return found.get(min((version for version in found if version >= 15), default=0))
+
+
 @pytest.fixture(scope="module")
 def port(scratch: Path) -> Iterator[int]:
     """The port of a PostgreSQL as an administrator would set it up: passwords, TLS only, another time zone."""
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
-    found = sorted((path for path in found if int(path.parent.name) >= 15), key=lambda path: int(path.parent.name))
-    if not found:
-        pytest.skip("no PostgreSQL of the system (15 or newer) below /usr/lib/postgresql")
+    programs = other_postgres()
+    if programs is None:
+        pytest.skip("no PostgreSQL 15 or newer below /usr/lib/postgresql, and ALGOBOT_POSTGRES names none")
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
     user, data, number = accounts.for_server(), scratch / "data", free_port()
@@ -88,7 +95,7 @@ def port(scratch: Path) -> Iterator[int]:
 
     (scratch / "password").write_text(PASSWORD)
     os.chmod(scratch / "password", 0o644)
-    run(found[0] / "initdb", "-D", data, "-U", ADMIN, "-A", "scram-sha-256", f"--pwfile={scratch / 'password'}",
+    run(programs / "initdb", "-D", data, "-U", ADMIN, "-A", "scram-sha-256", f"--pwfile={scratch / 'password'}",
         "--no-sync", "--no-locale", "-E", "UTF8")  # fmt: skip
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
         "subjectAltName=DNS:localhost", "-out", data / "server.crt", "-keyout", data / "server.key")  # fmt: skip
@@ -98,13 +105,13 @@ def port(scratch: Path) -> Iterator[int]:
             f"listen_addresses = '127.0.0.1'\nport = {number}\nunix_socket_directories = ''\nssl = on\nfsync = off\n"
             "timezone = 'Asia/Kolkata'\nmax_locks_per_transaction = 256\nshared_buffers = 64MB\n"
         )
-    run(found[0] / "pg_ctl", "-D", data, "-w", "-l", scratch / "log", "start")
+    run(programs / "pg_ctl", "-D", data, "-w", "-l", scratch / "log", "start")
     try:
         with administrator(number) as connection:
             connection.execute(f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '{PASSWORD}'")
         yield number
     finally:
-        run(found[0] / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+        run(programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ or month by month; what is right and wrong is said in the rules_* modules.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -28,6 +29,8 @@ DAY = timedelta(days=1)
 _REACH = timedelta(days=6)
 #: Days looked at where a check is executed by itself, without a partition: the newest recorded ones.
 NEWEST_DAYS = 31
+#: Pieces of a table counted at the same time.
+_COUNTED_TOGETHER = 2
 #: Sentences shown per check; the number of all is in the metadata.
 _SHOWN = 20
 
@@ -98,7 +101,8 @@ class CheckRun:
         schema = {"day": pl.Date(), "rows": pl.Int64(), "links": pl.Int64()}
         schema |= {name: UTC if name.endswith("_at") else pl.Int64() for name in columns}
         who = (window.symbol, window.interval, *([window.strategy_id] if window.strategy_id else []))
-        return pl.concat([self.rows(query, (*who, *part.bounds), schema) for part in window.pieces()])
+        with ThreadPoolExecutor(_COUNTED_TOGETHER) as pool:
+            return pl.concat(pool.map(lambda part: self.rows(query, (*who, *part.bounds), schema), window.pieces()))
 
 
 def slot_sql(interval: str, phase: int | None, column: str = '"timestamp"') -> str:

@@ -18,10 +18,11 @@ time.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from algobot_assets.compute.native import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def averaged(seen, value, x, n, alpha):
     """One step of a recursive average for kernels: (seen, value) after `x`.
 
@@ -36,7 +37,7 @@ def averaged(seen, value, x, n, alpha):
     return seen + 1, value
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def average(carried, ends, states, line, values, n, alpha):
     """`Chunk.ema` and `Chunk.wilder`; state: values seen, their sum or average."""
     seen, value = carried[0], carried[1]
@@ -52,7 +53,7 @@ def average(carried, ends, states, line, values, n, alpha):
         states[day, 0], states[day, 1] = seen, value
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def crossed(a, b, before_a, before_b, upwards):
     """Where `a` crosses `b`, whose values at the candle before the first are `before_a` and `before_b`."""
     out = np.empty(a.size, np.bool_)
@@ -67,14 +68,14 @@ def crossed(a, b, before_a, before_b, upwards):
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def settle(decided, condition, signal):
     """Set `signal` where the condition holds."""
     for i in range(decided.size):
         decided[i] = signal if condition[i] else decided[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def session_sum(carried, ends, states, line, values):
     """`Chunk.session_sum`; no state."""
     i = 0
@@ -88,7 +89,7 @@ def session_sum(carried, ends, states, line, values):
             i += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def rsi(carried, ends, states, line, close, n):
     """`indicators.rsi`; state: previous close, changes seen, average rise, average fall."""
     previous, seen, rise, fall = carried[0], carried[1], carried[2], carried[3]
@@ -109,7 +110,7 @@ def rsi(carried, ends, states, line, close, n):
         states[day, 0], states[day, 1], states[day, 2], states[day, 3] = previous, seen, rise, fall
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def atr(carried, ends, states, line, high, low, close, n):
     """`indicators.atr`; state: previous close, ranges seen, their average."""
     previous, seen, average = carried[0], carried[1], carried[2]
@@ -128,7 +129,7 @@ def atr(carried, ends, states, line, high, low, close, n):
         states[day, 0], states[day, 1], states[day, 2] = previous, seen, average
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def session_vwap(carried, ends, states, line, high, low, close, volume):
     """`indicators.session_vwap`; no state."""
     i = 0

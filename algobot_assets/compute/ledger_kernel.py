@@ -14,9 +14,8 @@ a constant imported from another module would stay frozen in a cached machine co
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from algobot_assets.compute.native import borrowed, prefetch
+from algobot_assets.compute.native import borrowed, compiled, prefetch
 
 LAYOUT_VERSION = 1.0
 UNIT = 1e8
@@ -64,7 +63,7 @@ BLOCK = 32  # candles that are passed over at once where none of them can matter
 AHEAD = 3  # signals ahead of which candles are asked for: most of the time went into waiting for memory
 
 
-@njit(cache=True)
+@compiled()
 def level_units(price, pct, sign, up):
     """price x (1 + sign x pct / 1e10) in units, rounded down or up to a whole unit, exactly.
 
@@ -88,7 +87,7 @@ def level_units(price, pct, sign, up):
     return np.float64(level)
 
 
-@njit(cache=True)
+@compiled()
 def on_tick(level, tick, up):
     """`level` moved down or up to a multiple of `tick`.
 
@@ -103,7 +102,7 @@ def on_tick(level, tick, up):
     return np.float64(down)
 
 
-@njit(cache=True)
+@compiled()
 def account_equity(head, lots, price):
     """Cash and the marks of all lots at `price`, in units. A mark knows no future costs."""
     quote = price / UNIT
@@ -114,7 +113,7 @@ def account_equity(head, lots, price):
     return equity
 
 
-@njit(cache=True)
+@compiled()
 def mark(head, equity):
     """Take `equity` as the mark of a candle close: peak and deepest drawdown follow it."""
     head[EQUITY] = equity
@@ -127,7 +126,7 @@ def mark(head, equity):
     return abs(equity) < LIMIT
 
 
-@njit(cache=True)
+@compiled()
 def add_return(count, mean, m2, value):
     """One step of Welford's recursion: count, mean and sum of squared deviations with `value` included."""
     count += 1.0
@@ -136,13 +135,13 @@ def add_return(count, mean, m2, value):
     return count, mean, m2 + delta * (value - mean)
 
 
-@njit(cache=True)
+@compiled()
 def daily_return(equity, before):
     """Return of a day; NaN, and with it every later Sharpe ratio, once the account had nothing left."""
     return equity / before - 1.0 if before > 0.0 else np.nan
 
 
-@njit(cache=True)
+@compiled()
 def snapshot(head, lots, count, mean, m2, end, rows, r):
     """Write what the metrics at this mark are made of into row `r`."""
     rows[r, S_EQUITY], rows[r, S_DRAWDOWN], rows[r, S_END] = head[EQUITY], head[DRAWDOWN], end
@@ -156,7 +155,7 @@ def snapshot(head, lots, count, mean, m2, end, rows, r):
     rows[r, S_OPEN_PROFIT] = profit
 
 
-@njit(cache=True)
+@compiled()
 def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs, day, trades, t):
     """Sell lot `j` or buy it back at `price`: cash, running sums, row `t` of trades. False beyond LIMIT."""
     notional, fees, slippages = lots[j, NOTIONAL], lots[j, ENTRY_FEE], lots[j, ENTRY_SLIPPAGE]
@@ -206,7 +205,7 @@ def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs,
     )
 
 
-@njit(cache=True)
+@compiled()
 def order_size(head, knobs, quote):
     """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
     costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
@@ -225,7 +224,7 @@ def order_size(head, knobs, quote):
     return steps * (step / UNIT), steps, step
 
 
-@njit(cache=True)
+@compiled()
 def open_lot(head, lots, side, price, time, knobs):
     """Buy (side 1) or sell short (-1) at `price`; an order below the minimum notional is counted only."""
     quantity, steps, step = order_size(head, knobs, price / UNIT)
@@ -255,7 +254,7 @@ def open_lot(head, lots, side, price, time, knobs):
     return notional < LIMIT
 
 
-@njit(cache=True)
+@compiled()
 def along_minutes(lots, j, side, time, end, high, low, minutes):
     """Follow the stored minutes of one candle to the first level of lot `j`: (price, time, stopped, ambiguous).
 
@@ -289,7 +288,7 @@ def along_minutes(lots, j, side, time, end, high, low, minutes):
     return nothing
 
 
-@njit(cache=True)
+@compiled()
 def leave_inside(head, lots, i, times, ends, open_, high, low, knobs, minutes, day, trades, t):
     """Close the lots whose stop or target candle `i` reaches: gaps at its open first, then inside it."""
     ok, time, end = True, times[i], ends[i]
@@ -324,7 +323,7 @@ def leave_inside(head, lots, i, times, ends, open_, high, low, knobs, minutes, d
     return t, ok
 
 
-@njit(cache=True)
+@compiled()
 def close_all(head, lots, price, time, reason, signal_time, knobs, day, trades, t):
     """Close every lot at the candle's open, oldest first."""
     ok = True
@@ -334,7 +333,7 @@ def close_all(head, lots, price, time, reason, signal_time, knobs, day, trades, 
     return t, ok
 
 
-@njit(cache=True)
+@compiled()
 def execute(head, lots, price, time, knobs, day, trades, t):
     """Fill the pending order at the candle's open: closes of the other side, then one entry."""
     ok, side = True, head[ORDER]
@@ -345,7 +344,7 @@ def execute(head, lots, price, time, knobs, day, trades, t):
     return t, ok
 
 
-@njit(cache=True)
+@compiled()
 def limits(head, lots):
     """(low, high, close above, close below): what a candle must pass to matter while the lots stay.
 
@@ -371,7 +370,7 @@ def limits(head, lots):
     return low, high, max(best, worst), min(best, worst)
 
 
-@njit(cache=True)
+@compiled()
 def lead(
     times,
     ends,
@@ -488,7 +487,7 @@ def lead(
     return t, -1
 
 
-@njit(cache=True)
+@compiled()
 def block_ranges(high, low, close):
     """(lowest low, highest high, highest close, lowest close) of every whole block of BLOCK candles."""
     rows = np.empty((low.size // BLOCK, 4))
@@ -502,7 +501,7 @@ def block_ranges(high, low, close):
     return rows
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def decisions(signal):
     """`signal` as int8, and the indices of the candles at which it is not 0."""
     count = 0
@@ -519,7 +518,7 @@ def decisions(signal):
     return small, events
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def walk(
     times,
     ends,
@@ -569,7 +568,7 @@ def walk(
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def walk_many(
     times,
     ends,

@@ -16,9 +16,9 @@ import math
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from algobot_assets.compute.ledger_units import from_units, ratio_column
+from algobot_assets.compute.native import compiled
 
 YEAR_DAYS = 365.0
 MIN_DAYS = 30.0
@@ -41,13 +41,13 @@ FIGURES = (
 """Columns of performance_metrics and backtest_results, all DECIMAL(20,8); capital in the quote asset."""
 
 
-@njit(cache=True)
+@compiled()
 def total_return(initial, final):
     """final / initial - 1."""
     return final / initial - 1.0
 
 
-@njit(cache=True)
+@compiled()
 def annual_return(initial, final, days):
     """(final / initial)^(365 / days) - 1 with exact fractional days; NaN under 30 days or with debts."""
     if days < MIN_DAYS or final < 0.0:
@@ -55,7 +55,7 @@ def annual_return(initial, final, days):
     return (final / initial) ** (YEAR_DAYS / days) - 1.0
 
 
-@njit(cache=True)
+@compiled()
 def sharpe_ratio(count, mean, m2, days):
     """mean / std(ddof 1) x sqrt(365) of `count` daily returns, m2 their sum of squared deviations.
 
@@ -66,13 +66,13 @@ def sharpe_ratio(count, mean, m2, days):
     return mean / math.sqrt(m2 / (count - 1.0)) * math.sqrt(YEAR_DAYS)
 
 
-@njit(cache=True)
+@compiled()
 def profit_factor(sum_won, sum_lost):
     """Sum of net wins / |sum of net losses|; NaN without a loss, 0 with losses only."""
     return sum_won / -sum_lost if sum_lost < 0.0 else np.nan
 
 
-@njit(cache=True)
+@compiled()
 def risk_reward_ratio(closed, won, sum_won, sum_lost):
     """Mean net win / |mean net loss|; NaN without a winner or without a loss. Break-even counts as losing."""
     if won == 0.0 or not sum_lost < 0.0:
@@ -80,7 +80,7 @@ def risk_reward_ratio(closed, won, sum_won, sum_lost):
     return (sum_won / won) / (-sum_lost / (closed - won))
 
 
-@njit(cache=True)
+@compiled()
 def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct, out):
     """One row of the eight ratios of FIGURES, in their order, into `out`; NaN stands for NULL.
 
@@ -97,7 +97,7 @@ def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_w
     out[7] = profit_factor(sum_won, sum_lost)
 
 
-@njit(cache=True)
+@compiled()
 def figure_rows(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct):
     """`figures` for arrays of equal length; (rows, 8). Scalar by scalar: a power must not depend on its
     neighbours.

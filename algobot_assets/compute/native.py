@@ -1,42 +1,113 @@
-"""Two instructions that Numba has no name for, used by the ledger's loop.
+"""Numba at the first call: how the compiled loops are declared, and two instructions that Numba has no name for.
 
-Here: what changes how fast a loop runs and never what it computes. Not here: any loop.
+Here: what changes when and how fast a loop runs and never what it computes. Not here: any loop.
+
+Numba is loaded when the first of its functions is called, because every process imports the loops (the daemon, the
+web server, a run that only fetches candles), most call none, and Numba with LLVM is 55 MB of memory.
 """
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_making = threading.RLock()
 
 
-@intrinsic
-def borrowed(_context, array):
-    """The same array without its reference count, for as long as the caller holds the array itself.
+class Late:
+    """A function that is made when it is first called, and then takes its own place in the module that names it.
+
+    Compiled code sees the globals of its module as they are when it is compiled, so all of a module's are made
+    together, and those of the modules that theirs come from.
+    """
+
+    def __init__(self, make: Callable[[], Callable[..., Any]], home: dict[str, Any]) -> None:
+        self._make = make
+        self._home = home
+        self._made: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function, made if need be."""
+        with _making:
+            _settle(self._home)
+            made = self.made()
+        return made(*arguments)
+
+    def made(self) -> Callable[..., Any]:
+        """The function itself; the caller holds the lock."""
+        if self._made is None:
+            self._made = self._make()
+            _settle(self._home)
+        return self._made
+
+
+def _settle(home: dict[str, Any]) -> None:
+    """Put the functions of a module in the place of what stands for them."""
+    for name, value in list(home.items()):
+        if isinstance(value, Late):
+            home[name] = value.made()
+
+
+def compiled(*, nogil: bool = False) -> Callable[[Callable[..., Any]], Late]:
+    """Decorator: `numba.njit` of a function, its machine code kept on disk. ``nogil``: other threads run meanwhile."""
+
+    def decorate(function: Callable[..., Any]) -> Late:
+        def make() -> Callable[..., Any]:
+            from numba import njit
+
+            return njit(cache=True, nogil=nogil)(function)
+
+        return functools.wraps(function)(Late(make, function.__globals__))
+
+    return decorate
+
+
+def _intrinsic(make: Callable[[], Callable[..., Any]]) -> Late:
+    return functools.wraps(make)(Late(make, make.__globals__))
+
+
+@_intrinsic
+def borrowed() -> Callable[..., Any]:
+    """borrowed(array): the same array without its reference count, for as long as the caller holds the array itself.
 
     Counting references is an atomic instruction at every call that is handed an array: a seventh of the
     ledger's time, and more where threads count the same candles.
     """
+    from llvmlite import ir
+    from numba.extending import intrinsic
 
-    def codegen(context, builder, signature, args):
-        view = context.make_array(signature.args[0])(context, builder, args[0])
-        view.meminfo = ir.Constant(view.meminfo.type, None)
-        return view._getvalue()
+    @intrinsic
+    def borrowed(_context, array):
+        def codegen(context, builder, signature, args):
+            view = context.make_array(signature.args[0])(context, builder, args[0])
+            view.meminfo = ir.Constant(view.meminfo.type, None)
+            return view._getvalue()
 
-    return array(array), codegen
+        return array(array), codegen
+
+    return borrowed
 
 
-@intrinsic
-def prefetch(_context, array, index):
-    """Ask for the cache line of `array[index]`, to be read soon. The index must be inside the array."""
+@_intrinsic
+def prefetch() -> Callable[..., Any]:
+    """prefetch(array, index): ask for the cache line of `array[index]`, to be read soon. The index must be inside."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
 
-    def codegen(context, builder, signature, args):
-        byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
-        call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        to_read, keep, is_data = whole(0), whole(3), whole(1)
-        builder.call(call, [builder.bitcast(builder.gep(data, [args[1]]), byte), to_read, keep, is_data])
-        return context.get_dummy_value()
+    @intrinsic
+    def prefetch(_context, array, index):
+        def codegen(context, builder, signature, args):
+            byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
+            call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+            to_read, keep, is_data = whole(0), whole(3), whole(1)
+            builder.call(call, [builder.bitcast(builder.gep(data, [args[1]]), byte), to_read, keep, is_data])
+            return context.get_dummy_value()
 
-    return types.void(array, index), codegen
+        return types.void(array, index), codegen
+
+    return prefetch

@@ -189,12 +189,12 @@ class _Month:
             return set()
         sums = (
             pl.concat([part.frame for part in parts])
-            .group_by(pl.col("timestamp").dt.truncate("1d"))
+            .group_by(pl.col("timestamp").dt.truncate("1d"))  # the rows of a file, and so of each group, ascend
             .agg(
-                pl.col("open").sort_by("timestamp").first(),
+                pl.col("open").first(),
                 pl.col("high").max(),
                 pl.col("low").min(),
-                pl.col("close").sort_by("timestamp").last(),
+                pl.col("close").last(),
                 pl.col("volume", "quote_asset_volume", "trades").sum(),
             )
         )

@@ -48,6 +48,11 @@ def _check(connection: psycopg.Connection) -> None:
             ConnectionPool.check_connection(connection)
 
 
+#: Of sessions that write. Their statements are about one window, and starting a parallel worker for one costs what it
+#: saves; windows go side by side instead. What is analysed has just been loaded: autovacuum looks closer later.
+_WRITER = {"max_parallel_workers_per_gather": "0", "default_statistics_target": "20"}
+
+
 class Store:
     """The data database, as the rest of the platform sees it.
 
@@ -99,7 +104,7 @@ class Store:
             "application_name": f"algobot {self.run_id}".strip(),
             "enable_partitionwise_join": "on",
             "jit": "off",
-            **({"default_transaction_read_only": "on"} if self.read_only else {}),
+            **({"default_transaction_read_only": "on"} if self.read_only else _WRITER),
             **({"role": self._role} if self._role else {}),
         }
 

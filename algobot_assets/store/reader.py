@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
-import connectorx
 import polars as pl
 import psycopg
 from psycopg import sql
@@ -129,9 +128,7 @@ def query(
     settings = [f"SELECT set_config('{name}', '{value}', false)" for name, value in store.session.items()]
     try:
         frame = _in_time(
-            lambda: connectorx.read_sql(
-                url, text, return_type="polars", protocol="binary", pre_execution_query=settings
-            ),
+            lambda: _read_sql(url, text, settings),
             store.database.patience,
         )
     except TimeoutError:
@@ -145,6 +142,12 @@ def query(
     if schema:
         frame = frame.cast({name: dtype for name, dtype in schema.items() if name in frame.columns})
     return frame
+
+
+def _read_sql(url: str, text: str, settings: list[str]) -> pl.DataFrame:
+    import connectorx  # 16 MB that a run without such a read does without
+
+    return connectorx.read_sql(url, text, return_type="polars", protocol="binary", pre_execution_query=settings)
 
 
 def _in_time(work: Callable[[], pl.DataFrame], patience: float) -> pl.DataFrame:
