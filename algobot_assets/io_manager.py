@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
@@ -23,6 +23,7 @@ from algobot_assets.lanes import write_frames
 from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.schema.windows import WINDOWING
+from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.partitions import settle
 from algobot_assets.store.writer import months_of
@@ -82,14 +83,12 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             obj = split(store, table, first, end, obj)
         if not isinstance(obj, Frames):
             raise WindowError(f"{table} returned {type(obj).__name__}; return a Polars frame or Frames.")
-        per_day: Counter[date] = Counter()
         totals: Counter[str] = Counter()
         loaded: set[date] = set()
         sample: pl.DataFrame | None = None
         LOG.info("table", extra={"table": table})
         for done in write_frames(store, joined(obj) if WINDOWING[table].time == "day" else obj):
             item, written = done.item, done.written
-            per_day.update(written.per_day)
             totals.update(
                 inserted=written.inserted,
                 updated=written.updated,
@@ -109,19 +108,21 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         if loaded:
             settle(store, table, sorted(loaded))
         LOG.info("table", extra={"table": table, "finished": True})
+        with store.transaction() as connection:
+            per_day = lineage.rows_by_day(connection, table, first, end)
         self._add_metadata(context, per_day, totals, sample)
 
     def _add_metadata(
-        self, context: dg.OutputContext, per_day: Counter[date], totals: Counter[str], sample: pl.DataFrame | None
+        self, context: dg.OutputContext, per_day: Mapping[date, int], totals: Counter[str], sample: pl.DataFrame | None
     ) -> None:
         metadata: dict[str, Any] = {f"rows {name}": totals[name] for name in ("inserted", "updated", "deleted")}
         metadata["windows written"] = totals["windows"]
         metadata["seconds writing"] = totals["ms"] / 1000
         if sample is not None:
             metadata["preview"] = dg.MetadataValue.md(_markdown(sample))
-        lineage = column_lineage(context.asset_key.path[-1])
-        if lineage is not None:
-            metadata["dagster/column_lineage"] = lineage
+        columns = column_lineage(context.asset_key.path[-1])
+        if columns is not None:
+            metadata["dagster/column_lineage"] = columns
         # of the whole run, so only with its last day: as output metadata Dagster repeats it for every day
         last = max(context.asset_partition_keys)
         for key in context.asset_partition_keys:

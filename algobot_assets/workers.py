@@ -1,9 +1,10 @@
-"""Candles fetched by several runs at once: a range split at months, each part a run of its own.
+"""A backfill by several runs at once: candles split at months, what follows from them by markets.
 
 Runs are handed to whatever launcher the instance has: processes on this machine by default, Celery's workers or pods
-where dagster.yaml says so. Only candles are split, because a month of candles follows from nothing that is stored;
-what carries state goes through its days in order, in one run after this. Parts share no database month, so none waits
-for a lock of another. How a run fetches and writes is the assets' affair.
+where dagster.yaml says so. A month of candles follows from nothing that is stored, so months may come in any order, and
+parts share none. What carries state goes through its days in order, each market's in one run; where two runs want to
+write one month, the writers' lock lets them go one after the other, after which they are a month apart. How a run
+fetches, computes and writes is the assets' affair.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from dagster._core.workspace.load_target import ModuleTarget
 
 from algobot_assets.assets.partitions import CHAIN, RANGE_END, RANGE_START
 from algobot_assets.automation.abandoned import gone
+from algobot_assets.declared.model import DeclaredState
 from algobot_assets.errors import AlgobotError
-from algobot_assets.schema.intervals import months_between, next_month
+from algobot_assets.schema.intervals import interval_ms, months_between, next_month
 from algobot_assets.settings import project_root
 from algobot_assets.store.connection import Store
 
-#: What is split; everything else carries state or is small.
-SPLIT = "market_data"
+#: Split at months.
+CANDLES = ("market_data",)
+#: Split by markets; they read the small tables of the declared state, which must be stored before.
+COMPUTED = ("indicators", "signals", "trade_history", "performance_metrics", "backtest_results")
 #: How often a part is begun: a worker may be killed, and what it wrote stays.
 ATTEMPTS = 3
 _LOOK = 1.0
@@ -39,9 +43,21 @@ _LAUNCHED = 8
 _JOB = "__ASSET_JOB"
 #: What a run says is in Dagster's log; the terminals of workers are nobody's.
 _CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-Part = tuple[date, date]
 Say = Callable[[str], None]
 Options = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one run is about: the days first to last (both included), and markets as "BTCUSDT 1m"; none means all."""
+
+    first: date
+    last: date
+    markets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        days = f"{self.first} to {self.last}"
+        return f"{days}, {', '.join(self.markets)}" if self.markets else days
 
 
 def split(first: date, last: date, parts: int) -> list[Part]:
@@ -56,9 +72,31 @@ def split(first: date, last: date, parts: int) -> list[Part]:
     found, begin = [], 0
     for end in ends:
         until = next_month(months[end - 1]) - timedelta(days=1)
-        found.append((max(first, months[begin]), min(last, until)))
+        found.append(Part(max(first, months[begin]), min(last, until)))
         begin = end
     return found
+
+
+def split_markets(state: DeclaredState, first: date, last: date, parts: int) -> list[Part]:
+    """The days first to last in at most so many parts with markets of their own, of about as many rows each.
+
+    A market's rows are its candles, their indicators, and a signal of each of its strategies.
+    """
+    rows = dict.fromkeys((market.name for market in state.markets), 2)
+    for strategy in state.strategies:
+        name = f"{strategy.symbol} {strategy.interval}"
+        rows[name] = rows.get(name, 2) + 1
+    groups: list[tuple[float, list[str]]] = [(0.0, []) for _ in range(min(parts, len(rows)))]
+    for name in sorted(rows, key=lambda name: (-_weight(name, rows[name]), name)):
+        lightest = min(range(len(groups)), key=lambda number: groups[number][0])
+        weight, names = groups[lightest]
+        groups[lightest] = weight + _weight(name, rows[name]), [*names, name]
+    return [Part(first, last, tuple(sorted(names))) for _, names in groups]
+
+
+def _weight(market: str, rows: int) -> float:
+    """Rows a day of a market that has so many per candle."""
+    return rows * 86_400_000 / (interval_ms(market.rpartition(" ")[2]) or 30 * 86_400_000)
 
 
 def fetch_side_by_side(
@@ -72,7 +110,26 @@ def fetch_side_by_side(
     options: Options | None = None,
 ) -> list[str]:
     """Materialise market_data for the days first to last by ``workers`` runs at once; see ``hand_over``."""
-    return hand_over(instance, store, split(first, last, workers), (SPLIT,), say, options=options)
+    return hand_over(instance, store, split(first, last, workers), CANDLES, say, options=options)
+
+
+def compute_side_by_side(
+    instance: dg.DagsterInstance,
+    store: Store,
+    state: DeclaredState,
+    first: date,
+    last: date,
+    workers: int,
+    tables: Sequence[str] = COMPUTED,
+    say: Say = lambda _: None,
+    *,
+    options: Options | None = None,
+) -> list[str]:
+    """Materialise ``tables`` of COMPUTED for the days first to last by ``workers`` runs at once; see ``hand_over``.
+
+    Candles and the tables of the declared state must be stored. The checks of each run look at every market.
+    """
+    return hand_over(instance, store, split_markets(state, first, last, workers), tables, say, options=options)
 
 
 def hand_over(
@@ -86,7 +143,7 @@ def hand_over(
 ) -> list[str]:
     """One run of ``tables`` per part, all at once, by the instance's launcher; the ids of those that succeeded.
 
-    ``options`` is run configuration per table.
+    ``options`` is run configuration per table; a part's markets are added to it.
 
     A part whose run ends otherwise, or whose process is gone, is begun again; AlgobotError after the last attempt,
     once the other parts have ended. ``say`` hears of each part that begins and ends.
@@ -110,10 +167,12 @@ class _Work:
         (entry,) = self.workspace.get_code_location_entries().values()
         if entry.code_location is None:
             raise AlgobotError(f"The definitions could not be loaded: {entry.load_error}")
-        config = {**_CONFIG, "ops": {table: {"config": dict(given)} for table, given in self.options.items()}}
+        only = {"markets": list(part.markets)} if part.markets else {}
+        options = {table: {**self.options.get(table, {}), **only} for table in self.tables}
+        config = {**_CONFIG, "ops": {table: {"config": given} for table, given in options.items() if given}}
         run = _create(self.instance, entry.code_location, part, self.tables, config)
         self.instance.launch_run(run.run_id, self.workspace)
-        self.say(f"{part[0]} to {part[1]}: run {run.run_id}")
+        self.say(f"{part}: run {run.run_id}")
         return run.run_id
 
 
@@ -145,12 +204,12 @@ def _finished(instance: dg.DagsterInstance, store: Store, work: _Work, parts: Se
                 continue
             del running[run_id]
             if run is not None and run.is_success:
-                work.say(f"{part[0]} to {part[1]}: done")
+                work.say(f"{part}: done")
                 yield run_id
             elif attempt < ATTEMPTS:
                 running[work.begin(part)] = (part, attempt + 1)
             else:
-                failed.append(f"{part[0]} to {part[1]} (run {run_id})")
+                failed.append(f"{part} (run {run_id})")
     if failed:
         raise AlgobotError(
             f"{', '.join(failed)} could not be materialised in {ATTEMPTS} attempts; see the runs in the UI. What "
@@ -180,7 +239,7 @@ def _create(
         run_id=None,
         run_config=config,
         status=dg.DagsterRunStatus.NOT_STARTED,
-        tags={RANGE_START: part[0].isoformat(), RANGE_END: part[1].isoformat(), **CHAIN},
+        tags={RANGE_START: part.first.isoformat(), RANGE_END: part.last.isoformat(), **CHAIN},
         root_run_id=None,
         parent_run_id=None,
         step_keys_to_execute=None,

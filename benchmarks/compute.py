@@ -3,9 +3,11 @@
     python -m benchmarks.compute [--rounds 5]
 
 Indicators: ema, rsi, atr and vwap with the states of every day, against TA-Lib's EMA, RSI and ATR; equality first,
-where TA-Lib's own warm-up has faded. Backtest: signals of two averages, the ledger with stops, all figures of each
-trade and of each day, against vectorbt's from_signals with such stops, fees and figures; equality first, without stops
-and fees (with them all cash has gone by March), where the two can be made equal: as many trades, the same final equity.
+where TA-Lib's own warm-up has faded. Backtest: signals of two averages, the ledger with stops, its figures, as a sweep
+of one combination gives them, and once more with every trade, the figures after each, of each day, and the states; both
+against vectorbt's from_signals with such stops, fees and figures. Equality first: our two are the same to the bit, and
+without stops and fees (with them all cash has gone by March), where vectorbt can be made equal, it makes as many trades
+and the same final equity.
 Both sides get their candles ready as they read them: floats, and for the ledger whole units of 1e-8. vectorbt runs in
 the Python that ALGOBOT_ORACLES names; `cold` is a new process with its imports and what it compiles.
 """
@@ -30,13 +32,16 @@ import polars as pl
 import talib
 
 from algobot_assets.compute.carry import Days
+from algobot_assets.compute.grid import Grid
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
 from algobot_assets.compute.ledger import CandleArrays, LedgerRun, candle_arrays, run_ledger
 from algobot_assets.compute.ledger_terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
 from algobot_assets.compute.signals import compute_signals
+from algobot_assets.compute.strategies import get_strategy
+from algobot_assets.compute.sweep import RESULTS, Market
 from algobot_assets.schema.intervals import day_of, days_between, end_of
 from benchmarks.harness import machine, save, show
-from benchmarks.sweep import candles
+from benchmarks.sweep import RISK, candles, sweep_of
 
 PACKAGES = ("polars", "numba", "numpy", "TA-Lib")
 FEE = 0.001
@@ -158,7 +163,10 @@ def main() -> None:
     frame, real = candles()
     owned = frame.select(day_of("1m").alias("day"))["day"]
     days = Days(days_between(owned[0], owned[-1] + timedelta(days=1)), owned)
-    arrays = candle_arrays(frame, frame.select(end_of("1m").alias("end"))["end"])
+    ends = frame.select(end_of("1m").alias("end"))["end"]
+    arrays = candle_arrays(frame, ends)
+    market = Market(frame, ends, days)
+    grid = Grid.of(get_strategy("ema_cross"), [f"{name}={value}" for name, value in PARAMETERS.items()], [], {}, RISK)
     frame = frame.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float64)).rechunk()
     if given.once:
         backtest(frame, days, arrays)
@@ -166,20 +174,25 @@ def main() -> None:
     state = machine(PACKAGES)
     ta = indicators(frame, days, given.rounds)
     ours = median(given.rounds, lambda: backtest(frame, days, arrays))
+    figures = median(given.rounds, lambda: sweep_of(market, grid))
+    last = backtest(frame, days, arrays).results.select(RESULTS).tail(1)
+    if not sweep_of(market, grid)[1].select(RESULTS).equals(last):
+        sys.exit("The figures alone and those with every trade differ; no figure is worth anything.")
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", COLD], check=True)
     cold = time.perf_counter() - began
     rows = [["four indicators with states, TA-Lib: three", ta["ours"], ta["talib"], ta["ours"] / ta["talib"]]]
     other = peer(frame, days, arrays, given.rounds)
     if other is not None:
-        rows.append(["one backtest, vectorbt", ours, other["seconds"], other["seconds"] / ours])
+        rows.append(["one backtest, its figures, vectorbt", figures, other["seconds"], other["seconds"] / figures])
+        rows.append(["with each trade and day", ours, other["seconds"], other["seconds"] / ours])
         rows.append(["one backtest in a new process, vectorbt", cold, other["cold"], other["cold"] / cold])
     what = "real" if real else "seeded"
     cells = [[name, f"{mine:.3f}", f"{their:.3f}", f"{ratio:.1f}"] for name, mine, their, ratio in rows]
     print(show(f"{frame.height:,} {what} candles (1m)", ["what", "ours s", "peer s", "ratio"], cells))
     result = {"machine": state, "rounds": given.rounds, "candles": frame.height, "real": real}
-    figures = {"indicators": ta, "backtest": ours, "cold": cold, "vectorbt": other}
-    print(f"Written to {save('compute', result | figures)}.")
+    result |= {"indicators": ta, "figures": figures, "backtest": ours, "cold": cold, "vectorbt": other}
+    print(f"Written to {save('compute', result)}.")
 
 
 if __name__ == "__main__":

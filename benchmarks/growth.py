@@ -111,7 +111,8 @@ def costs() -> list[str]:
         f"{here:.1f} µs for a candle and waits while PostgreSQL's processes compute {there:.1f} µs; these write "
         f"{middle['log, bytes a candle']:.0f} bytes of log: "
         f"{log:,.0f} MB/s in the last row. Two runs at once on two cores that PostgreSQL shares: "
-        f"{middle['speed-up']:.2f} times as fast as one, with a load of {result['machine']['load_before'][0]:.1f} from "
+        f"{middle['speed-up']:.2f} times as fast as one for candles, {middle['computed speed-up']:.2f} times for what "
+        f"follows from them, with a load of {result['machine']['load_before'][0]:.1f} from "
         "other processes before them.",
     ]
     return lines

@@ -1,6 +1,8 @@
-"""Candles by one run and by two at once, and what a candle costs the worker and the server: the model's figures.
+"""Runs one after the other and two at once, and what a candle costs the worker and the server: the model's figures.
 
-    python -m benchmarks.workers [--markets 4] [--months 6] [--rounds 3]
+    python -m benchmarks.workers [--markets 4] [--months 6] [--computed 2] [--rounds 3]
+
+Candles are split at months; what follows from them, by markets (the first ``--computed`` months, one strategy each).
 
 Seeded minutes from files, fsync on, server and workers on the same cores. Time counts from the first run's start to the
 last one's end, without the code server that is started before. Equality first: both ways must record the same digests
@@ -16,10 +18,14 @@ import time
 from datetime import date, timedelta
 from typing import Any
 
+import dagster as dg
+
 from algobot_assets import runs
+from algobot_assets.resources import StateResource
 from algobot_assets.schema.intervals import next_month
+from algobot_assets.schema.tables import NINE
 from algobot_assets.store.connection import Store
-from algobot_assets.workers import fetch_side_by_side
+from algobot_assets.workers import COMPUTED, compute_side_by_side, fetch_side_by_side
 from benchmarks.harness import PACKAGES, family_cpu, machine, medians, save, show
 from benchmarks.markets import World, declared, publish, world
 from benchmarks.throwaway import checkpoint
@@ -38,7 +44,8 @@ def digests(store: Store) -> list[tuple[Any, ...]]:
     """What lineage recorded of every day."""
     with store.transaction() as connection:
         return connection.execute(
-            'SELECT table_name, symbol, "interval", day, rows, output_digest FROM lineage ORDER BY 1, 2, 3, 4'
+            'SELECT table_name, symbol, "interval", day, rows, output_digest, strategy_id FROM lineage '
+            "ORDER BY 1, 2, 3, 7, 4"
         ).fetchall()
 
 
@@ -46,9 +53,24 @@ def by_workers(at: World, last: date, workers: int, number: int) -> tuple[float,
     """Seconds of so many runs at once, and what they recorded."""
     with fresh(at.server, f"by_{workers}_{number}") as (instance, store, _):
         done = fetch_side_by_side(instance, store, FIRST, last, workers)
-        stats = [instance.get_run_stats(run) for run in done]
-        took = max(s.end_time for s in stats) - min(s.start_time for s in stats)
-        return took, digests(store)
+        return took(instance, done), digests(store)
+
+
+def took(instance: dg.DagsterInstance, done: list[str]) -> float:
+    """Seconds from the first run's start to the last one's end."""
+    stats = [instance.get_run_stats(run) for run in done]
+    return max(s.end_time for s in stats) - min(s.start_time for s in stats)
+
+
+def by_markets(at: World, last: date, workers: int, number: int) -> tuple[float, list[tuple[Any, ...]]]:
+    """Seconds of so many runs at once over what follows from candles that are stored, and what they recorded."""
+    with fresh(at.server, f"markets_{workers}_{number}") as (instance, store, _):
+        before = runs.materialise(instance, FIRST, last, [table for table in NINE if table not in COMPUTED])
+        if not before.success:
+            sys.exit(f"The run failed: {before.error}")
+        checkpoint(at.server)
+        done = compute_side_by_side(instance, store, StateResource().load(), FIRST, last, workers)
+        return took(instance, done), digests(store)
 
 
 def costs(at: World, last: date, number: int) -> tuple[dict[str, float], list[tuple[Any, ...]]]:
@@ -80,7 +102,7 @@ def model(figures: dict[str, float], workers: int, cores: int) -> tuple[float, f
     return workers * 1e6 / (here + there), cores * 1e6 / there
 
 
-def one_round(at: World, last: date, number: int) -> dict[str, float]:
+def one_round(at: World, last: date, computed: date, number: int) -> dict[str, float]:
     """Figures of one round; SystemExit where the ways record different days."""
     figures, recorded = costs(at, last, number)
     for workers in (1, 2):
@@ -88,7 +110,22 @@ def one_round(at: World, last: date, number: int) -> dict[str, float]:
         if found != recorded:
             sys.exit(f"{workers} workers recorded other days than one process; no figure is worth anything.")
     figures["speed-up"] = figures["1 workers, s"] / figures["2 workers, s"]
+    by_one = None
+    for workers in (1, 2):
+        figures[f"computed by {workers}, s"], found = by_markets(at, computed, workers, number)
+        by_one = by_one or found
+        if found != by_one:
+            sys.exit(f"{workers} workers computed other rows than one; no figure is worth anything.")
+    figures["computed speed-up"] = figures["computed by 1, s"] / figures["computed by 2, s"]
     return figures
+
+
+def after(months: int) -> date:
+    """The last of so many months."""
+    end = FIRST
+    for _ in range(months):
+        end = next_month(end)
+    return end - timedelta(days=1)
 
 
 def main() -> None:
@@ -96,18 +133,17 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--markets", type=int, default=4)
     options.add_argument("--months", type=int, default=6)
+    options.add_argument("--computed", type=int, default=2)
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
     state = machine(PACKAGES)
-    end = FIRST
-    for _ in range(given.months):
-        end = next_month(end)
+    last, computed = after(given.months), after(given.computed)
     with world() as at:
-        publish(at.klines, range(given.markets), FIRST, (end - FIRST).days)
-        at.declare(declared(given.markets, 0, FIRST))
-        rounds = [one_round(at, end - timedelta(days=1), number) for number in range(given.rounds)]
+        publish(at.klines, range(given.markets), FIRST, (last - FIRST).days + 1)
+        at.declare(declared(given.markets, 1, FIRST))
+        rounds = [one_round(at, last, computed, number) for number in range(given.rounds)]
     middle = medians(rounds)
-    print(show("Candles side by side", ["figure", "median"], [[k, f"{v:,.2f}"] for k, v in middle.items()]))
+    print(show("Runs side by side", ["figure", "median"], [[k, f"{v:,.2f}"] for k, v in middle.items()]))
     rows = []
     for workers, cores in ((1, 2), (8, 8), (100, 32)):
         bring, take = model(middle, workers, cores)

@@ -40,7 +40,7 @@ FIRST = date(2024, 1, 30)
 LAST = date(2024, 2, 2)
 
 _processes = multiprocessing.get_context("forkserver")  # a fork of this process would have half of Polars' threads
-_processes.set_forkserver_preload(["faults"])
+_processes.set_forkserver_preload(["faults", "numba"])
 
 
 class Statements:

@@ -44,6 +44,12 @@ strategies:
     initial_balance: 10000
     risk_per_trade: 0.02
     risk: {max_risk_per_trade: 0.02, max_open_trades: 1, stop_loss_percentage: 2, take_profit_percentage: 4}
+  other:
+    type: macd
+    market: BUSDT 1m
+    initial_balance: 10000
+    risk_per_trade: 0.02
+    risk: {max_risk_per_trade: 0.02, max_open_trades: 1, stop_loss_percentage: 2, take_profit_percentage: 4}
 """
 
 
@@ -51,12 +57,12 @@ strategies:
 def test_parts_cover_the_range_once_and_share_no_database_month(parts: int):
     first, last = date(2023, 11, 17), date(2024, 9, 3)
     found = workers.split(first, last, parts)
-    assert found[0][0] == first and found[-1][1] == last and len(found) == min(parts, 11)
-    for (_, end), (begin, _) in pairwise(found):
-        assert begin == end + timedelta(days=1) and begin.day == 1
-    lengths = [(b.year - a.year) * 12 + b.month - a.month + 1 for a, b in found]
+    assert found[0].first == first and found[-1].last == last and len(found) == min(parts, 11)
+    for one, after in pairwise(found):
+        assert after.first == one.last + timedelta(days=1) and after.first.day == 1
+    lengths = [(p.last.year - p.first.year) * 12 + p.last.month - p.first.month + 1 for p in found]
     assert sum(lengths) == 11 and max(lengths) - min(lengths) <= 1
-    assert workers.split(last, last, parts) == [(last, last)]
+    assert workers.split(last, last, parts) == [workers.Part(last, last)]
 
 
 def test_the_instance_of_workers_is_that_of_the_checkout_with_a_launcher():
@@ -184,20 +190,29 @@ def process_of(instance: dg.DagsterInstance, run_id: str) -> int | None:
 
 
 @pytest.mark.slow
-def test_candles_by_two_processes_are_those_of_one(candles: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_tables_by_two_processes_are_those_of_one(candles: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    days = [str(FIRST), str(LAST), "--table", "market_data"]
+    days = [str(FIRST), str(LAST)]
     main(["backfill", *days, "--workers", "2"])
     begun = [line for line in capsys.readouterr().err.splitlines() if ": run " in line]
-    assert sorted(line[:10] for line in begun) == ["2024-01-01", "2024-03-01"]
+    runs_of = {line.rpartition(": run ")[0]: line.rpartition(" ")[2] for line in begun}
+    by_month, by_market = sorted(runs_of)[0::3], sorted(runs_of)[1:3]
+    assert by_month == ["2024-01-01 to 2024-02-29", "2024-03-01 to 2024-04-30"]
+    assert by_market == [f"{FIRST} to {LAST}, {market} 1m" for market in ("AUSDT", "BUSDT")]
     by_two = recorded("algobot")
     with Store.open() as store, store.transaction() as connection:
-        wrote = {row[0] for row in connection.execute("SELECT DISTINCT run_id FROM lineage")}
-    assert wrote == {line.rpartition(" ")[2] for line in begun}, "the run after them found everything stored"
+        wrote = connection.execute(
+            """SELECT DISTINCT table_name = 'market_data', symbol, strategy_id, run_id FROM lineage
+                WHERE table_name NOT IN ('configurations', 'strategies', 'risk_parameters')"""
+        ).fetchall()
+    assert {run for *_, run in wrote} == set(runs_of.values()), "the run after them found everything stored"
+    for market, part in zip(("AUSDT", "BUSDT"), by_market, strict=True):
+        assert {run for candles, symbol, _, run in wrote if not candles and symbol == market} == {runs_of[part]}
     monkeypatch.setenv("ALGOBOT_DATABASE", "alone")
     monkeypatch.setenv("ALGOBOT_DAGSTER_DATABASE", "dagster_alone")
     main(["backfill", *days])
-    assert recorded("alone") == by_two
+    alone = recorded("alone")
+    assert alone == by_two and len({key[0] for key in alone}) == len(NINE)
 
 
 @pytest.mark.slow
@@ -235,7 +250,7 @@ def test_a_killed_workers_run_is_begun_again_and_the_result_is_that_of_one_proce
         assert sorted(status.value for status in ended.values()) == ["FAILURE", "SUCCESS", "SUCCESS"], said
 
         # what carries state goes through its days in order: one run, in the worker that is left
-        (whole,) = workers.hand_over(instance, store, [(FIRST, LAST)], NINE, said.append)
+        (whole,) = workers.hand_over(instance, store, [workers.Part(FIRST, LAST)], NINE, said.append)
         assert process_of(instance, whole) != os.getpid()
         assert instance.get_run_by_id(whole).tags["dagster-celery/task_id"]
 

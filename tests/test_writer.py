@@ -47,7 +47,6 @@ def test_what_is_written_is_read_back_exactly(store):
     written = write_window(store, WINDOW, frame, inputs())
     assert (written.rows, written.inserted, written.changed) == (96, 96, 96)
     assert read_window(store, WINDOW).equals(frame)
-    assert written.per_day == dict.fromkeys(days(FIRST, 4), 24)
 
 
 def test_both_readers_give_the_same_frame(store):
@@ -207,8 +206,7 @@ def test_a_week_reaches_into_the_month_before(store):
         where="a test",
     )
     written = write_window(store, window, frame, inputs(date(2024, 2, 1), 11))
-    assert written.per_day[date(2024, 2, 4)] == 1
-    assert sum(written.per_day.values()) == 2
+    assert written.rows == 2
     assert read_window(store, window).equals(frame)
 
 

@@ -66,7 +66,9 @@ Job = Callable[[], Made]
 
 def market_frames(run: TableRun) -> Iterator[WindowFrame]:
     """What is missing of every declared market in the run's days, market by market, part by part."""
-    markets = run.state.load().markets
+    declared = run.state.load().markets
+    run.refuse_unknown([market.name for market in declared])
+    markets = [market for market in declared if run.takes(market.symbol, market.interval)]
     claim_exchange(run.store, run.feed.exchange)
     failed: set[Market] = set()
     begun: set[Market] = set()

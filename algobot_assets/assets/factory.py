@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from logging import Logger
@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 from dagster._core.types.dagster_type import resolve_dagster_type
+from pydantic import Field
 from sqlalchemy.dialects import postgresql
 
 from algobot_assets.assets.chain import Tally
@@ -59,8 +60,24 @@ class TableRun:
         self.refusals.append(sentence)
         self.log.warning(sentence)
 
+    def takes(self, symbol: str, interval: str) -> bool:
+        """Whether the run is about this market."""
+        return not self.options.markets or f"{symbol} {interval}" in self.options.markets
 
-class RecomputeOptions(dg.Config):
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Say which of the markets that were asked for are none of ``known``."""
+        for name in sorted(set(self.options.markets) - set(known)):
+            self.refuse(f"{self.table} knows no market {name!r}; write one as {min(known, default='BTCUSDT 1m')!r}.")
+
+
+class MarketOptions(dg.Config):
+    """Run configuration of the tables that go market by market."""
+
+    markets: list[str] = Field(default_factory=list)
+    """Only these markets, written "BTCUSDT 1m"; empty: all."""
+
+
+class RecomputeOptions(MarketOptions):
     """Run configuration of the computed tables."""
 
     recompute: bool = False

@@ -9,14 +9,13 @@ from datetime import date, datetime
 from functools import lru_cache
 from itertools import groupby
 
-import dagster as dg
 import numpy as np
 import polars as pl
 
 from algobot_assets.assets.candles import market_frames
 from algobot_assets.assets.chain import DAY, Recorded, legal_days, run_chain
 from algobot_assets.assets.ended import withdraw_ended
-from algobot_assets.assets.factory import TableRun, attempt, side_by_side, table_asset
+from algobot_assets.assets.factory import MarketOptions, TableRun, attempt, side_by_side, table_asset
 from algobot_assets.assets.parameters import Digests
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
@@ -34,7 +33,7 @@ from algobot_assets.windows import Table, WindowFrame
 PRICES = ("id", "timestamp", "open", "high", "low", "close", "volume")
 
 
-class CandleOptions(dg.Config):
+class CandleOptions(MarketOptions):
     """Run configuration of market_data."""
 
     from_source: bool = False
@@ -80,7 +79,11 @@ def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iter
     """Indicators of each market with recorded candles."""
     settings = configurations.versions(history=True)
     digests = Digests.read(run.store, "indicators")
-    for candles in market_data.recorded():
+    recorded = market_data.recorded()
+    run.refuse_unknown([f"{candles.symbol} {candles.interval}" for candles in recorded])
+    for candles in recorded:
+        if not run.takes(candles.symbol, candles.interval):
+            continue
         yield from attempt(run, _indicators(run, market_data, candles, settings, digests))
 
 
@@ -176,7 +179,9 @@ def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Ta
     # the month that is read last serves every strategy of its market
     candles = lru_cache(maxsize=1)(lambda window: market_data.read(window, PRICES))
     ordered = versions.sort("symbol", "interval", "id").iter_rows(named=True)
-    for _, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):
+    for market, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):
+        if not run.takes(*market):
+            continue
         yield from side_by_side(
             [attempt(run, _signals(run, market_data, indicators, v, digests, candles)) for v in of_market]
         )

@@ -59,7 +59,9 @@ def _by_market(
     run: TableRun, inputs: LedgerInputs, frames_of: Callable[[dict[str, Any]], Iterator[WindowFrame]]
 ) -> Iterator[WindowFrame]:
     """The frames of every version, those of one market side by side."""
-    for _, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
+    for market, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
+        if not run.takes(*market):
+            continue
         yield from side_by_side([attempt(run, frames_of(version)) for version in of_market])
 
 

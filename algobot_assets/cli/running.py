@@ -215,7 +215,7 @@ def _serve_reports(settings: Settings, host: str, port: int) -> None:
 @click.option("--source", help="binance, simulated, or a folder of klines.")
 @click.option("--from-source", is_flag=True, help="Ask the source again for candles that are stored.")
 @click.option("--recompute", is_flag=True, help="Compute again even what is fresh.")
-@click.option("--workers", default=1, type=click.IntRange(1), help="Runs that fetch candles at once, months apart.")
+@click.option("--workers", default=1, type=click.IntRange(1), help="Runs at once: months of candles, then markets.")
 @json_option
 def backfill(
     first: date,
@@ -246,23 +246,41 @@ def backfill(
         options["market_data"] = {"from_source": True}
     if recompute:
         options |= {name: {"recompute": True} for name in NINE[4:] if not tables or name in tables}
-    if workers > 1 and (not tables or "market_data" in tables):
-        _fetch_side_by_side(settings, first, last or first, workers, options)
+    if workers > 1:
+        _side_by_side(settings, first, last or first, tables or NINE, workers, options)
     ran = run_range(settings, first, last or first, tables, **options)
     with Store.open(settings) as store:
         stored = Tables.read(store)
     emit({"runs": [ran], **stored.document()}) if as_json else stored.show()
 
 
-def _fetch_side_by_side(settings: Settings, first: date, last: date, workers: int, options: dict[str, Any]) -> None:
-    """Candles by several runs; the run over everything then finds them stored, and does not ask again for them."""
-    from algobot_assets import runs
-    from algobot_assets.store.connection import Store
-    from algobot_assets.workers import fetch_side_by_side
+def _side_by_side(
+    settings: Settings, first: date, last: date, tables: tuple[str, ...], workers: int, options: dict[str, Any]
+) -> None:
+    """Several runs at once: candles by months, then what follows from them by markets.
 
-    asked = {table: options.pop(table) for table in ("market_data",) if table in options}
+    The run over everything then finds it stored, asks and computes nothing anew, and looks at the whole.
+    """
+    from algobot_assets import runs
+    from algobot_assets.resources import StateResource
+    from algobot_assets.store.connection import Store
+    from algobot_assets.workers import CANDLES, COMPUTED, compute_side_by_side, fetch_side_by_side
+
+    def asked(of: tuple[str, ...]) -> dict[str, Any]:
+        return {table: options.pop(table) for table in of if table in options}
+
+    computed = tuple(table for table in COMPUTED if table in tables)
+    small = tuple(table for table in tables if table not in (*CANDLES, *COMPUTED))
     with runs.instance(settings) as instance, Store.open(settings) as store:
-        fetch_side_by_side(instance, store, first, last, workers, say, options=asked)
+        if set(CANDLES) & set(tables):
+            fetch_side_by_side(instance, store, first, last, workers, say, options=asked(CANDLES))
+        if computed:
+            if small:
+                run_range(settings, first, last, small)
+            state = StateResource().load()
+            compute_side_by_side(
+                instance, store, state, first, last, workers, computed, say, options=asked(computed)
+            )
 
 
 @click.command()

@@ -50,15 +50,13 @@ class Shared:
         self._known: dict[int, tuple[int, _Line]] = {}
         self._fixed: dict[str, pl.Series] = {}
         self._bytes = 0
-        plain = Bars(candles, indicators, days)
-        for name in ("open", "high", "low", "close", "volume"):
-            self._fix(name, getattr(plain, name), plain)
+        self._plain = Bars(candles, indicators, days)
         names = [name for name in indicators.columns if name != "timestamp"]
-        self.declared = {name: self._fix(f"indicator {name}", indicators[name], plain) for name in names}
+        self.declared = {name: self._fix(f"indicator {name}", indicators[name]) for name in names}
 
-    def _fix(self, name: str, series: pl.Series, plain: Bars) -> pl.Series:
+    def _fix(self, name: str, series: pl.Series) -> pl.Series:
         self._fixed[name] = series
-        self._known[id(series)] = next(self._tokens), _line(series, plain._values(series))
+        self._known[id(series)] = next(self._tokens), _line(series, self._plain._values(series))
         return series
 
     def bars(self) -> SharedBars:
@@ -67,7 +65,8 @@ class Shared:
 
     def column(self, name: str) -> pl.Series:
         """A column of the candles as Float64."""
-        return self._fixed[name]
+        with self._lock:
+            return self._fixed[name] if name in self._fixed else self._fix(name, getattr(self._plain, name))
 
     def known(self, series: pl.Series) -> _Line | None:
         """The line of a series that is shared; None for one of a single run."""

@@ -103,7 +103,7 @@ class Market:
         self.indicators = indicators
         self.arrays: CandleArrays = candle_arrays(candles, ends, label)
         #: As strategies see them; made once for all sweeps of the market.
-        self.floats = candles.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float64))
+        self.floats = candles.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float64)).rechunk()
         self.blocks = k.block_ranges(self.arrays.high, self.arrays.low, self.arrays.close)
         self.first = np.append(0, days.ends).astype(np.int64)
         self.minutes = np.empty((4, 0)) if minutes is None else minutes

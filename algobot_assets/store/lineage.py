@@ -121,6 +121,16 @@ def first_day(connection: psycopg.Connection, window: Window) -> date | None:
     return row[0] if row else None
 
 
+def rows_by_day(connection: psycopg.Connection, table: str, first: date, end: date) -> dict[date, int]:
+    """Rows of each recorded day of [first, end), those of all markets and strategies together."""
+    rows = connection.execute(
+        """SELECT day, sum(rows)::bigint FROM lineage
+            WHERE table_name = %s AND day >= %s AND day < %s GROUP BY day""",
+        (table, first, end),
+    )
+    return dict(rows.fetchall())
+
+
 def write(
     connection: psycopg.Connection,
     window: Window,

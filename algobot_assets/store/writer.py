@@ -40,13 +40,12 @@ DayDigests = Mapping[date, tuple[int, bytes]]
 
 @dataclass(frozen=True)
 class Written:
-    """What writing a window did, in rows. ``per_day``: rows of each day of the window after it."""
+    """What writing a window did, in rows."""
 
     rows: int
     inserted: int
     updated: int
     deleted: int
-    per_day: dict[date, int]
 
     @property
     def changed(self) -> int:
@@ -107,8 +106,7 @@ def write_window(
             store.run_id,
             new=recorded.keys().isdisjoint(wanted),
         )
-        per_day = {day: outputs.get(day, (0, NOTHING))[0] for day in wanted}
-        return Written(frame.height, inserted, updated, deleted, per_day)
+        return Written(frame.height, inserted, updated, deleted)
 
     if window.table in MONTHLY:
         ensure_months(store, months_of(window))  # by itself: it keeps writers of other months waiting until it commits
