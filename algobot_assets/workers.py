@@ -10,7 +10,7 @@ fetches, computes and writes is the assets' affair.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,15 +77,18 @@ def split(first: date, last: date, parts: int) -> list[Part]:
     return found
 
 
-def split_markets(state: DeclaredState, first: date, last: date, parts: int) -> list[Part]:
+def split_markets(
+    state: DeclaredState, first: date, last: date, parts: int, only: Collection[str] = ()
+) -> list[Part]:
     """The days first to last in at most so many parts with markets of their own, of about as many rows each.
 
-    A market's rows are its candles, their indicators, and a signal of each of its strategies.
+    A market's rows are its candles, their indicators, and a signal of each of its strategies. ``only``: these markets.
     """
     rows = dict.fromkeys((market.name for market in state.markets), 2)
     for strategy in state.strategies:
         name = f"{strategy.symbol} {strategy.interval}"
         rows[name] = rows.get(name, 2) + 1
+    rows = {name: number for name, number in rows.items() if not only or name in only}
     groups: list[tuple[float, list[str]]] = [(0.0, []) for _ in range(min(parts, len(rows)))]
     for name in sorted(rows, key=lambda name: (-_weight(name, rows[name]), name)):
         lightest = min(range(len(groups)), key=lambda number: groups[number][0])
@@ -124,12 +127,15 @@ def compute_side_by_side(
     say: Say = lambda _: None,
     *,
     options: Options | None = None,
+    only: Collection[str] = (),
 ) -> list[str]:
     """Materialise ``tables`` of COMPUTED for the days first to last by ``workers`` runs at once; see ``hand_over``.
 
     Candles and the tables of the declared state must be stored. The checks of each run look at every market.
+    ``only``: of these markets, where some are named.
     """
-    return hand_over(instance, store, split_markets(state, first, last, workers), tables, say, options=options)
+    parts = split_markets(state, first, last, workers, only)
+    return hand_over(instance, store, parts, tables, say, options=options) if parts else []
 
 
 def hand_over(

@@ -36,6 +36,8 @@ from benchmarks.year import fresh
 FIRST = date(2022, 1, 1)
 #: Days of history that the many markets have.
 WARM = 10
+#: What a process of the code server holds, MB.
+LOADED = "import algobot_assets.definitions, resource as r; print(r.getrusage(r.RUSAGE_SELF).ru_maxrss / 1024)"
 #: Shown by themselves; what is left of a run is "other".
 STAGES = ("fetch", "compute", "read", "write", "copy", "verify", "digest", "lineage", "vacuum", "checks", "Dagster")
 
@@ -123,6 +125,8 @@ def many(at: World, markets: int, days: int) -> dict[str, Any]:
     figures = medians(inside[1:])
     figures["new process, s"] = statistics.median(outside[1:])
     figures["of it start-up, s"] = statistics.median(starts[1:])
+    loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    figures["definitions loaded, MB"] = float(loaded.stdout)
     return {"markets": markets, "strategies": markets * len(TYPES), **figures}
 
 
@@ -159,6 +163,7 @@ def main() -> None:
     print(f"After {given.history[-1]} days a day costs {ratio:.2f} of what it costs after {given.history[0]}.\n")
     print(table([ten], f"One day of {given.markets} markets, three strategies each", lambda _: "own time (share)"))
     print(f"In a new process {ten['new process, s']:.1f} s, of which start-up {ten['of it start-up, s']:.1f} s.")
+    print(f"A process with the definitions loaded holds {ten['definitions loaded, MB']:.0f} MB.")
     rounded: list[dict[str, Any]] = [{k: round(v, 4) for k, v in item.items()} for item in (*grown, ten)]
     path = save(
         "day",

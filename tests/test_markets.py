@@ -89,4 +89,7 @@ def test_parts_hold_each_market_once_and_weigh_about_the_same(tmp_path: Path):
         assert len(parts) == min(number, 6) and all(part.markets for part in parts)
         if number == 3:
             assert sorted(sum(name.endswith("1m") for name in part.markets) for part in parts) == [1, 1, 1]
+    some = workers.split_markets(state, day, day, 3, ["BUSDT 1m", "EUSDT 1M"])
+    assert [part.markets for part in some] == [("BUSDT 1m",), ("EUSDT 1M",)]
+    assert workers.split_markets(state, day, day, 3, ["ZUSDT 1m"]) == []
     assert str(Part(day, day, ("A 1m",))) == "2024-01-01 to 2024-01-01, A 1m"

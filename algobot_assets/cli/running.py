@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from algobot_assets.runs import RunResult
 
 
+#: Tables of the declared state; the others go market by market.
+DECLARED = ("configurations", "strategies", "risk_parameters")
 #: A run as scripts are told of it: run_id, first, last, tables, left_out.
 Ran = dict[str, Any]
 
@@ -212,6 +214,7 @@ def _serve_reports(settings: Settings, host: str, port: int) -> None:
 @click.argument("first", type=Day())
 @click.argument("last", type=Day(), required=False)
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated. Default: all nine.")
+@click.option("--market", "markets", multiple=True, help='Only this market, as "BTCUSDT 1m"; may be repeated.')
 @click.option("--source", help="binance, simulated, or a folder of klines.")
 @click.option("--from-source", is_flag=True, help="Ask the source again for candles that are stored.")
 @click.option("--recompute", is_flag=True, help="Compute again even what is fresh.")
@@ -221,6 +224,7 @@ def backfill(
     first: date,
     last: date | None,
     tables: tuple[str, ...],
+    markets: tuple[str, ...],
     source: str | None,
     from_source: bool,
     recompute: bool,
@@ -246,8 +250,11 @@ def backfill(
         options["market_data"] = {"from_source": True}
     if recompute:
         options |= {name: {"recompute": True} for name in NINE[4:] if not tables or name in tables}
+    if markets:
+        for table in set(tables or NINE) - set(DECLARED):
+            options.setdefault(table, {})["markets"] = list(markets)
     if workers > 1:
-        _side_by_side(settings, first, last or first, tables or NINE, workers, options)
+        _side_by_side(settings, first, last or first, tables or NINE, markets, workers, options)
     ran = run_range(settings, first, last or first, tables, **options)
     with Store.open(settings) as store:
         stored = Tables.read(store)
@@ -255,7 +262,13 @@ def backfill(
 
 
 def _side_by_side(
-    settings: Settings, first: date, last: date, tables: tuple[str, ...], workers: int, options: dict[str, Any]
+    settings: Settings,
+    first: date,
+    last: date,
+    tables: tuple[str, ...],
+    markets: tuple[str, ...],
+    workers: int,
+    options: dict[str, Any],
 ) -> None:
     """Several runs at once: candles by months, then what follows from them by markets.
 
@@ -267,10 +280,13 @@ def _side_by_side(
     from algobot_assets.workers import CANDLES, COMPUTED, compute_side_by_side, fetch_side_by_side
 
     def asked(of: tuple[str, ...]) -> dict[str, Any]:
-        return {table: options.pop(table) for table in of if table in options}
+        """Their options, of which the run over everything keeps the markets."""
+        found = {table: options.pop(table) for table in of if table in options}
+        options.update({table: {"markets": list(markets)} for table in of if markets and table in tables})
+        return found
 
     computed = tuple(table for table in COMPUTED if table in tables)
-    small = tuple(table for table in tables if table not in (*CANDLES, *COMPUTED))
+    small = tuple(table for table in tables if table in DECLARED)
     with runs.instance(settings) as instance, Store.open(settings) as store:
         if set(CANDLES) & set(tables):
             fetch_side_by_side(instance, store, first, last, workers, say, options=asked(CANDLES))
@@ -279,7 +295,7 @@ def _side_by_side(
                 run_range(settings, first, last, small)
             state = StateResource().load()
             compute_side_by_side(
-                instance, store, state, first, last, workers, computed, say, options=asked(computed)
+                instance, store, state, first, last, workers, computed, say, options=asked(computed), only=markets
             )
 
 
@@ -299,10 +315,9 @@ def apply(rewrite: bool, as_json: bool) -> None:
     state = StateResource().load()
     dates = [s.effective_from for s in state.strategies] + [c.effective_from for c in state.configurations]
     dates += [risk.effective_from for s in state.strategies for risk in s.risk]
-    tables = ("configurations", "strategies", "risk_parameters")
-    options = {table: {"rewrite": True} for table in tables} if rewrite else {}
+    options = {table: {"rewrite": True} for table in DECLARED} if rewrite else {}
     first, last = min(dates, default=state.first_day), max(dates, default=state.first_day)
-    ran = run_range(settings, first, last, tables, **options)
+    ran = run_range(settings, first, last, DECLARED, **options)
     stored = {"strategy_versions": len(state.strategies), "configurations": len(state.configurations)}
     if as_json:
         emit({"runs": [ran], **stored})
