@@ -318,7 +318,8 @@ class Wire:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Take no more connections."""
-        self.listening.shutdown(socket.SHUT_RDWR)
+        """End all connections, and take no more."""
         for end in (self.listening, *self.ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # closed alone, it stays open to the server while a thread reads from it
             end.close()
