@@ -65,14 +65,16 @@ class Twice(BareCopy):
         super().__init__(bare, stages, end)
         self.with_lineage = dict.fromkeys(COPIED, 0.0)
 
-    def write_window(self, store: Store, window: Window, frame: pl.DataFrame, days: Any, extra: Any = None) -> Any:
+    def write_window(
+        self, store: Store, window: Window, frame: pl.DataFrame, days: Any, extra: Any = None, digests: Any = None
+    ) -> Any:
         """Both writes, timed apart."""
         self._turn += 1
         first = self._turn % 2 == 0 and window.table in COPIED
         if first:
             self._without(store, window, frame, days)
         began = time.perf_counter()
-        written = self._write(store, window, frame, days, extra)
+        written = self._write(store, window, frame, days, extra, digests)
         if window.table in COPIED:
             self.with_lineage[window.table] += time.perf_counter() - began
         if not first:
