@@ -23,7 +23,8 @@ from unittest import mock
 
 #: Packages whose versions are written beside the figures.
 PACKAGES = ("dagster", "dagster-postgres", "polars", "psycopg", "pgpq", "connectorx", "numba", "sqlalchemy")
-RESULTS = Path(__file__).with_name("results")
+#: Where the latest figures are; BENCHMARK_RESULTS names another folder.
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).with_name("results"))
 
 
 class Stages:
@@ -148,7 +149,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def save(name: str, figures: Mapping[str, Any]) -> Path:
     """Write the latest figures of a benchmark to results/``name``.json."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     return path
