@@ -113,6 +113,16 @@ class Page:
             path.write_bytes(data)
         return data
 
+    def settled(self, of: str, seconds: float = 60.0) -> bytes:
+        """The picture of an element once it no longer changes: a chart follows a new size in its own time."""
+        end, last = time.monotonic() + seconds, b""
+        while time.monotonic() < end:
+            before, last = last, self.picture(of=of)
+            if last == before:
+                return last
+            time.sleep(0.05)
+        raise AssertionError(f"{of} never comes to rest; {self.problems}")
+
 
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Page]:

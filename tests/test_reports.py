@@ -293,8 +293,7 @@ def test_pages_draw_and_zoom_in_a_browser(filled: Project, store: Store, tmp_pat
 
         tab.look()
         for each in ids:  # with its marks a chart looks otherwise than with its axes alone
-            drawn = tab.picture(of=f"#{each}")
-            assert tab.picture(of=f"#{each}") == drawn
+            drawn = tab.settled(f"#{each}")
             tab.ask(f"Plotly.restyle('{each}', {{visible: false}}).then(() => true)")
             assert tab.picture(of=f"#{each}") != drawn, each
         tab.open((tmp_path / "pages" / "index.html").as_uri(), DRAWN)
