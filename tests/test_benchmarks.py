@@ -22,10 +22,10 @@ SMALLEST = {
     "sweep": "--rounds 1",
     "retention": "--rounds 1 --markets 1",
     "client_cache": "--rounds 1 --days 31",
-    "day": "--history 2 3 --markets 1 --days 2",
+    "day": "--history 2 6 --markets 1 --days 2",
     "workers": "--rounds 1 --markets 2 --months 1 --computed 1",
     "backfill": "--markets 1 --days 8",
-    "scale": "--millions 0.2 0.4",
+    "scale": "--millions 1 2",
     "soak": "--minutes 0.1",
 }
 
