@@ -100,9 +100,7 @@ class FrameCache:
     def info(self) -> CacheInfo:
         """How it did so far."""
         with self._lock:
-            return CacheInfo(
-                self._hits, self._misses, self._passed_by, len(self._kept), self._bytes, self._limit
-            )
+            return CacheInfo(self._hits, self._misses, self._passed_by, len(self._kept), self._bytes, self._limit)
 
     def _give_up(self, question: Hashable) -> None:
         self._bytes -= self._kept.pop(question)[2]

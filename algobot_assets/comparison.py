@@ -77,9 +77,7 @@ def choose(store: Store, first: str, second: str | None) -> tuple[StoredVersion,
 
     WindowError where one is not stored, or both are the same.
     """
-    stored, today = store.retrying(
-        lambda c: (catalogue.versions(c), catalogue.now(c).date()), "Reading the strategies"
-    )
+    stored, today = store.retrying(lambda c: (catalogue.versions(c), catalogue.now(c).date()), "Reading the strategies")
 
     def version(text: str) -> StoredVersion:
         name, at, number = text.partition("@")
@@ -195,9 +193,7 @@ def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Parting | None:
 def _trade(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Parting:
     """Trades that closed on common days, by entry."""
     inside = pl.col("day").is_between(*days, closed="left")
-    frames = [
-        _ledger(store, "trade_history", i).filter(inside).select("id", *TRADE).sort("entry_time") for i in (a, b)
-    ]
+    frames = [_ledger(store, "trade_history", i).filter(inside).select("id", *TRADE).sort("entry_time") for i in (a, b)]
     return _first(*frames, "entry_time", tuple(name for name in TRADE if name != "entry_time"))
 
 

@@ -46,9 +46,7 @@ class RangeRun:
 
 def stale(store: Store) -> pl.DataFrame:
     """The stale partitions: table_name, symbol, interval, strategy_id, day, reason; oldest first."""
-    return query(
-        store, """SELECT * FROM stale_partitions ORDER BY day, table_name, symbol, "interval", strategy_id"""
-    )
+    return query(store, """SELECT * FROM stale_partitions ORDER BY day, table_name, symbol, "interval", strategy_id""")
 
 
 def stale_counts(store: Store) -> pl.DataFrame:
@@ -112,9 +110,7 @@ def complete_through(store: Store) -> datetime | None:
     return row[0]
 
 
-def unsettled(
-    store: Store, markets: Collection[tuple[str, str]], settled_after: timedelta
-) -> tuple[date, date] | None:
+def unsettled(store: Store, markets: Collection[tuple[str, str]], settled_after: timedelta) -> tuple[date, date] | None:
     """First and last complete day of which some candle was asked for sooner than ``settled_after`` its end.
 
     ``markets``: the (symbol, interval) that count, as of others nobody is asked any more. Only what an exchange was

@@ -43,7 +43,7 @@ def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionCont
     if not has and not getattr(context, "has_partition_key", False):
         raise WindowError(
             f"{table} was asked for without a partition: choose a day or a range of days (in the UI: Materialize, "
-            "then the days; in code: partition_key=\"2024-01-31\")."
+            'then the days; in code: partition_key="2024-01-31").'
         )
     if isinstance(context, dg.AssetExecutionContext):
         window = context.partition_time_window

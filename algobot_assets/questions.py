@@ -201,9 +201,7 @@ def signals(
         if ends is None:
             ends = tuple(catalogue.newest_candle(connection, "signals", symbol, interval, i.id) for i in here)
             cache.put_newest(market, seen.newest, ends)
-        newest = _furthest_behind(
-            {item: found and found[1] for item, found in zip(here, ends, strict=True)}, as_of
-        )
+        newest = _furthest_behind({item: found and found[1] for item, found in zip(here, ends, strict=True)}, as_of)
         frame = cache.get((*market, within), seen.rows) if cache.is_on else None
         if frame is not None:
             return Answer(frame, newest, as_of)

@@ -101,5 +101,3 @@ def _stale(store: Store, months: Sequence[date]) -> dict[date, str]:
             f"{window} is stale ({reason}): run `algobot refresh`, then `algobot retention`.",
         )
     return {month: found[month] for month in months if month in found}
-
-

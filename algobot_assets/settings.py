@@ -68,9 +68,7 @@ class Settings(BaseSettings):
     dagster_database: str = Field(
         "dagster", min_length=1, max_length=63, description="Database of Dagster's own storage, same server."
     )
-    pg_bin: Path | None = Field(
-        None, description="bin folder of a PostgreSQL to embed instead of the packaged one."
-    )
+    pg_bin: Path | None = Field(None, description="bin folder of a PostgreSQL to embed instead of the packaged one.")
     home: Path = Field(
         default_factory=_default_home,
         description="Folder for what the installation creates; a relative path counts from the project.",

@@ -131,12 +131,16 @@ def _rows(trial: Trial, sweep_id: int, chunk: Chunk, risks: list[str]) -> pl.Dat
     terms = trial.grid.terms
     rules = {rule: canonical(trial.grid.rule(rule)) for rule in np.unique(chunk.numbers // terms).tolist()}
     numbers = chunk.numbers.tolist()
-    return chunk.frames[0].with_columns(
-        pl.lit(sweep_id, pl.Int64).alias("sweep_id"),
-        pl.Series("combination", numbers, dtype=pl.Int32),
-        pl.Series("parameters", [rules[number // terms] for number in numbers], dtype=pl.String),
-        pl.Series("risk", [risks[number % terms] for number in numbers], dtype=pl.String),
-    ).select(list(schema_of("sweep_results")))
+    return (
+        chunk.frames[0]
+        .with_columns(
+            pl.lit(sweep_id, pl.Int64).alias("sweep_id"),
+            pl.Series("combination", numbers, dtype=pl.Int32),
+            pl.Series("parameters", [rules[number // terms] for number in numbers], dtype=pl.String),
+            pl.Series("risk", [risks[number % terms] for number in numbers], dtype=pl.String),
+        )
+        .select(list(schema_of("sweep_results")))
+    )
 
 
 def _store(connection: psycopg.Connection, sweep_id: int, frame: pl.DataFrame) -> None:
@@ -171,9 +175,9 @@ def _deflated(store: Store, sweep_id: int, trial: Trial, frame: pl.DataFrame) ->
     """Of the first row, run again alone by the ordinary way: its daily returns are not stored."""
     if frame.is_empty() or len(trial.grid) < 2:
         return None
-    sharpes = query(
-        store, "SELECT sharpe_ratio::float8 AS sharpe FROM sweep_results WHERE sweep_id = %s", (sweep_id,)
-    )["sharpe"]
+    sharpes = query(store, "SELECT sharpe_ratio::float8 AS sharpe FROM sweep_results WHERE sweep_id = %s", (sweep_id,))[
+        "sharpe"
+    ]
     number = frame["combination"][0]
     equity = daily_equity(trial, number)
     value = deflated_of(

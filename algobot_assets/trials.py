@@ -151,9 +151,7 @@ def prepare(store: Store, request: Request) -> Trial:
         str(through).encode(),
         *digests,
     )
-    return Trial(
-        strategy, symbol, interval, window.phase, first, last, account, grid, market, key, code, settings
-    )
+    return Trial(strategy, symbol, interval, window.phase, first, last, account, grid, market, key, code, settings)
 
 
 def _base(store: Store, request: Request) -> dict[str, Any]:

@@ -117,9 +117,7 @@ def run(
         signal, _ = work.signals(combination.number // trial.grid.terms)
         test = Span(pair.test_first, pair.test_end)
         result = alone(trial.market, trial.account, signal, combination.risk, test).results.row(-1, named=True)
-        joined.append(
-            alone(trial.market, trial.account, signal, combination.risk, test, pairs[0].test_first, state)
-        )
+        joined.append(alone(trial.market, trial.account, signal, combination.risk, test, pairs[0].test_first, state))
         state = joined[-1].states[pair.test_end - DAY]
         in_train = alone(trial.market, trial.account, signal, combination.risk, Span(pair.train_first, pair.train_end))
         windows.append(

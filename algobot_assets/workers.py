@@ -77,9 +77,7 @@ def split(first: date, last: date, parts: int) -> list[Part]:
     return found
 
 
-def split_markets(
-    state: DeclaredState, first: date, last: date, parts: int, only: Collection[str] = ()
-) -> list[Part]:
+def split_markets(state: DeclaredState, first: date, last: date, parts: int, only: Collection[str] = ()) -> list[Part]:
     """The days first to last in at most so many parts with markets of their own, of about as many rows each.
 
     A market's rows are its candles, their indicators, and a signal of each of its strategies. ``only``: these markets.

@@ -168,8 +168,8 @@ def check_equality(database: str, files: Mapping[ArchiveName, bytes]) -> int:
             window = Window("market_data", name.first, name.hi.date(), name.symbol, name.interval)
             recorded = {d: (item.rows, item.output) for d, item in lineage.read(connection, window).items()}
             stored = connection.execute(
-                "SELECT count(*), sum(volume) FROM market_data WHERE symbol = %s AND \"timestamp\" >= %s "
-                "AND \"timestamp\" < %s",
+                'SELECT count(*), sum(volume) FROM market_data WHERE symbol = %s AND "timestamp" >= %s '
+                'AND "timestamp" < %s',
                 (name.symbol, *window.bounds),
             ).fetchone()
             if recorded != wanted or stored != (frame.height, frame["volume"].sum()):

@@ -133,8 +133,8 @@ def _month(connection: psycopg.Connection, month: date, names: list[str], owners
     connection.execute(
         f"""CREATE TEMP TABLE shape ON COMMIT DROP AS
             SELECT row_number() OVER (ORDER BY c."timestamp") AS n, c.*, i.ema, i.rsi, i.atr, i.vwap, s.signal
-              FROM {leaves['market_data']} AS c JOIN {leaves['indicators']} AS i USING ("timestamp")
-              JOIN {leaves['signals']} AS s USING ("timestamp") ORDER BY 1"""
+              FROM {leaves["market_data"]} AS c JOIN {leaves["indicators"]} AS i USING ("timestamp")
+              JOIN {leaves["signals"]} AS s USING ("timestamp") ORDER BY 1"""
     )
     highest = connection.execute("SELECT max(id) FROM shape").fetchone()[0]
     rows = connection.execute("SELECT count(*) FROM shape").fetchone()[0]
@@ -167,7 +167,7 @@ def _month(connection: psycopg.Connection, month: date, names: list[str], owners
         if table != "market_data":
             connection.execute(
                 f"""ALTER TABLE {name} ADD CONSTRAINT {name}_market_data_fkey FOREIGN KEY (market_data_id, "timestamp")
-                    REFERENCES {leaves['market_data']} (id, "timestamp") ON DELETE CASCADE"""
+                    REFERENCES {leaves["market_data"]} (id, "timestamp") ON DELETE CASCADE"""
             )
 
 
@@ -331,9 +331,7 @@ def main() -> None:
             "rounds": 1,
             "left out": left_out,
             "sizes": [{name: round(value, 4) for name, value in result.items()} for result in results],
-            "laws": {
-                name: law(exponent(results[0], results[-1], name)) for name in SHOWN[1:] if len(results) > 1
-            },
+            "laws": {name: law(exponent(results[0], results[-1], name)) for name in SHOWN[1:] if len(results) > 1},
         },
     )
     print(f"Written to {path}.")

@@ -82,9 +82,9 @@ def check_equality(store: Store, end: date, file: Path) -> dict[str, Any]:
     parts: dict[str, list[bytes]] = {table: [] for table in COPIED}
     for window, frame in stored(store, end):
         frame = frame.sort(canonical_order(window.table), maintain_order=True)
-        days = (
-            frame["timestamp"].dt.date() if window.rule.time == "timestamp" else frame[window.rule.time]
-        ).alias("day")
+        days = (frame["timestamp"].dt.date() if window.rule.time == "timestamp" else frame[window.rule.time]).alias(
+            "day"
+        )
         digests = day_digests(frame, content_columns(window.table), days)
         with store.transaction() as connection:
             recorded = lineage.read(connection, window)

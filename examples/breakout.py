@@ -1,6 +1,6 @@
 """Buy where the close leaves a band around its average upwards, sell where it leaves it downwards.
 
-    algobot try examples/breakout.py --market 'BTCUSDT 1h'
+algobot try examples/breakout.py --market 'BTCUSDT 1h'
 """
 
 from algobot_assets.compute.strategy import BUY, SELL, Parameter, strategy, window

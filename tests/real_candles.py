@@ -24,10 +24,7 @@ def klines(name: str) -> pl.DataFrame:
     if not path.exists():
         pytest.skip(f"no real candles: {path} is absent (set ALGOBOT_DATA)")
     return pl.read_parquet(path).select(
-        pl.from_epoch("open_time", "ms")
-        .dt.cast_time_unit("us")
-        .dt.replace_time_zone("UTC")
-        .alias("timestamp"),
+        pl.from_epoch("open_time", "ms").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias("timestamp"),
         pl.col("open", "high", "low", "close").cast(pl.Decimal(20, 8)),
         pl.col("volume").cast(pl.Decimal(28, 8)),
     )
@@ -39,9 +36,7 @@ def interval_of(name: str) -> str:
     return "1M" if interval == "1mo" else interval
 
 
-def days_of(
-    candles: pl.DataFrame, interval: str, first: date | None = None, last: date | None = None
-) -> Days:
+def days_of(candles: pl.DataFrame, interval: str, first: date | None = None, last: date | None = None) -> Days:
     """The days of candles, without a break from `first` to `last` (default: of the candles themselves)."""
     phase = phase_of(candles["timestamp"][0]) if interval == "3d" else None
     owned = candles.select(day_of(interval, phase)).to_series()

@@ -122,9 +122,7 @@ def enter(book: Book, side: int, candle: Candle) -> None:
     target = price * (1 + side * deal.target_pct / 100) if deal.target_pct else None
     fee, slip = cost(deal, notional)
     book.cash -= notional + fee + slip
-    book.lots.append(
-        Holding(side, candle.start, book.order[1], price, q, notional, fee, slip, stop, reason, target)
-    )
+    book.lots.append(Holding(side, candle.start, book.order[1], price, q, notional, fee, slip, stop, reason, target))
 
 
 def cost(deal: Deal, notional: Decimal) -> tuple[Decimal, Decimal]:
@@ -206,9 +204,7 @@ def inside(book: Book, candle: Candle, minutes: dict[int, tuple]) -> None:
     for lot in list(book.lots):
         stop_open, target_open, _, _ = touched(lot, candle.open, candle.high, candle.low)
         if stop_open or target_open:
-            leave(
-                book, lot, candle, candle.open, candle.start, lot.stop_reason if stop_open else "take_profit"
-            )
+            leave(book, lot, candle, candle.open, candle.start, lot.stop_reason if stop_open else "take_profit")
     for lot in list(book.lots):
         _, _, stop_in, target_in = touched(lot, candle.open, candle.high, candle.low)
         if not (stop_in or target_in):
@@ -229,9 +225,7 @@ def milliseconds(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
-def figures(
-    book: Book, capital: Decimal, running: list[Decimal], clock: int
-) -> dict[str, float | Decimal | None]:
+def figures(book: Book, capital: Decimal, running: list[Decimal], clock: int) -> dict[str, float | Decimal | None]:
     """The ten figures from the full history; `running`: the daily equities, the last perhaps of today."""
     initial = book.deal.initial
     days = (clock - milliseconds(book.deal.start)) / DAY_MS

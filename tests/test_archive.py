@@ -136,9 +136,7 @@ def test_the_outage_is_a_hole_the_file_answers_for() -> None:
     stretch = read_zip(path.read_bytes(), ArchiveName("BTCUSDT", "1m", "daily", date(2023, 3, 24)), "-")
     assert stretch.frame.height == 1360
     assert (stretch.lo, stretch.hi) == (utc(2023, 3, 24), utc(2023, 3, 25))
-    hole = stretch.frame.filter(
-        pl.col("timestamp").is_between(utc(2023, 3, 24, 12, 40), utc(2023, 3, 24, 13, 59))
-    )
+    hole = stretch.frame.filter(pl.col("timestamp").is_between(utc(2023, 3, 24, 12, 40), utc(2023, 3, 24, 13, 59)))
     assert hole.is_empty()
 
 
@@ -219,9 +217,7 @@ def test_what_is_not_published_is_none(archive: Archive, simulated: SimulatedExc
     assert archive.read(ArchiveName("NOSUCHUSDT", "15m", "daily", date(2024, 5, 8))) is None
 
 
-def test_a_checksum_wrong_once_is_a_file_being_replaced(
-    archive: Archive, simulated: SimulatedExchange
-) -> None:
+def test_a_checksum_wrong_once_is_a_file_being_replaced(archive: Archive, simulated: SimulatedExchange) -> None:
     simulated.faults.append(faults.wrong_checksum(".CHECKSUM"))
     assert archive.read(DAY) is not None
     assert simulated.requests["/" + DAY.path] == 2
@@ -245,9 +241,7 @@ def test_a_file_that_cannot_be_trusted(
 
 
 @pytest.mark.parametrize("fault", [faults.error("", 503), faults.broken_off(".zip"), faults.too_many("", 30)])
-def test_passing_faults_are_waited_out(
-    archive: Archive, simulated: SimulatedExchange, fault: faults.Fault
-) -> None:
+def test_passing_faults_are_waited_out(archive: Archive, simulated: SimulatedExchange, fault: faults.Fault) -> None:
     fault.times = 1
     simulated.faults.append(fault)
     assert archive.read(DAY) is not None
@@ -266,9 +260,7 @@ def test_lasting_faults_end_in_a_sentence(archive: Archive, simulated: Simulated
         archive.read(DAY)
 
 
-def test_a_file_too_large_for_its_period_is_not_downloaded(
-    archive: Archive, simulated: SimulatedExchange
-) -> None:
+def test_a_file_too_large_for_its_period_is_not_downloaded(archive: Archive, simulated: SimulatedExchange) -> None:
     huge = faults.Answer(200, bytes(DAY.most_bytes + 1), {})
     simulated.faults.append(faults.Fault(".zip", lambda _: huge))
     with pytest.raises(BadCandles, match="is larger than"):
@@ -410,9 +402,7 @@ def test_a_daily_file_is_taken_before_the_monthly_one(tmp_path: Path) -> None:
 
 
 def test_an_early_daily_file_gives_way_where_it_ends(tmp_path: Path) -> None:
-    write_zip(
-        tmp_path, ArchiveName("XUSDT", "1h", "monthly", date(2024, 4, 1)), list(range(720)), utc(2024, 5, 2)
-    )
+    write_zip(tmp_path, ArchiveName("XUSDT", "1h", "monthly", date(2024, 4, 1)), list(range(720)), utc(2024, 5, 2))
     early = ArchiveName("XUSDT", "1h", "daily", date(2024, 4, 2))
     write_zip(tmp_path, early, list(range(5)), utc(2024, 4, 2, 5))
     stretches = list(Folder(tmp_path).fetch("XUSDT", "1h", utc(2024, 4, 1), utc(2024, 5, 1)))

@@ -33,9 +33,7 @@ def test_the_definitions_load_and_describe_nine_partitioned_assets():
         assert node.metadata["dagster/table_name"] == f"public.{key.path[-1]}"
         columns = node.metadata["dagster/column_schema"].columns
         assert all(column.description for column in columns)
-    parents = {
-        key.path[-1]: sorted(p.path[-1] for p in graph.get(key).parent_keys) for key in tables
-    }
+    parents = {key.path[-1]: sorted(p.path[-1] for p in graph.get(key).parent_keys) for key in tables}
     assert parents["signals"] == ["indicators", "market_data", "strategies"]
     assert parents["risk_parameters"] == ["strategies"]
 

@@ -72,9 +72,7 @@ def scheduled(
     resources = {"database": DatabaseResource(), "state": StateResource(path=str(project.state))}
     if schedule is refresh:
         resources["feed"] = FeedResource()
-    with dg.build_schedule_context(
-        instance=instance, resources=resources, scheduled_execution_time=moment
-    ) as context:
+    with dg.build_schedule_context(instance=instance, resources=resources, scheduled_execution_time=moment) as context:
         return schedule(context)
 
 
@@ -116,9 +114,7 @@ def test_the_close_asks_once_more_for_days_that_had_not_settled(project: Project
 
     def asked(day: date, moment: datetime) -> None:
         with store.transaction() as connection:
-            connection.execute(
-                "UPDATE sources SET kind = 'rest', requested_at = %s WHERE day = %s", (moment, day)
-            )
+            connection.execute("UPDATE sources SET kind = 'rest', requested_at = %s WHERE day = %s", (moment, day))
 
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         at = datetime(2024, 2, 6, 0, 20, tzinfo=UTC)
@@ -230,9 +226,7 @@ def test_a_run_without_a_process_is_found_and_a_living_one_is_not(store):
     with dg.DagsterInstance.ephemeral() as instance:
         dead, alive = (instance.create_run_for_job(job, tags=CHAIN) for _ in range(2))
         for run in (dead, alive):
-            instance.report_dagster_event(
-                dg.DagsterEvent("PIPELINE_START", job.name, message=""), run.run_id
-            )
+            instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", job.name, message=""), run.run_id)
         with present(store.database, alive.run_id):
             now = datetime.now(UTC) + 2 * GRACE
             found, missing = gone(instance, store, {}, now)

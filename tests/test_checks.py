@@ -44,9 +44,7 @@ def run_checks(
     )
     evaluations = result.get_asset_check_evaluations()
     assert evaluations
-    return {
-        f"{item.asset_key.path[-1]}.{item.check_name}": item.description for item in evaluations if not item.passed
-    }
+    return {f"{item.asset_key.path[-1]}.{item.check_name}": item.description for item in evaluations if not item.passed}
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +66,7 @@ def honest(
 
 
 @pytest.fixture
-def plant(
-    server: Server, honest: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., None]]:
+def plant(server: Server, honest: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Executes SQL in a copy of the honest database, which the settings name for the time of the test."""
     name = "checks_planted"
     server.ensure_database(name, template=honest[0])
@@ -164,7 +160,7 @@ DEFECTS: dict[str, list[tuple[str, str, str]]] = {
             "ema has a value at 1 candle of 2024-01-30, before it is warm",
         ),
         (
-            "UPDATE indicators SET rsi = CASE WHEN rsi IS NULL THEN 1 END WHERE \"timestamp\" IN "
+            'UPDATE indicators SET rsi = CASE WHEN rsi IS NULL THEN 1 END WHERE "timestamp" IN '
             "('2024-01-30 03:00+00', '2024-01-30 20:00+00')",
             "null_only_while_warming",
             "rsi is NULL at 14 candles of 2024-01-30",
@@ -231,7 +227,7 @@ DEFECTS: dict[str, list[tuple[str, str, str]]] = {
             "was not entered at the first candle after the decision",
         ),
         (
-            "UPDATE signals SET signal = 0 WHERE (strategy_id, \"timestamp\") IN "
+            'UPDATE signals SET signal = 0 WHERE (strategy_id, "timestamp") IN '
             f"(SELECT strategy_id, entry_signal_time FROM trade_history {TRADE.format(6)})",
             "trades_follow_signals",
             "was decided where its strategy gave no such signal",
@@ -347,7 +343,7 @@ def test_only_the_days_of_the_run_are_looked_at(plant, dagster_instance):
 def test_a_recorded_gap_is_no_defect(plant, dagster_instance):
     plant(
         "DELETE FROM market_data WHERE \"timestamp\" BETWEEN '2024-02-01 23:00+00' AND '2024-02-02 01:00+00'",
-        "INSERT INTO gaps (symbol, \"interval\", first_open, end_open, reason, evidence) "
+        'INSERT INTO gaps (symbol, "interval", first_open, end_open, reason, evidence) '
         "VALUES ('BTCUSDT', '1h', '2024-02-01 23:00+00', '2024-02-02 01:00+00', 'outage', 'asked')",
     )
     failed = run_checks(dagster_instance, "market_data")
@@ -400,7 +396,7 @@ def test_a_failed_other_check_lets_the_run_go_on(project: Project, database_url)
     assert any("4 candles are absent from 2024-01-31 06:00 UTC" in sentence for sentence in result.left_out)
 
 
-STRATEGIES = '''
+STRATEGIES = """
 import polars as pl
 
 from algobot_assets.compute.strategy import BUY, SELL, strategy
@@ -450,7 +446,7 @@ def broken(bars, p):
     if len(bars.close) % 10:
         raise RuntimeError("that many candles are too odd for me")
     return bars.decide((BUY, bars.close > bars.open))
-'''
+"""
 
 
 @pytest.fixture

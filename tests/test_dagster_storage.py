@@ -34,9 +34,7 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
 """
 
 
-@dg.multi_asset(
-    specs=[dg.AssetSpec("candles", partitions_def=DAYS)], backfill_policy=dg.BackfillPolicy.single_run()
-)
+@dg.multi_asset(specs=[dg.AssetSpec("candles", partitions_def=DAYS)], backfill_policy=dg.BackfillPolicy.single_run())
 def candles(context):  # Dagster cannot resolve an annotation that is kept as text
     yield dg.MaterializeResult(metadata={"days": len(context.partition_keys)})
 
@@ -168,6 +166,4 @@ def test_the_data_has_a_database_of_its_own(settings: Settings) -> None:
 
 def test_workspace_names_the_definitions() -> None:
     (location,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
-    assert location == {
-        "python_module": {"module_name": "algobot_assets.definitions", "working_directory": "."}
-    }
+    assert location == {"python_module": {"module_name": "algobot_assets.definitions", "working_directory": "."}}

@@ -70,9 +70,7 @@ def test_usual_schemes_and_defaults(scheme: str) -> None:
 
 
 def test_several_hosts_stay_several() -> None:
-    database = Database.from_url(
-        of("postgresql://bot@one:5432,two:5433/prices?target_session_attrs=read-write")
-    )
+    database = Database.from_url(of("postgresql://bot@one:5432,two:5433/prices?target_session_attrs=read-write"))
     assert conninfo_to_dict(database.conninfo())["host"] == "one,two"
     engine = sqlalchemy.create_engine(database.sqlalchemy_url())
     arguments = engine.dialect.create_connect_args(engine.url)[1]
@@ -150,9 +148,7 @@ def test_settings_name_the_variable_and_hide_the_value(monkeypatch: pytest.Monke
     assert "S3cret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_settings_come_from_the_environment_over_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_come_from_the_environment_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".env"
     file.write_text("ALGOBOT_DATABASE=from_file\nALGOBOT_LOCK_TIMEOUT=7\nALGOBOT_DATABASE_URL=\nOTHER=1\n")
     monkeypatch.setenv("ALGOBOT_DATABASE", "from_environment")

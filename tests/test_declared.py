@@ -123,9 +123,7 @@ def line_of(text, part):
 
 def stored_as(state):
     """What is stored after ``state`` was applied, with JSON as a JSONB column gives it back."""
-    strategies = (
-        versions.strategies(state, *EVER).with_row_index("id", 7).with_columns(pl.col("id").cast(pl.Int64))
-    )
+    strategies = versions.strategies(state, *EVER).with_row_index("id", 7).with_columns(pl.col("id").cast(pl.Int64))
     jsonb = [
         json.dumps(dict(sorted(json.loads(text).items(), key=lambda item: (len(item[0]), item[0]))))
         for text in strategies["parameters"]
@@ -260,9 +258,7 @@ def test_line_ends_and_byte_order_mark(tmp_path, mark):
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", mark).encode())
     assert load(path, TYPES) == read(GOOD)
     path.write_bytes(changed("start: 2023-06-01", "start: never").replace("\n", mark).encode())
-    with pytest.raises(
-        SettingsError, match=r"mine\.yaml, line 5: start is `never`; write a day as YYYY-MM-DD"
-    ):
+    with pytest.raises(SettingsError, match=r"mine\.yaml, line 5: start is `never`; write a day as YYYY-MM-DD"):
         load(path, TYPES)
 
 
@@ -493,15 +489,10 @@ def test_refusals_of_what_is_missing_or_contradicts(old, new, at, words):
 
 
 def test_all_problems_are_said_at_once_in_order_of_lines():
-    text = (
-        changed("type: ema_cross", "type: x")
-        .replace("type: btc", "type: y")
-        .replace("value: 0.001", "value: 9")
-    )
+    text = changed("type: ema_cross", "type: x").replace("type: btc", "type: y").replace("value: 0.001", "value: 9")
     said = refusals(text)
     assert [part.split(":")[0] for part in said] == [
-        f"algobot.yaml, line {line_of(GOOD, part)}"
-        for part in ("type: ema_cross", "type: btc", "    - value")
+        f"algobot.yaml, line {line_of(GOOD, part)}" for part in ("type: ema_cross", "type: btc", "    - value")
     ]
     many = "markets: [{symbol: BTCUSDT, interval: 1h, start: 2024-01-01}]\nconfigurations:\n"
     many += "".join(f"  unknown{number}: 1\n" for number in range(30))
@@ -516,9 +507,7 @@ def test_the_refusal_of_a_registered_strategy_names_the_line_of_the_parameter():
     with pytest.raises(SettingsError) as caught:
         loads(text.replace("  rules:", "  unused:").replace("type: btc", "type: macd"), REGISTERED)
     first, second = str(caught.value).split("\n")
-    assert first.startswith(
-        f"algobot.yaml, line {line_of(text, '      slow: 2.5')}: parameters of strategy trend: "
-    )
+    assert first.startswith(f"algobot.yaml, line {line_of(text, '      slow: 2.5')}: parameters of strategy trend: ")
     assert second.startswith(f"algobot.yaml, line {line_of(text, '{level: 1.50')}: ")
     assert "'deep'" in second or "'level'" in second
 
@@ -592,11 +581,7 @@ def test_any_text_is_read_or_refused(text):
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, len(GOOD)), st.integers(0, 12), st.text(max_size=6) | WORDS), max_size=3
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 12), st.text(max_size=6) | WORDS), max_size=3))
 def test_any_edit_is_read_or_refused(edits):
     text = GOOD
     for at, length, new in edits:
@@ -645,10 +630,7 @@ def test_canonical_json_has_one_text_for_one_meaning():
         '{"a":[15e-1,true,null,"x"],"b":50.0}',
     ]
     assert {parameters.canonical(text) for text in texts} == {'{"a":[1.5,true,null,"x"],"b":50}'}
-    assert (
-        parameters.canonical({"tiny": 1e-7, "sum": 0.1, "zero": -0.0})
-        == '{"sum":0.1,"tiny":0.0000001,"zero":0}'
-    )
+    assert parameters.canonical({"tiny": 1e-7, "sum": 0.1, "zero": -0.0}) == '{"sum":0.1,"tiny":0.0000001,"zero":0}'
     for bad in (0.1 + 0.2, float("inf"), {"a": {1: 2}}, {"a": object()}):
         with pytest.raises(ValueError):
             parameters.canonical(bad)
@@ -659,9 +641,7 @@ FIGURES = st.decimals(-(10**9), 10**9, places=5) | st.integers(-(10**14), 10**14
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.dictionaries(
-        st.text(min_size=1, max_size=5), st.booleans() | FIGURES | st.text(max_size=5), max_size=5
-    ),
+    st.dictionaries(st.text(min_size=1, max_size=5), st.booleans() | FIGURES | st.text(max_size=5), max_size=5),
     st.booleans(),
     st.none() | st.just("1m"),
 )
@@ -759,9 +739,7 @@ DAYS = st.integers(0, 40).map(lambda number: START + timedelta(days=number))
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.sampled_from("ab"), DAYS, st.none() | st.integers(1, 9)), unique_by=lambda item: item[:2]
-    ),
+    st.lists(st.tuples(st.sampled_from("ab"), DAYS, st.none() | st.integers(1, 9)), unique_by=lambda item: item[:2]),
     DAYS,
     st.integers(0, 30),
 )
@@ -800,9 +778,7 @@ def test_settings_have_their_defaults_until_declared():
     assert (now["indicators.ema_window"], now["indicators.vwap_mode"]) == (20, "rolling")
     assert now["ledger.commission_rate"] == Decimal("0.001")
     assert versions.settings(frame, date(2024, 5, 1))["ledger.commission_rate"] == Decimal("0.00075")
-    assert {name: type(value) for name, value in now.items()} == {
-        name: type(value) for name, value in before.items()
-    }
+    assert {name: type(value) for name, value in now.items()} == {name: type(value) for name, value in before.items()}
 
 
 # --- differences -----------------------------------------------------------------------------------------
@@ -859,9 +835,7 @@ def test_a_correction_is_refused_with_its_differences_and_days_unless_rewritten(
         "correction in risk_parameters: trend from 2024-01-01: max_open_trades 1 -> 2; "
         "affects the days from 2024-01-01",
     ]
-    with pytest.raises(
-        SettingsError, match=r"algobot apply --rewrite(.|\n)*fast 5 -> 6(.|\n)*max_open_trades 1 -> 2"
-    ):
+    with pytest.raises(SettingsError, match=r"algobot apply --rewrite(.|\n)*fast 5 -> 6(.|\n)*max_open_trades 1 -> 2"):
         diff.refuse(found)
     diff.refuse(found, rewrite=True)
     state, held = read(text), stored_as(read(GOOD))
@@ -872,9 +846,7 @@ def test_a_correction_is_refused_with_its_differences_and_days_unless_rewritten(
 
 
 def test_writing_the_same_value_otherwise_is_no_difference():
-    text = (
-        changed("0.001\n", "0.0010\n").replace("{level: 1.50, ", "{level: 15e-1, ").replace("10_000", "1e4")
-    )
+    text = changed("0.001\n", "0.0010\n").replace("{level: 1.50, ", "{level: 15e-1, ").replace("10_000", "1e4")
     text = text.replace("parameters: {fast: 5}", "parameters: {slow: 21.0, fast: 5}")
     assert text != GOOD
     assert against(text) == []
@@ -904,9 +876,7 @@ def test_what_disappears_is_refused_even_when_rewriting():
     with pytest.raises(SettingsError, match=r"write effective_to(.|\n)*trend from 2024-01-01"):
         diff.refuse(found, rewrite=True)
     with pytest.raises(SettingsError, match="put them back"):
-        diff.rows_to_hold(
-            "strategies", read(without), stored_as(read(GOOD)), START, date(2024, 1, 2), rewrite=True
-        )
+        diff.rows_to_hold("strategies", read(without), stored_as(read(GOOD)), START, date(2024, 1, 2), rewrite=True)
 
 
 def test_a_moved_date_is_told_from_a_loss():
@@ -926,9 +896,7 @@ def test_a_risk_version_of_its_own():
 
 
 def test_long_lists_of_differences_are_cut():
-    many = [
-        diff.Difference(Kind.CORRECTION, "strategies", f"s{number}", START, START) for number in range(25)
-    ]
+    many = [diff.Difference(Kind.CORRECTION, "strategies", f"s{number}", START, START) for number in range(25)]
     with pytest.raises(SettingsError) as caught:
         diff.refuse(many)
     assert str(caught.value).endswith("- and 5 more")

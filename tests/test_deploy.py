@@ -102,10 +102,7 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody_special():
 
 
 def test_every_command_is_one_that_its_program_takes():
-    commands = [
-        yaml.safe_load(line)
-        for line in re.findall(r"^(?:CMD|    CMD) (\[.+\])$", DOCKERFILE, re.M)
-    ]
+    commands = [yaml.safe_load(line) for line in re.findall(r"^(?:CMD|    CMD) (\[.+\])$", DOCKERFILE, re.M)]
     assert len(commands) == 2
     commands += [service["command"] for service in services().values() if "command" in service]
     commands.append(COMPOSE["services"]["daemon"]["healthcheck"]["test"][1:])
@@ -245,9 +242,7 @@ def test_the_launcher_of_pods_takes_its_configuration():
         "resources": given["resources"],
         "security_context": given["securityContext"],
         "fail_pod_on_run_failure": given["failPodOnRunFailure"],
-        "run_k8s_config": {
-            re.sub("([A-Z])", r"_\1", k).lower(): v for k, v in given["runK8sConfig"].items()
-        },
+        "run_k8s_config": {re.sub("([A-Z])", r"_\1", k).lower(): v for k, v in given["runK8sConfig"].items()},
     }
     checked = process_config(dg.Shape(launcher.K8sRunLauncher.config_type()), config)
     assert checked.success, checked.errors

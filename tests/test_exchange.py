@@ -63,9 +63,7 @@ def joined(stretches: list[Fetched]) -> pl.DataFrame:
     return pl.concat([stretch.frame for stretch in stretches])
 
 
-def expected(
-    simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime
-) -> pl.DataFrame:
+def expected(simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime) -> pl.DataFrame:
     """The simulated market's own candles in [lo, hi), without HTTP, pages or clocks."""
     prices = simulated.prices
     months = [m for m in prices.months(symbol, hi) if m >= lo.date().replace(day=1)]
@@ -102,9 +100,7 @@ def test_what_is_fetched_is_what_the_market_did(
 
 
 @pytest.mark.parametrize("interval", ["1m", "15m", "4h", "1d", "3d", "1w", "1M"])
-def test_the_forming_candle_is_never_handed_on(
-    exchange: Exchange, simulated: SimulatedExchange, interval: str
-) -> None:
+def test_the_forming_candle_is_never_handed_on(exchange: Exchange, simulated: SimulatedExchange, interval: str) -> None:
     lo = NOW - timedelta(days=2 if interval in ("1m", "15m", "4h") else 70)
     # A client that takes python-binance's answer as it comes gets the forming candle as the last row.
     raw = exchange._client.get_klines(symbol="BTCUSDT", interval=interval)
@@ -123,9 +119,7 @@ def test_the_exchange_decides_what_time_it_is(exchange: Exchange, simulated: Sim
     assert stretches[-1].hi == utc(2024, 5, 10, 12, 24)
 
 
-def test_a_candle_is_closed_from_its_last_instant_on(
-    exchange: Exchange, simulated: SimulatedExchange
-) -> None:
+def test_a_candle_is_closed_from_its_last_instant_on(exchange: Exchange, simulated: SimulatedExchange) -> None:
     lo = utc(2024, 5, 10, 12)
     for now, count in ((utc(2024, 5, 10, 12, 30), 30), (utc(2024, 5, 10, 12, 29, 59, 999000), 29)):
         simulated.set_time(now)
@@ -212,12 +206,8 @@ def test_a_passing_fault_is_waited_out(
     assert fault.times == 0
 
 
-def test_silence_in_the_middle_of_an_answer_is_not_waited_for(
-    simulated: SimulatedExchange, waits: list[float]
-) -> None:
-    exchange = Exchange(
-        simulated.url, timeout=(5.0, 1.0), retry=Retry(sleep=waits.append, chance=lambda: 0.0)
-    )
+def test_silence_in_the_middle_of_an_answer_is_not_waited_for(simulated: SimulatedExchange, waits: list[float]) -> None:
+    exchange = Exchange(simulated.url, timeout=(5.0, 1.0), retry=Retry(sleep=waits.append, chance=lambda: 0.0))
     exchange.server_time()
     simulated.faults.append(faults.stalled("time", 30.0))
     assert exchange.server_time() == NOW
@@ -318,9 +308,7 @@ def test_rows_that_cannot_be_candles_stop_the_fetch(exchange: Exchange, simulate
         list(exchange.fetch("BTCUSDT", "1m", utc(2024, 5, 10, 10), utc(2024, 5, 10, 11)))
 
 
-def test_an_answer_that_ignores_the_question_is_refused(
-    exchange: Exchange, simulated: SimulatedExchange
-) -> None:
+def test_an_answer_that_ignores_the_question_is_refused(exchange: Exchange, simulated: SimulatedExchange) -> None:
     elsewhere = simulated.answer("/api/v3/klines?symbol=BTCUSDT&interval=1m&startTime=0&limit=3").body
     simulated.faults.append(Fault("klines", lambda a: faults.Answer(200, elsewhere, {})))
     with pytest.raises(BadCandles, match="candles before those asked for"):

@@ -102,9 +102,7 @@ ZONES = (
 )
 
 
-def killed(
-    undisturbed: Undisturbed, server: Server, draw: random.Random, anew: bool, kills: int
-) -> tuple[int, int]:
+def killed(undisturbed: Undisturbed, server: Server, draw: random.Random, anew: bool, kills: int) -> tuple[int, int]:
     """Kill a run at a random statement, and the runs after it; after each nothing is torn, and a last one heals.
 
     Each run lives in a time zone of its own, some with a clock that jumps. How many were killed, and how many ended
@@ -163,6 +161,7 @@ def test_the_suite_finds_a_run_without_transactions(undisturbed, server):
 
 
 # --- single windows: faults of the server, of the wire and of the database ---------------------------------------
+
 
 def stored(store: Store) -> tuple[pl.DataFrame, int]:
     """The window's rows, and how many of its days lineage knows."""

@@ -39,9 +39,12 @@ def published_texts(table: pl.DataFrame) -> pl.DataFrame:
 
     def digits(name: str) -> pl.Expr:
         text = pl.col(name)
-        return pl.when(text.str.contains(".", literal=True)).then(
-            text.str.strip_chars_end("0").str.strip_chars_end(".")
-        ).otherwise(text).alias(name)
+        return (
+            pl.when(text.str.contains(".", literal=True))
+            .then(text.str.strip_chars_end("0").str.strip_chars_end("."))
+            .otherwise(text)
+            .alias(name)
+        )
 
     return table.select(
         milliseconds("open_time"), milliseconds("close_time"), pl.col("count").cast(pl.String), *map(digits, NUMBERS)

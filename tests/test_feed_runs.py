@@ -207,7 +207,7 @@ def test_a_republished_archive_is_noticed_and_its_days_fetched_again(live, datab
     there.simulated.requests.clear()
     there.run(date(2024, 4, 1), date(2024, 4, 30), market_data={"check_archives": True})
     assert there.asked(".zip") - there.asked(".CHECKSUM") == 1, "one file is fetched, the other's checksum only asked"
-    changed = rows(database_url, "SELECT \"timestamp\" FROM market_data WHERE taker_buy_base = 0.00000001")
+    changed = rows(database_url, 'SELECT "timestamp" FROM market_data WHERE taker_buy_base = 0.00000001')
     assert changed == [(utc(2024, 4, 17, 5),)]
     assert compare().replaced == ()
     due = freshness.due(store)

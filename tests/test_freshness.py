@@ -166,9 +166,7 @@ def test_changing_one_strategy_touches_only_it(full, store, database_url, new_da
     equal_to_one_pass(full, database_url, new_database, monkeypatch)
 
 
-def test_new_risk_parameters_touch_only_the_ledger_from_their_day(
-    full, store, database_url, new_database, monkeypatch
-):
+def test_new_risk_parameters_touch_only_the_ledger_from_their_day(full, store, database_url, new_database, monkeypatch):
     change = START + timedelta(days=4)
     first = "max_risk_per_trade: 0.02, max_open_trades: 2, stop_loss_percentage: 2, take_profit_percentage: 4"
     text = STATE.format(start=START).replace(

@@ -153,9 +153,7 @@ def test_a_purge_keeps_the_status_of_partitions(project: Project, database_url, 
     assert real.get_run_by_id(waiting.run_id) is not None
     newest = real.get_latest_materialization_event(key)
     assert newest.run_id == second.run_id
-    checks = real.event_log_storage.get_asset_check_summary_records(
-        [dg.AssetCheckKey(key, "every_market_proceeded")]
-    )
+    checks = real.event_log_storage.get_asset_check_summary_records([dg.AssetCheckKey(key, "every_market_proceeded")])
     assert all(record.last_check_execution_record is not None for record in checks.values())
     assert real.get_status_by_partition(key, [str(START)], defs.resolve_asset_graph().get(key).partitions_def)
     assert purge_before(store.database, name, moment + timedelta(hours=1)).runs == 0

@@ -38,9 +38,7 @@ LINES = ("ema", "rsi", "atr", "vwap")
 
 
 def computed(candles: pl.DataFrame, interval: str, windows: IndicatorWindows | None = None) -> pl.DataFrame:
-    frame, _ = compute_indicators(
-        candles, windows or IndicatorWindows(), interval, days_of(candles, interval)
-    )
+    frame, _ = compute_indicators(candles, windows or IndicatorWindows(), interval, days_of(candles, interval))
     return frame
 
 
@@ -218,9 +216,7 @@ def test_candles_out_of_order_are_refused() -> None:
 # --- chunks ---------------------------------------------------------------------------------------
 
 
-def in_chunks(
-    candles: pl.DataFrame, interval: str, days: list[date], cuts: list[int], windows: IndicatorWindows
-):
+def in_chunks(candles: pl.DataFrame, interval: str, days: list[date], cuts: list[int], windows: IndicatorWindows):
     """Indicators and states, the chunks ending before the day numbers `cuts`."""
     phase = (candles["timestamp"][0].date() - date(1970, 1, 1)).days % 3
     owned = candles.select(day_of(interval, phase)).to_series()
@@ -265,9 +261,7 @@ def test_any_chunking_gives_the_same_bits(name: str, length: int, data: st.DataO
     candles = candles[begin : begin + length]
     last = candles["timestamp"][-1].date() + timedelta(days=35)  # empty days after the last candle
     days = every_day(candles["timestamp"][0].date() - timedelta(days=2), last)
-    cuts = data.draw(
-        st.lists(st.integers(1, len(days) - 1), unique=True, max_size=15).map(sorted), label="cuts"
-    )
+    cuts = data.draw(st.lists(st.integers(1, len(days) - 1), unique=True, max_size=15).map(sorted), label="cuts")
     mode = data.draw(st.sampled_from(["auto", "session", "rolling"]))
     windows = IndicatorWindows(ema=9, rsi=14, atr=5, vwap_mode=mode, vwap_window=7)
     whole = in_chunks(candles, interval, days, [], windows)
@@ -318,9 +312,7 @@ def test_the_future_changes_nothing_before_it(name: str, data: st.DataObject) ->
     truncated = computed(candles[:cut], interval)
     future = pl.int_range(pl.len()) >= cut
     tenfold = pl.when(future).then(pl.col("high", "low", "close", "volume") * 10)
-    poisoned = computed(
-        candles.with_columns(tenfold.otherwise(pl.col("high", "low", "close", "volume"))), interval
-    )
+    poisoned = computed(candles.with_columns(tenfold.otherwise(pl.col("high", "low", "close", "volume"))), interval)
     for line in LINES:
         assert same_bits(truncated[line], whole[line][:cut])
         assert same_bits(poisoned[line][:cut], whole[line][:cut])
@@ -337,9 +329,7 @@ def test_windows_from_configurations() -> None:
         "indicators.vwap_window": "30",
         "ledger.commission_rate": "0.001",
     }
-    assert IndicatorWindows.from_configurations(rows) == IndicatorWindows(
-        ema=20, vwap_mode="rolling", vwap_window=30
-    )
+    assert IndicatorWindows.from_configurations(rows) == IndicatorWindows(ema=20, vwap_mode="rolling", vwap_window=30)
     assert IndicatorWindows.from_configurations({}) == IndicatorWindows()
     assert IndicatorWindows.from_configurations({"indicators.vwap_mode": "auto"}) == IndicatorWindows()
 

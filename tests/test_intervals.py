@@ -40,8 +40,9 @@ def test_the_candles_of_a_window_belong_to_its_days(interval, first, length, pha
 
 def test_known_days():
     def day(interval, *opened, phase=None):
-        frame = pl.DataFrame({"timestamp": [datetime(*opened, tzinfo=UTC)]},
-                             schema={"timestamp": pl.Datetime("us", "UTC")})
+        frame = pl.DataFrame(
+            {"timestamp": [datetime(*opened, tzinfo=UTC)]}, schema={"timestamp": pl.Datetime("us", "UTC")}
+        )
         return frame.select(iv.day_of(interval, phase)).item()
 
     assert day("1h", 2023, 3, 24, 23) == date(2023, 3, 24)

@@ -173,9 +173,7 @@ def test_something_else_than_a_frame_is_refused(database_url, dagster_instance):
 
 
 def test_a_table_that_is_none_of_ours_is_refused(database_url, dagster_instance):
-    @dg.multi_asset(
-        name="candels", outs={"candels": dg.AssetOut(io_manager_key="io_manager")}, partitions_def=daily
-    )
+    @dg.multi_asset(name="candels", outs={"candels": dg.AssetOut(io_manager_key="io_manager")}, partitions_def=daily)
     def candels() -> pl.DataFrame:
         return candles()
 

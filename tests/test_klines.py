@@ -66,15 +66,11 @@ def assert_digits(published: pl.DataFrame, frame: pl.DataFrame) -> None:
         assert not wrong, (name, wrong[:3])
     assert frame["trades"].to_list() == published["count"].to_list()
     assert frame["timestamp"].dt.epoch("ms").to_list() == published["open_time"].to_list()
-    assert frame["close_time"].dt.epoch("us").to_list() == [
-        t * 1000 for t in published["close_time"].to_list()
-    ]
+    assert frame["close_time"].dt.epoch("us").to_list() == [t * 1000 for t in published["close_time"].to_list()]
 
 
 def parquet_files() -> list[Path]:
-    return sorted(
-        p for folder in ("spot", "futures-um") for p in (DATA / "klines" / folder).glob("*.parquet")
-    )
+    return sorted(p for folder in ("spot", "futures-um") for p in (DATA / "klines" / folder).glob("*.parquet"))
 
 
 @needs_data
@@ -114,9 +110,7 @@ def test_microseconds_and_milliseconds_of_one_market_join_without_a_seam() -> No
     joined = pl.concat(frames)
     assert joined["timestamp"].diff().drop_nulls().unique().to_list() == [timedelta(hours=1)]
     # close_time is floored to the millisecond, so both files end their candles alike
-    assert (joined["close_time"] - joined["timestamp"]).unique().to_list() == [
-        timedelta(milliseconds=3_599_999)
-    ]
+    assert (joined["close_time"] - joined["timestamp"]).unique().to_list() == [timedelta(milliseconds=3_599_999)]
 
 
 @needs_data
@@ -146,10 +140,7 @@ def test_published_volumes_of_fourteen_digits_fit() -> None:
             "0",
             "0",
         ]
-        for r in table.sort(pl.col("volume").cast(pl.Float64))
-        .tail(50)
-        .sort("open_time")
-        .iter_rows(named=True)
+        for r in table.sort(pl.col("volume").cast(pl.Float64)).tail(50).sort("open_time").iter_rows(named=True)
     ]
     frame = klines.from_rest(rows, "SHIBUSDT", "1h")
     assert frame["volume"].to_list() == [Decimal(r[5]) for r in rows]

@@ -75,9 +75,7 @@ def mirrored(case: Case) -> Case:
             for c in case.candles
         ],
         minutes=case.minutes
-        and {
-            i: [m and (turn(m[0]), turn(m[2]), turn(m[1])) for m in path] for i, path in case.minutes.items()
-        },
+        and {i: [m and (turn(m[0]), turn(m[2]), turn(m[1])) for m in path] for i, path in case.minutes.items()},
         trades=[(a, b, where, turn(price), *rest) for a, b, where, price, *rest in case.trades],
     )
 
@@ -255,9 +253,7 @@ CASES = [
         changes={"min_notional": "500.00000001"},
     ),
     Case("Exactly the minimum notional is traded.", [BUY, IN], lots=1, changes={"min_notional": 500}),
-    Case(
-        "A step larger than the position: nothing to buy, counted.", [BUY, IN], skipped=1, changes={"step": 6}
-    ),
+    Case("A step larger than the position: nothing to buy, counted.", [BUY, IN], skipped=1, changes={"step": 6}),
     Case(
         "A candle without volume still fills.",
         [BUY, FLAT, (100, 100, 100, 100, -1), FLAT],
@@ -497,10 +493,7 @@ def play(case: Case, state: np.ndarray | None = None) -> LedgerRun:
     minutes = None
     if case.minutes:
         known = [
-            (start + i * step + j * MINUTE, *m)
-            for i, path in case.minutes.items()
-            for j, m in enumerate(path)
-            if m
+            (start + i * step + j * MINUTE, *m) for i, path in case.minutes.items() for j, m in enumerate(path) if m
         ]
         minutes = pl.DataFrame(
             [
@@ -598,12 +591,8 @@ def test_size_uses_equity_of_the_deciding_close_and_price_of_the_fill() -> None:
     """Decided at 100 with equity 1000, filled at 125: 50 / (0.1 x 125) = 4."""
     run = play(Case("", [BUY, (125, 125, 125, 125)]))
     assert read_state(run.states[FIRST]).lots[0].quantity == 4
-    held = play(
-        Case("", [BUY, (100, 110, 100, 110, 1), (110, 110, 110, 110)], changes={"risk_per_trade": "0.04"})
-    )
-    assert read_state(held.states[FIRST]).lots[1].quantity == Decimal(
-        "3.78181818"
-    )  # 0.04 x 1040 / (0.1 x 110)
+    held = play(Case("", [BUY, (100, 110, 100, 110, 1), (110, 110, 110, 110)], changes={"risk_per_trade": "0.04"}))
+    assert read_state(held.states[FIRST]).lots[1].quantity == Decimal("3.78181818")  # 0.04 x 1040 / (0.1 x 110)
 
 
 def test_quantities_beyond_64_bits_are_exact() -> None:
@@ -764,9 +753,7 @@ def test_signals_and_days_must_fit_the_candles() -> None:
     with pytest.raises(ValueError, match="ascend"):
         run_ledger(table.reverse(), pl.Series([0, 0]), days, ends, terms())
     with pytest.raises(ValueError, match="consecutive"):
-        run_ledger(
-            table, pl.Series([0, 0]), Days([FIRST, FIRST + timedelta(days=2)], times.dt.date()), ends, terms()
-        )
+        run_ledger(table, pl.Series([0, 0]), Days([FIRST, FIRST + timedelta(days=2)], times.dt.date()), ends, terms())
 
 
 def test_before_the_effective_date_there_is_nothing() -> None:

@@ -48,9 +48,7 @@ FIGURES = (
 
 def terms_of(deal: Deal) -> Terms:
     return Terms(
-        StrategyTerms(
-            deal.initial, deal.risk, deal.start, deal.end, deal.shorting, "1m" if deal.path else None
-        ),
+        StrategyTerms(deal.initial, deal.risk, deal.start, deal.end, deal.shorting, "1m" if deal.path else None),
         RiskTerms(Decimal(1), deal.max_lots, deal.stop_pct, deal.target_pct),
         RuleTerms(None if deal.tick == EIGHT else deal.tick, deal.step, deal.least or None),
         CostTerms(deal.fee, deal.bps),
@@ -60,9 +58,7 @@ def terms_of(deal: Deal) -> Terms:
 def frame(candles: list[Candle]) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "timestamp": pl.Series([c.start * 1000 for c in candles], dtype=pl.Int64).cast(
-                pl.Datetime("us", "UTC")
-            ),
+            "timestamp": pl.Series([c.start * 1000 for c in candles], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
             **{
                 name: pl.Series([getattr(c, name) for c in candles], dtype=PRICE)
                 for name in ("open", "high", "low", "close")
@@ -77,9 +73,7 @@ def frame(candles: list[Candle]) -> pl.DataFrame:
 def minute_frame(minutes: dict[int, tuple]) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "timestamp": pl.Series([m * 1000 for m in minutes], dtype=pl.Int64).cast(
-                pl.Datetime("us", "UTC")
-            ),
+            "timestamp": pl.Series([m * 1000 for m in minutes], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
             **{
                 name: pl.Series([m[i] for m in minutes.values()], dtype=PRICE)
                 for i, name in enumerate(("open", "high", "low"))
@@ -141,9 +135,7 @@ def same(a: LedgerRun, parts: list[LedgerRun]) -> None:
         assert state.tobytes() == states[day].tobytes(), day
 
 
-def in_parts(
-    candles: pl.DataFrame, days: list[date], terms: Terms, cuts: list[int], **more
-) -> list[LedgerRun]:
+def in_parts(candles: pl.DataFrame, days: list[date], terms: Terms, cuts: list[int], **more) -> list[LedgerRun]:
     parts, state, edges = [], None, sorted({0, len(days), *(c for c in cuts if c < len(days))})
     for a, b in pairwise(edges):
         parts.append(lead(candles, days[a:b], terms, state, **more))
@@ -180,9 +172,7 @@ def market(
         every = [x for p in pieces for x in p]
         day = datetime.fromtimestamp((start + step_ms - 1) / 1000, UTC).date()
         signal = rng.choice((1, -1)) if rng.random() < signals else 0
-        candles.append(
-            Candle(start, start + step_ms, day, every[0], max(every), min(every), every[-1], signal)
-        )
+        candles.append(Candle(start, start + step_ms, day, every[0], max(every), min(every), every[-1], signal))
         if step_ms <= 4 * MINUTE:
             for i, piece in enumerate(pieces):
                 if rng.random() > 0.05:

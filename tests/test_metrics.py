@@ -101,17 +101,11 @@ def test_what_is_undefined_is_not_a_number() -> None:
     for name in ("sharpe_ratio", "win_rate", "avg_profit_pct", "risk_reward_ratio", "profit_factor"):
         assert math.isnan(idle[name]), name
     losers = row(won=0.0, sum_won=0.0)
-    assert (
-        losers["profit_factor"] == 0 and math.isnan(losers["risk_reward_ratio"]) and losers["win_rate"] == 0
-    )
+    assert losers["profit_factor"] == 0 and math.isnan(losers["risk_reward_ratio"]) and losers["win_rate"] == 0
     winners = row(won=4.0, sum_lost=0.0)
     assert math.isnan(winners["profit_factor"]) and math.isnan(winners["risk_reward_ratio"])
     even = row(won=2.0, sum_won=10.0, sum_lost=0.0)  # two wins, two break-even: they lose nothing
-    assert (
-        math.isnan(even["profit_factor"])
-        and math.isnan(even["risk_reward_ratio"])
-        and even["win_rate"] == 0.5
-    )
+    assert math.isnan(even["profit_factor"]) and math.isnan(even["risk_reward_ratio"]) and even["win_rate"] == 0.5
     mixed = row(won=1.0, sum_won=10.0, sum_lost=-10.0, closed=3.0)  # one win, one loss, one break-even
     assert mixed["risk_reward_ratio"] == 2.0
 
@@ -125,15 +119,11 @@ def test_yearly_figures_need_thirty_days(days: float, known: bool) -> None:
 
 def test_debts_have_no_yearly_return() -> None:
     assert math.isnan(row(equity=-1.0)["annual_return"]) and row(equity=0.0)["annual_return"] == -1
-    assert math.isnan(ledger_kernel.daily_return(5.0, 0.0)) and math.isnan(
-        ledger_kernel.daily_return(5.0, -1.0)
-    )
+    assert math.isnan(ledger_kernel.daily_return(5.0, 0.0)) and math.isnan(ledger_kernel.daily_return(5.0, -1.0))
 
 
 def test_columns_hold_eight_decimals_or_null() -> None:
-    values = np.array(
-        [0.123456785, -0.5, np.nan, np.inf, -np.inf, 1e12, 999_999_999_999.5, 12_345_678.123456789]
-    )
+    values = np.array([0.123456785, -0.5, np.nan, np.inf, -np.inf, 1e12, 999_999_999_999.5, 12_345_678.123456789])
     column = metrics.ratio_column("x", values)
     assert column.dtype == PRICE
     assert column.to_list() == [
@@ -153,12 +143,9 @@ def account(
 ) -> LedgerRun:
     """12h candles (index, price, signal), flat within; 1000 of capital all in with a stop of 50 %."""
     begin = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC)
-    times = pl.Series("timestamp", [begin + timedelta(hours=12 * i) for i, _, _ in path]).cast(
-        pl.Datetime("us", "UTC")
-    )
+    times = pl.Series("timestamp", [begin + timedelta(hours=12 * i) for i, _, _ in path]).cast(pl.Datetime("us", "UTC"))
     prices = [
-        pl.Series(name, [Decimal(str(p)) for _, p, _ in path], dtype=PRICE)
-        for name in ("open", "high", "low", "close")
+        pl.Series(name, [Decimal(str(p)) for _, p, _ in path], dtype=PRICE) for name in ("open", "high", "low", "close")
     ]
     window = [FIRST + timedelta(days=i) for i in range(days)]
     return run_ledger(
@@ -176,9 +163,7 @@ def test_a_day_without_candles_is_a_return_of_zero() -> None:
     returns = [0.0, 0.1, *[0.0] * 37, 99 / 110 - 1]
     spread = statistics.stdev(returns)
     last = run.results.row(-1, named=True)
-    assert float(last["sharpe_ratio"]) == pytest.approx(
-        statistics.fmean(returns) / spread * math.sqrt(365), abs=1e-8
-    )
+    assert float(last["sharpe_ratio"]) == pytest.approx(statistics.fmean(returns) / spread * math.sqrt(365), abs=1e-8)
     assert last["final_capital"] == 990 and last["max_drawdown"] == Decimal("-0.1")
     assert run.results["final_capital"].to_list() == [1000, *[1100] * 38, 990]
     assert run.results["sharpe_ratio"].null_count() == 29
@@ -222,12 +207,9 @@ def test_a_loss_on_the_first_day_is_a_drawdown() -> None:
 
 def test_trades_of_one_candle_share_their_figures() -> None:
     begin = datetime(2024, 1, 1, tzinfo=UTC)
-    times = pl.Series("timestamp", [begin + timedelta(hours=i) for i in range(4)]).cast(
-        pl.Datetime("us", "UTC")
-    )
+    times = pl.Series("timestamp", [begin + timedelta(hours=i) for i in range(4)]).cast(pl.Datetime("us", "UTC"))
     prices = [
-        pl.Series(n, [Decimal(x) for x in (100, 100, 100, 110)], dtype=PRICE)
-        for n in ("open", "high", "low", "close")
+        pl.Series(n, [Decimal(x) for x in (100, 100, 100, 110)], dtype=PRICE) for n in ("open", "high", "low", "close")
     ]
     run = run_ledger(
         pl.DataFrame([times, *prices]),

@@ -57,9 +57,7 @@ def serve() -> Iterator[Callable[..., tuple[SimulatedExchange, Feed]]]:
         simulated.stop()
 
 
-def market(
-    simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime
-) -> pl.DataFrame:
+def market(simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime) -> pl.DataFrame:
     """The market's own candles in [lo, hi)."""
     months = [m for m in simulated.prices.months(symbol, hi) if m >= lo.date().replace(day=1)]
     tables = [simulated.prices.candles(symbol, interval, month, utc(2030, 1, 1)) for month in months]
@@ -67,9 +65,7 @@ def market(
     return frame.filter(pl.col("timestamp").is_between(lo, hi, closed="left"))
 
 
-def gather(
-    feed: Source, symbol: str, interval: str, lo: datetime, hi: datetime
-) -> tuple[pl.DataFrame, list[Fetched]]:
+def gather(feed: Source, symbol: str, interval: str, lo: datetime, hi: datetime) -> tuple[pl.DataFrame, list[Fetched]]:
     """All candles and their stretches, which must cover [lo, hi) without a hole, each within a month."""
     stretches = list(feed.fetch(symbol, interval, lo, hi))
     assert stretches[0].lo == lo
@@ -173,9 +169,7 @@ def test_a_real_outage_is_asked_twice_and_then_confirmed(serve: Callable) -> Non
         (MONTHLY, "04-12", "04-30"),
     ]
     assert frame.height == 30 * 288 - 174
-    assert frame.filter(
-        pl.col("timestamp").is_between(utc(2024, 4, 10, 11, 30), utc(2024, 4, 11, 1, 59))
-    ).is_empty()
+    assert frame.filter(pl.col("timestamp").is_between(utc(2024, 4, 10, 11, 30), utc(2024, 4, 11, 1, 59))).is_empty()
     assert not any(s.notes for s in stretches)  # the two agree
 
 
@@ -304,9 +298,9 @@ def test_the_source_s_other_questions_go_to_the_exchange(serve: Callable) -> Non
 @needs_data
 def test_real_candles_arrive_alike_by_month_by_day_and_by_rest(serve: Callable) -> None:
     replayed = ReplayedPrices(DATA / "klines")
-    true = klines.from_published(
-        pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet"), "BTCUSDT", "1m"
-    ).filter(pl.col("timestamp").is_between(utc(2023, 3, 1), utc(2023, 4, 1), closed="left"))
+    true = klines.from_published(pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet"), "BTCUSDT", "1m").filter(
+        pl.col("timestamp").is_between(utc(2023, 3, 1), utc(2023, 4, 1), closed="left")
+    )
     for now, kind in ((utc(2023, 5, 1), MONTHLY), (utc(2023, 4, 3), DAILY)):
         _, feed = serve(now=now, prices=replayed)
         frame, stretches = gather(feed, "BTCUSDT", "1m", utc(2023, 3, 1), utc(2023, 4, 1))
@@ -317,9 +311,7 @@ def test_real_candles_arrive_alike_by_month_by_day_and_by_rest(serve: Callable) 
             (kind, "03-25", "03-31"),
         ]
         assert frame.equals(true)
-        rest = pl.concat(
-            [s.frame for s in feed._exchange.fetch("BTCUSDT", "1m", utc(2023, 3, 1), utc(2023, 4, 1))]
-        )
+        rest = pl.concat([s.frame for s in feed._exchange.fetch("BTCUSDT", "1m", utc(2023, 3, 1), utc(2023, 4, 1))])
         assert rest.equals(true)
 
 

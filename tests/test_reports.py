@@ -233,12 +233,27 @@ def test_coarser_candles_hold_the_same_extremes() -> None:
     count = 3 * MOST
     minutes = pl.DataFrame({"n": range(count)}).select(
         (pl.lit(datetime(2024, 1, 1, tzinfo=UTC)) + pl.duration(minutes=pl.col("n"))).alias("timestamp"),
-        *((pl.col("n") % 997 + shift).cast(pl.Float64).alias(name) for name, shift in
-          {"open": 1, "high": 3, "low": 0, "close": 2, "ema": 1, "rsi": 1, "atr": 1, "vwap": 1}.items()),
+        *(
+            (pl.col("n") % 997 + shift).cast(pl.Float64).alias(name)
+            for name, shift in {
+                "open": 1,
+                "high": 3,
+                "low": 0,
+                "close": 2,
+                "ema": 1,
+                "rsi": 1,
+                "atr": 1,
+                "vwap": 1,
+            }.items()
+        ),
     )
     found = levels(minutes, "1m")
     assert [(level["interval"], level["whole"], level["exact"]) for level in found] == [
-        ("1d", True, False), ("4h", True, False), ("1h", True, False), ("15m", True, False), ("5m", True, False),
+        ("1d", True, False),
+        ("4h", True, False),
+        ("1h", True, False),
+        ("15m", True, False),
+        ("5m", True, False),
         ("1m", False, True),
     ]
     for level in found[:-1]:

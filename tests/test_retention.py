@@ -392,4 +392,3 @@ def test_candles_that_end_in_the_next_month(project, database_url, tmp_path, mon
         assert (found["market_data"], found["indicators"]) == (None, None)
         list(restore(store, JANUARY, JANUARY))
         assert rows(database_url) == before
-

@@ -109,7 +109,7 @@ class Planted:
     def leaks(self) -> list[str]:
         """Where a secret was seen."""
         return [
-            f"{place}: {secret!r} in ...{text[max(text.index(secret) - 60, 0):][:160]!r}"
+            f"{place}: {secret!r} in ...{text[max(text.index(secret) - 60, 0) :][:160]!r}"
             for place, text in self.seen.items()
             for secret in SECRETS
             if secret in text

@@ -195,9 +195,7 @@ def test_each_library_connects(served: Server) -> None:
         with engine.connect() as connection:
             assert connection.scalar(sqlalchemy.text("SELECT current_database()")) == "algobot"
         engine.dispose()
-    frame = connectorx.read_sql(
-        served.connectorx_url(), "SELECT current_database()::text AS d", return_type="polars"
-    )
+    frame = connectorx.read_sql(served.connectorx_url(), "SELECT current_database()::text AS d", return_type="polars")
     assert frame.item() == "algobot"
 
 
@@ -434,9 +432,7 @@ def test_a_closed_home_stays_closed(tmp_path: Path) -> None:
 
 
 @root_only
-def test_programs_out_of_reach_are_copied(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_out_of_reach_are_copied(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = binaries.packaged()
     assert package is not None
     closed = tmp_path / "closed"
@@ -449,9 +445,7 @@ def test_programs_out_of_reach_are_copied(
     program = os.readlink(f"/proc/{running.pid}/exe")
     assert program.startswith(str(home / "postgres" / "programs"))
     with running.connect("postgres") as connection:
-        assert connection.execute(
-            "SELECT count(*) FROM pg_language WHERE lanname = 'plpgsql'"
-        ).fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM pg_language WHERE lanname = 'plpgsql'").fetchone() == (1,)
     kept = os.stat(program).st_ino
     assert stop(settings)
     assert os.stat(os.readlink(f"/proc/{ensure_running(settings, durable=False).pid}/exe")).st_ino == kept
@@ -487,9 +481,7 @@ def test_data_of_another_version(spare: Settings) -> None:
     data = ensure_running(spare, durable=False).data
     stop(spare)
     (data / "PG_VERSION").write_text("15\n")
-    with pytest.raises(
-        StoreError, match=r"made by PostgreSQL 15, but .* holds PostgreSQL 18\.\d.*ALGOBOT_PG_BIN"
-    ):
+    with pytest.raises(StoreError, match=r"made by PostgreSQL 15, but .* holds PostgreSQL 18\.\d.*ALGOBOT_PG_BIN"):
         ensure_running(spare)
     (data / "PG_VERSION").write_text("18\n")
     assert ensure_running(spare, durable=False).pid

@@ -88,9 +88,7 @@ def test_months_join_as_days_do() -> None:
 def test_longer_candles_are_sums_of_their_minutes(symbol: str, interval: str) -> None:
     """The oracle: plain Python over the minutes, leaving out those without a trade."""
     month = date(2024, 3, 1)
-    candle = PRICES.candles(symbol, interval, month, LATER).row(
-        1 if interval not in ("1M",) else 0, named=True
-    )
+    candle = PRICES.candles(symbol, interval, month, LATER).row(1 if interval not in ("1M",) else 0, named=True)
     minutes = pl.concat([PRICES.candles(symbol, "1m", date(2024, m, 1), LATER) for m in (3, 4)])
     rows = [
         r
@@ -250,9 +248,7 @@ def test_archive_files_are_those_rest_would_give_in_the_unit_of_their_time() -> 
         rows = ask(exchange, f"/api/v3/klines?{query}")
         assert klines.from_rest(rows, "BTCUSDT", "1h").equals(frames[month])
     assert frames[date(2024, 12, 1)].height == 744
-    futures = unzipped(
-        exchange.answer("/" + ArchiveName("BTCUSDT.UM", "1h", "monthly", date(2025, 1, 1)).path)
-    )
+    futures = unzipped(exchange.answer("/" + ArchiveName("BTCUSDT.UM", "1h", "monthly", date(2025, 1, 1)).path))
     assert futures.startswith(b"open_time,open,high,low,close,volume,close_time,quote_volume,count,")
     assert len(futures.splitlines()[1].split(b",")[0]) == 13
 
@@ -292,9 +288,7 @@ def test_real_candles_are_replayed_character_by_character() -> None:
     exchange = SimulatedExchange(ReplayedPrices(DATA / "klines"), now=utc(2023, 3, 25, 12))
     start = int(utc(2023, 3, 24, 11).timestamp() * 1000)
     rows = ask(exchange, f"/api/v3/klines?symbol=BTCUSDT&interval=1m&startTime={start}&limit=1000")
-    published = pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet").filter(
-        pl.col("open_time") >= start
-    )
+    published = pl.read_parquet(DATA / "klines/spot/BTCUSDT-1m-2023.parquet").filter(pl.col("open_time") >= start)
     assert [tuple(row) for row in rows] == published.head(1000).rows()
     name = ArchiveName("BTCUSDT", "1m", "daily", date(2023, 3, 23))
     with zipfile.ZipFile(DATA / "archive" / name.path) as archive:

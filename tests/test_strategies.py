@@ -272,9 +272,7 @@ def test_the_built_in_strategies() -> None:
 
 
 def test_an_unknown_strategy_lists_those_there_are() -> None:
-    with pytest.raises(
-        SettingsError, match=r"no strategy of type 'rsi2'\. There are: .*btc, ema_cross, macd"
-    ):
+    with pytest.raises(SettingsError, match=r"no strategy of type 'rsi2'\. There are: .*btc, ema_cross, macd"):
         get_strategy("rsi2")
 
 
@@ -425,9 +423,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_strategy_may_return(tmp_path: Path, rule: str, error: type, message: str) -> None:
-    load_strategy_file(
-        write(tmp_path / "own.py", f"@strategy('own')\ndef own(bars, p):\n    return {rule}\n")
-    )
+    load_strategy_file(write(tmp_path / "own.py", f"@strategy('own')\ndef own(bars, p):\n    return {rule}\n"))
     candles = klines("spot/BTCUSDT-4h-2017_2026-04")[:40]
     with pytest.raises(error, match=message):
         compute_signals("own", candles, None, None, days_of(candles, "4h"))

@@ -58,9 +58,9 @@ def row_alone(market: Market, kind: str, account: Account, combination, span: Sp
 def everything(work: Sweep) -> pl.DataFrame:
     chunks = list(work.chunks())
     assert sorted(np.concatenate([chunk.numbers for chunk in chunks])) == list(range(len(work.grid)))
-    return pl.concat(
-        [chunk.frames[0].with_columns(pl.Series("combination", chunk.numbers)) for chunk in chunks]
-    ).sort("combination")
+    return pl.concat([chunk.frames[0].with_columns(pl.Series("combination", chunk.numbers)) for chunk in chunks]).sort(
+        "combination"
+    )
 
 
 axis = st.lists(st.integers(2, 60), min_size=1, max_size=3, unique=True)

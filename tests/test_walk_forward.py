@@ -81,9 +81,7 @@ def trial_of(market: Market) -> Trial:
     grid = Grid.of(get_strategy("ema_cross"), ["fast=5,9,15", "slow=30,60"], ["stop_loss_percentage=1,3"], {}, RISK)
     account = Account(Decimal(10_000), True, None)
     days = market.days.days
-    return Trial(
-        get_strategy("ema_cross"), "BTCUSDT", "1h", None, days[20], days[-1], account, grid, market, b"", ""
-    )
+    return Trial(get_strategy("ema_cross"), "BTCUSDT", "1h", None, days[20], days[-1], account, grid, market, b"", "")
 
 
 @pytest.fixture(scope="module")

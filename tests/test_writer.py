@@ -72,9 +72,7 @@ def test_extreme_values_survive_both_encoders(store, binary):
             "s": ["plain", 'quo"te', "com,ma", "line\nbreak", "", None],
             "b": [True, False, None, True, False, True],
             "i": pl.Series([2**31 - 1, -(2**31), 0, 1, None, 2], dtype=pl.Int32),
-            "a": pl.Series(
-                [date(1970, 1, 1), date(2100, 1, 1), None, date(2024, 2, 29), date(2017, 7, 1), None]
-            ),
+            "a": pl.Series([date(1970, 1, 1), date(2100, 1, 1), None, date(2024, 2, 29), date(2017, 7, 1), None]),
             "n": range(6),
         }
     )
@@ -85,9 +83,7 @@ def test_extreme_values_survive_both_encoders(store, binary):
         )
         copy.copy_in(connection, "v", frame, binary=binary)
         texts = connection.execute("SELECT d::text, q::text FROM v ORDER BY n").fetchall()
-        columns = psycopg.sql.SQL("SELECT d, q, f, {}, s, b, i, a, n FROM v ORDER BY n").format(
-            copy.time_out("t")
-        )
+        columns = psycopg.sql.SQL("SELECT d, q, f, {}, s, b, i, a, n FROM v ORDER BY n").format(copy.time_out("t"))
         back = copy.copy_out(connection, columns, (), dict(frame.schema))
     for (d, q), number in zip(texts, numbers, strict=True):
         assert d is None if number is None else Decimal(d) == Decimal(number)
@@ -184,9 +180,7 @@ def test_an_encoder_that_changes_a_digit_is_caught(store, monkeypatch):
 
 def test_lineage_is_written_with_the_rows(store):
     state = np.array([0.1, np.nan, -0.0, 5e-324])
-    first = DayInputs(
-        FIRST, midnight(FIRST + timedelta(days=1)), b"in", b"parameters", "code", b"state", state
-    )
+    first = DayInputs(FIRST, midnight(FIRST + timedelta(days=1)), b"in", b"parameters", "code", b"state", state)
     write_window(store, WINDOW.of(FIRST, FIRST + timedelta(days=1)), candles(24), [first])
     with store.transaction() as connection:
         recorded = lineage.read(connection, WINDOW)

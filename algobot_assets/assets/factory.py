@@ -244,4 +244,3 @@ def refuse_archived(store: Store, item: WindowFrame) -> None:
     if item.window.table in MONTHLY:
         with store.transaction() as connection:
             writer.refuse_archived(connection, item.window, item.frame, item.days)
-

@@ -26,9 +26,7 @@ class DeclaredOptions(dg.Config):
 
 def stored_state(store: Store) -> Stored:
     """What the three reference tables hold, with ids."""
-    frames = {
-        table: read_table(store, table, "id") for table in ("configurations", "strategies", "risk_parameters")
-    }
+    frames = {table: read_table(store, table, "id") for table in ("configurations", "strategies", "risk_parameters")}
     return Stored(**frames)
 
 

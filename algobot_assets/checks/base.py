@@ -118,7 +118,7 @@ def day_sql(interval: str, phase: int | None) -> str:
     """SQL: the day to which a candle belongs, as schema.intervals.day_of."""
     length = LENGTH_MS[interval]
     if length is not None and length <= 86_400_000:
-        return "\"timestamp\"::date"  # the session is in UTC
+        return '"timestamp"::date'  # the session is in UTC
     step = "1 month" if length is None else f"{length} milliseconds"
     return f"({slot_sql(interval, phase)} + interval '{step}' - interval '1 millisecond')::date"
 

@@ -33,7 +33,7 @@ def checks(run: CheckRun) -> None:
         stored = run.per_day(
             window,
             wrong=f"count(*) FILTER (WHERE NOT ({wrong}))",
-            off_grid=f"count(*) FILTER (WHERE \"timestamp\" <> {slot})",
+            off_grid=f'count(*) FILTER (WHERE "timestamp" <> {slot})',
         )
         who = f"{window.symbol} {window.interval}"
         for found in run.findings.values():

@@ -109,9 +109,7 @@ def misadded(who: str, trades: pl.DataFrame) -> list[str]:
     ]
 
 
-def _off(
-    who: str, trades: pl.DataFrame, column: str, wanted: np.ndarray, why: str, near: float = _NEAR
-) -> list[str]:
+def _off(who: str, trades: pl.DataFrame, column: str, wanted: np.ndarray, why: str, near: float = _NEAR) -> list[str]:
     stored = to_units(trades[column])
     wrong = ~(np.abs(stored - wanted) <= near + 1e-12 * np.abs(wanted))
     if not wrong.any():

@@ -84,10 +84,7 @@ def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
     if earliest is None:
         return pl.DataFrame(schema=schema | _AROUND)
     hi = candles.bounds[1]
-    columns = [
-        time_out(name, "h") if dtype == UTC else sql.Identifier("h", name)
-        for name, dtype in schema.items()
-    ]
+    columns = [time_out(name, "h") if dtype == UTC else sql.Identifier("h", name) for name, dtype in schema.items()]
     market = '{0}.symbol = h.symbol AND {0}."interval" = h."interval" AND {0}."timestamp" BETWEEN %s AND %s'
     query = sql.SQL(
         f"""SELECT {{columns}}, e.open, s.signal, EXISTS (

@@ -62,9 +62,7 @@ def status(as_json: bool) -> None:
 @click.option("--from-source", is_flag=True, help="Fetch candles changed by hand again, as the source has them.")
 @click.option("--check-archives", is_flag=True, help="Fetch again what Binance's archive has replaced since.")
 @json_option
-def refresh(
-    source: str | None, stored_only: bool, from_source: bool, check_archives: bool, as_json: bool
-) -> None:
+def refresh(source: str | None, stored_only: bool, from_source: bool, check_archives: bool, as_json: bool) -> None:
     """Fetch what is new and compute again what is stale, oldest first.
 
     Exits with 4 where something stays stale.
@@ -158,4 +156,3 @@ def verify(first: date, last: date | None, as_json: bool) -> None:
         emit({"first": first, "last": last or first, "equal": equal, "tables": [vars(each) for each in found]})
     if not equal:
         raise click.exceptions.Exit(DIFFERS)
-

@@ -29,6 +29,7 @@ from algobot_assets.settings import Settings
 if TYPE_CHECKING:
     from algobot_assets.trials import Request
 
+
 def _of_all(command: Callable[..., None]) -> Callable[..., None]:
     """The options that every trial has."""
     options = (
@@ -174,5 +175,3 @@ def try_(file: str, as_json: bool, **given: Any) -> None:
     emit(try_document(tried)) if as_json else show_tried(tried)
     if tried.ahead is not None:
         raise click.exceptions.Exit(DIFFERS)
-
-

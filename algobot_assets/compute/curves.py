@@ -56,9 +56,9 @@ def monthly_returns(curve: pl.DataFrame) -> pl.DataFrame:
             pl.col("day").dt.year().alias("year"), pl.col("day").dt.month().alias("month"), maintain_order=True
         )
         .agg(
-            (
-                pl.col("equity").last() / (pl.col("equity").first() / (1.0 + pl.col("daily_return").first())) - 1.0
-            ).alias("monthly_return")
+            (pl.col("equity").last() / (pl.col("equity").first() / (1.0 + pl.col("daily_return").first())) - 1.0).alias(
+                "monthly_return"
+            )
         )
         .sort("year", "month")
     )

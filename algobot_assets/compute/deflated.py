@@ -28,9 +28,7 @@ def expected_best(variance: float, trials: int) -> float:
     return math.sqrt(variance) * ((1.0 - EULER) * high + EULER * low)
 
 
-def deflated_sharpe(
-    sharpe: float, count: int, skewness: float, kurtosis: float, variance: float, trials: int
-) -> float:
+def deflated_sharpe(sharpe: float, count: int, skewness: float, kurtosis: float, variance: float, trials: int) -> float:
     """The probability that the true Sharpe ratio is above `expected_best`; NaN where it cannot be said.
 
     sharpe: of `count` returns and per return, not per year; skewness and kurtosis (normal: 3) of those returns;

@@ -140,9 +140,7 @@ def atr(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, n: int)
     return chunk.scan(f"atr {n}", kernels.atr, (np.nan, 0.0, 0.0), [high, low, close], check_window(n))
 
 
-def session_vwap(
-    chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, volume: pl.Series
-) -> pl.Series:
+def session_vwap(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, volume: pl.Series) -> pl.Series:
     """Mean of (high + low + close)/3 weighted by volume since 00:00 UTC; null while that volume is 0.
 
     In units of the price. Both sums run in sequence and begin anew with each day; nothing is carried.
@@ -168,6 +166,4 @@ def _whole(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise SettingsError(
-            f"{name} is {text!r}; it must be a whole number from 2 to {MAX_WINDOW}."
-        ) from None
+        raise SettingsError(f"{name} is {text!r}; it must be a whole number from 2 to {MAX_WINDOW}.") from None

@@ -204,9 +204,7 @@ def minute_array(minutes: pl.DataFrame | np.ndarray | None, terms: Terms, label:
     try:
         prices = [to_units(minutes[name]) for name in ("open", "high", "low")]
     except OverflowError:
-        raise LedgerError(
-            f"The minutes of {label} pass 90,000,000 in price: beyond that money is not exact."
-        ) from None
+        raise LedgerError(f"The minutes of {label} pass 90,000,000 in price: beyond that money is not exact.") from None
     return np.vstack([_ms(minutes["timestamp"]), *prices])
 
 

@@ -71,11 +71,7 @@ def unpack(state: np.ndarray, terms: StrategyTerms, label: str) -> tuple[np.ndar
     """(head, lots) of a state, checked to belong to this version of the strategy."""
     state = np.asarray(state, dtype=np.float64)
     head = state[: k.HEAD].copy()
-    if (
-        len(head) < k.HEAD
-        or head[k.LAYOUT] != k.LAYOUT_VERSION
-        or len(state) != k.HEAD + int(head[k.LOTS]) * k.LOT
-    ):
+    if len(head) < k.HEAD or head[k.LAYOUT] != k.LAYOUT_VERSION or len(state) != k.HEAD + int(head[k.LOTS]) * k.LOT:
         raise LedgerError(
             f"The carried ledger of {label} was written by another version of the ledger: "
             "recompute it from its first day."

@@ -75,9 +75,7 @@ class StrategyTerms:
         if self.stop_path not in (None, "1m"):
             raise LedgerError(f"stop_path is {self.stop_path!r}: give 1m or leave it out.")
         if self.effective_to is not None and self.effective_to < self.effective_from:
-            raise LedgerError(
-                f"The strategy ends on {self.effective_to}, before it begins on {self.effective_from}."
-            )
+            raise LedgerError(f"The strategy ends on {self.effective_to}, before it begins on {self.effective_from}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +94,7 @@ class RiskTerms:
         _set(self, "stop_loss_percentage", self.stop_loss_percentage, "0.00000001", "10000")
         _set(self, "take_profit_percentage", self.take_profit_percentage, "0", "1000000")
         if isinstance(self.max_open_trades, bool) or self.max_open_trades not in range(1, MAX_LOTS + 1):
-            raise LedgerError(
-                f"max_open_trades is {self.max_open_trades}: give a whole number from 1 to {MAX_LOTS}."
-            )
+            raise LedgerError(f"max_open_trades is {self.max_open_trades}: give a whole number from 1 to {MAX_LOTS}.")
 
 
 @dataclass(frozen=True, slots=True)

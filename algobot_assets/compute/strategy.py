@@ -103,9 +103,7 @@ class Strategy:
         known = "; ".join(f"{name} ({parameter})" for name, parameter in self.parameters.items()) or "none"
         for name in given:
             if name not in self.parameters:
-                raise SettingsError(
-                    f"Strategy {self.name} has no parameter {name!r}. Its parameters: {known}."
-                )
+                raise SettingsError(f"Strategy {self.name} has no parameter {name!r}. Its parameters: {known}.")
         resolved = {}
         for name, parameter in self.parameters.items():
             try:
@@ -132,8 +130,7 @@ def strategy(
     at import.
     """
     declared = {
-        key: value if isinstance(value, Parameter) else Parameter(value)
-        for key, value in (parameters or {}).items()
+        key: value if isinstance(value, Parameter) else Parameter(value) for key, value in (parameters or {}).items()
     }
     for word in (name, *declared):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
@@ -142,9 +139,7 @@ def strategy(
         try:
             parameter.checked(parameter.default)
         except ValueError:
-            raise ValueError(
-                f"the default of {key} in strategy {name} is out of its bounds: {parameter}"
-            ) from None
+            raise ValueError(f"the default of {key} in strategy {name} is out of its bounds: {parameter}") from None
     unknown = set(indicators) - set(INDICATORS)
     if unknown:
         raise ValueError(f"strategy {name} declares {sorted(unknown)}; stored indicators are {INDICATORS}")

@@ -192,9 +192,7 @@ class Sweep:
     def _walked(self, rule: int, signal: np.ndarray, events: np.ndarray, begin: int, end: int) -> list[np.ndarray]:
         return [self._span(rule, signal, events, begin, end, span) for span in self.spans]
 
-    def _span(
-        self, rule: int, signal: np.ndarray, events: np.ndarray, begin: int, end: int, span: Span
-    ) -> np.ndarray:
+    def _span(self, rule: int, signal: np.ndarray, events: np.ndarray, begin: int, end: int, span: Span) -> np.ndarray:
         market = self.market
         lo, hi = market.index(span.first), market.index(span.end)
         days = day_ms(span.first) + k.DAY_MS * np.arange(hi - lo)
@@ -284,9 +282,7 @@ def result_frame(rows: np.ndarray, initial: float, start: float) -> pl.DataFrame
 
 def best(results: pl.DataFrame, metric: str, least_trades: int = 0) -> int | None:
     """The row with the greatest `metric` among those with enough trades, the first of equals; None if none has it."""
-    fit = results.select(
-        pl.when(pl.col("total_trades") >= least_trades).then(pl.col(metric)).alias(metric)
-    )[metric]
+    fit = results.select(pl.when(pl.col("total_trades") >= least_trades).then(pl.col(metric)).alias(metric))[metric]
     return None if fit.null_count() == len(fit) else fit.arg_max()
 
 

@@ -53,9 +53,7 @@ def code_version(strategy_type: str) -> str:
     """
     known = registered(strategy_type)
     modules = _own_imports(known.text, known.strategy.module)
-    return source_digest(
-        carry, kernels, candles, bars, known.text, *(_text(sys.modules[name]) for name in modules)
-    )
+    return source_digest(carry, kernels, candles, bars, known.text, *(_text(sys.modules[name]) for name in modules))
 
 
 @cache

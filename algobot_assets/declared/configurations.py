@@ -70,9 +70,7 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if self.name not in CONFIGURATIONS:
-            raise Refusal(
-                (), f"{self.name!r:.60} is not a configuration; known are {', '.join(CONFIGURATIONS)}"
-            )
+            raise Refusal((), f"{self.name!r:.60} is not a configuration; known are {', '.join(CONFIGURATIONS)}")
         CONFIGURATIONS[self.name].check(self.value)
         check_day("effective_from", self.effective_from)
 

@@ -53,9 +53,7 @@ class Stored:
     def nothing(cls) -> Stored:
         """What a new database holds."""
         identity = pl.Series("id", [], pl.Int64)
-        return cls(
-            empty("configurations"), empty("strategies").insert_column(0, identity), empty("risk_parameters")
-        )
+        return cls(empty("configurations"), empty("strategies").insert_column(0, identity), empty("risk_parameters"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +85,15 @@ class Difference:
     def __str__(self) -> str:
         what = f"{self.kind} in {self.table}: {self.name} from {self.day}"
         if self.changes:
-            what += ": " + ", ".join(
-                f"{item.column} {item.stored} -> {item.declared}" for item in self.changes
-            )
+            what += ": " + ", ".join(f"{item.column} {item.stored} -> {item.declared}" for item in self.changes)
         if self.affected_from is not None:
             what += f"; affects the days from {self.affected_from}"
         return what + (f"; {self.hint}" if self.hint else "")
 
 
-def differences(
-    state: DeclaredState, stored: Stored, first: date = date.min, end: date = date.max
-) -> list[Difference]:
+def differences(state: DeclaredState, stored: Stored, first: date = date.min, end: date = date.max) -> list[Difference]:
     """The differences of rows whose effective_from lies in [first, end), by table, name and day."""
-    found = [
-        item for table in TABLES for item in _compare(table, _declared(table, state), _held(table, stored))
-    ]
+    found = [item for table in TABLES for item in _compare(table, _declared(table, state), _held(table, stored))]
     return [item for item in found if first <= item.day < end]
 
 
@@ -241,9 +233,7 @@ def _hint(key: tuple[Any, ...], declared: _Rows, held: _Rows) -> str:
     others = [other[-1] for other in declared.keys() - held.keys() if other[:-1] == key[:-1]]
     if not others:
         return ""
-    return (
-        f"it is now declared from {min(others)}, write effective_from: {key[-1]} to keep the stored version"
-    )
+    return f"it is now declared from {min(others)}, write effective_from: {key[-1]} to keep the stored version"
 
 
 def _changes(table: str, held: dict[str, Any], declared: dict[str, Any]) -> tuple[Change, ...]:

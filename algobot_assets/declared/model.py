@@ -75,13 +75,9 @@ class RiskParameters:
         check_fraction("max_risk_per_trade", self.max_risk_per_trade)
         check_whole("max_open_trades", self.max_open_trades, 1, 1_000)
         rule = "write percent above 0 and below 100 (2 means 2 %)"
-        check_number(
-            "stop_loss_percentage", self.stop_loss_percentage, Decimal(0), Decimal(100), rule, "low high"
-        )
+        check_number("stop_loss_percentage", self.stop_loss_percentage, Decimal(0), Decimal(100), rule, "low high")
         rule = "write percent from 0 (no target) to 100000 (4 means 4 %)"
-        check_number(
-            "take_profit_percentage", self.take_profit_percentage, Decimal(0), Decimal(100_000), rule
-        )
+        check_number("take_profit_percentage", self.take_profit_percentage, Decimal(0), Decimal(100_000), rule)
         check_day("effective_from", self.effective_from)
 
 
@@ -132,17 +128,14 @@ class Strategy:
         if self.stop_path not in (None, "1m"):
             raise Refusal(("stop_path",), f"stop_path is {self.stop_path!r:.40}; write 1m or leave it out")
         if self.stop_path and self.interval in ("1s", "1m"):
-            raise Refusal(
-                ("stop_path",), f"stop_path 1m says nothing about candles of {self.interval}; leave it out"
-            )
+            raise Refusal(("stop_path",), f"stop_path 1m says nothing about candles of {self.interval}; leave it out")
         check_day("effective_from", self.effective_from)
         if self.effective_to is not None:
             check_day("effective_to", self.effective_to)
             if self.effective_to <= self.effective_from:
                 raise Refusal(
                     ("effective_to",),
-                    f"effective_to ({self.effective_to}) must be later than effective_from "
-                    f"({self.effective_from})",
+                    f"effective_to ({self.effective_to}) must be later than effective_from ({self.effective_from})",
                 )
         self._check_risk()
 
@@ -158,9 +151,7 @@ class Strategy:
             )
         for number, (earlier, later) in enumerate(pairwise(self.risk), start=1):
             if later.effective_from <= earlier.effective_from:
-                raise Refusal(
-                    ("risk", number, "effective_from"), "risk parameters must be in order of their dates"
-                )
+                raise Refusal(("risk", number, "effective_from"), "risk parameters must be in order of their dates")
             self._check_before(later, self.effective_to, number)
 
     def _check_before(self, risk: RiskParameters, end: date | None, number: int) -> None:
@@ -213,9 +204,7 @@ class DeclaredState:
 
     def _check_markets(self) -> None:
         if not self.markets:
-            raise Refusal(
-                ("markets",), "no market is declared; add one, like {symbol: BTCUSDT, interval: 1h, ...}"
-            )
+            raise Refusal(("markets",), "no market is declared; add one, like {symbol: BTCUSDT, interval: 1h, ...}")
         seen: set[str] = set()
         for number, market in enumerate(self.markets):
             if market.name in seen:

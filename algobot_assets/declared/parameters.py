@@ -89,8 +89,7 @@ def canonical(value: Any) -> str:
 def texts(text: str) -> dict[str, str]:
     """The canonical JSON of each value in a JSON object, by key."""
     return {
-        key: _written(value)
-        for key, value in normal(json.loads(text, parse_float=Decimal, parse_int=Decimal)).items()
+        key: _written(value) for key, value in normal(json.loads(text, parse_float=Decimal, parse_int=Decimal)).items()
     }
 
 

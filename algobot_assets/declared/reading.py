@@ -75,8 +75,7 @@ def loads(text: str, types: Types, file: str = "algobot.yaml") -> DeclaredState:
     if state is None:
         problems = sorted(reader.problems, key=lambda problem: problem.line)
         lines = [
-            f"{file}, line {problem.line}: {' '.join(str(problem).split())}"
-            for problem in problems[:_MOST_PROBLEMS]
+            f"{file}, line {problem.line}: {' '.join(str(problem).split())}" for problem in problems[:_MOST_PROBLEMS]
         ]
         if len(problems) > _MOST_PROBLEMS:
             lines.append(f"and {len(problems) - _MOST_PROBLEMS} more")
@@ -111,9 +110,7 @@ class _Reader:
         for name, node in self.named(fields, "strategies"):
             with self.noting():
                 for strategy, lines in read_strategy(name, node, starts, self.types):
-                    self.lines |= {
-                        ("strategies", len(strategies), *path): line for path, line in lines.items()
-                    }
+                    self.lines |= {("strategies", len(strategies), *path): line for path, line in lines.items()}
                     strategies.append(strategy)
         configurations: list[Configuration] = []
         for name, node in self.named(fields, "configurations"):
@@ -132,9 +129,7 @@ class _Reader:
         if node is None or (isinstance(node, Scalar) and node.is_empty):
             return []
         if not isinstance(node, Mapping):
-            self.problems.append(
-                Problem(node.line, f"`{key}` must be a mapping; write a name and a colon per entry")
-            )
+            self.problems.append(Problem(node.line, f"`{key}` must be a mapping; write a name and a colon per entry"))
             return []
         return [(node.keys[name], value) for name, value in node.values.items()]
 
@@ -164,9 +159,7 @@ class _Reader:
             return (fields["interval"],)
         node = fields["intervals"]
         if "interval" in fields:
-            raise Problem(
-                fields.line_of("intervals"), "a market has interval and intervals; keep one of them"
-            )
+            raise Problem(fields.line_of("intervals"), "a market has interval and intervals; keep one of them")
         if not isinstance(node, Sequence) or not node.items:
             raise Problem(node.line, "intervals must be a list, like [1h, 1m]")
         return node.items

@@ -45,9 +45,7 @@ _VERSION = (
 )
 
 
-def read_strategy(
-    name: Scalar, node: Node, starts: Mapping[str, date], types: Types
-) -> list[tuple[Strategy, Lines]]:
+def read_strategy(name: Scalar, node: Node, starts: Mapping[str, date], types: Types) -> list[tuple[Strategy, Lines]]:
     """The versions of the strategy ``name``, each with the lines of its values.
 
     starts: first day of each declared market, by "BTCUSDT 1h". Problem where something is wrong.
@@ -59,15 +57,11 @@ def read_strategy(
         return [_Version(name, shared, shared, day, day, None, True).read(starts, types)]
     if "effective_from" in shared:
         line = shared.line_of("effective_from")
-        raise Problem(
-            line, f"{what} has versions; move effective_from into the version that begins on that day"
-        )
+        raise Problem(line, f"{what} has versions; move effective_from into the version that begins on that day")
     what = f"a version of {what}"
     listed = shared["versions"]
     if not isinstance(listed, Sequence) or not listed.items:
-        raise Problem(
-            listed.line, "versions must be a list of mappings; write `- effective_from: ...`, or remove it"
-        )
+        raise Problem(listed.line, "versions must be a list of mappings; write `- effective_from: ...`, or remove it")
     first = _first_day(Fields(listed.items[0], what, _VERSION), shared, starts)
     entries = dated(listed, what, _VERSION, first)
     days = [day for day, _ in entries] + [None]
@@ -90,9 +84,7 @@ def _market(fields: Fields, starts: Mapping[str, date]) -> str:
     market = " ".join(yaml_file.text_of(node, "market").split())
     if market not in starts:
         cure = yaml_file.nearest(market, starts)
-        raise Problem(
-            node.line, f"{fields.what} trades {yaml_file.shown(node)}, not one of `markets`; {cure}"
-        )
+        raise Problem(node.line, f"{fields.what} trades {yaml_file.shown(node)}, not one of `markets`; {cure}")
     return market
 
 
@@ -128,9 +120,7 @@ class _Version:
         kind = yaml_file.text_of(self.node("type"), "type")
         if kind not in types:
             cure = yaml_file.nearest(kind, types)
-            raise Problem(
-                self.node("type").line, f"{yaml_file.shown(self.node('type'))} is no strategy type; {cure}"
-            )
+            raise Problem(self.node("type").line, f"{yaml_file.shown(self.node('type'))} is no strategy type; {cure}")
         lines: Lines = {(key,): self.holder(key).line_of(key) for key in _VERSION}
         lines[()] = self.name.line if self.own is self.shared else self.own.node.line
         lines["name",] = self.name.line
@@ -150,9 +140,7 @@ class _Version:
                 effective_to=self.end(),
                 risk=self.risk(lines),
             )
-            return replace(
-                strategy, parameters=self.completed(types[kind], strategy.parameters, lines)
-            ), lines
+            return replace(strategy, parameters=self.completed(types[kind], strategy.parameters, lines)), lines
         except Refusal as refusal:
             raise Problem(line_at(lines, refusal.path, self.name.line), str(refusal)) from None
 
@@ -173,9 +161,7 @@ class _Version:
             return {}
         node = self.node("parameters")
         if not isinstance(node, yaml_file.Mapping):
-            raise Problem(
-                node.line, "parameters must be a mapping, like {fast: 9, slow: 21}; or remove the key"
-            )
+            raise Problem(node.line, "parameters must be a mapping, like {fast: 9, slow: 21}; or remove the key")
         lines.update({("parameters", key): place.line for key, place in node.keys.items()})
         return yaml_file.value_of(node, "parameters")
 
@@ -197,9 +183,7 @@ class _Version:
     def risk(self, lines: Lines) -> tuple[RiskParameters, ...]:
         """The risk parameters; those beside the versions as far as they fall into this version."""
         inherited = "risk" not in self.own
-        entries = dated(
-            self.node("risk"), f"risk of {self.shared.what}", _RISK, self.first if inherited else self.day
-        )
+        entries = dated(self.node("risk"), f"risk of {self.shared.what}", _RISK, self.first if inherited else self.day)
         if inherited and self.day != self.first:
             before = [entry for entry in entries if entry[0] <= self.day]
             entries = [(self.day, fields) for _, fields in before[-1:]] + entries[len(before) :]

@@ -64,9 +64,7 @@ def strategies(state: DeclaredState, first: date, end: date) -> pl.DataFrame:
     return _within(_frame("strategies", rows), first, end)
 
 
-def risk_parameters(
-    state: DeclaredState, stored_strategies: pl.DataFrame, first: date, end: date
-) -> pl.DataFrame:
+def risk_parameters(state: DeclaredState, stored_strategies: pl.DataFrame, first: date, end: date) -> pl.DataFrame:
     """Rows of risk_parameters that become effective in [first, end), ascending by strategy and day.
 
     stored_strategies: the stored strategies with id, strategy_name and effective_from, at least those

@@ -82,9 +82,7 @@ def parse(text: str) -> Node:
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent):
             if root is not None:
-                raise Problem(
-                    event.start_mark.line + 1, "a second document begins here; keep one, remove the ---"
-                )
+                raise Problem(event.start_mark.line + 1, "a second document begins here; keep one, remove the ---")
             root = _node(next(events), events, 1)
     if root is None or (isinstance(root, Scalar) and root.is_empty):
         raise Problem(1, "the file is empty; declare at least one market under `markets`")
@@ -102,26 +100,20 @@ def _events(text: str) -> Iterator[yaml.Event]:
         if mark is not None:
             line = mark.line + 1
         said = (error.problem or error.context or "the text cannot be read").replace("\n", " ")
-        cure = (
-            "indent with spaces" if "\\t" in said else "check indentation, colons and quotes here and above"
-        )
+        cure = "indent with spaces" if "\\t" in said else "check indentation, colons and quotes here and above"
         raise Problem(line, f"not YAML: {said}; {cure}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise Problem(line, f"the character U+{error.character:04X} cannot be read; remove it") from None
     except (ValueError, OverflowError):
         # PyYAML lets chr() and int() fail on escapes and versions that are out of range.
-        raise Problem(
-            line, "not YAML: a number in an escape or directive is out of range; remove it"
-        ) from None
+        raise Problem(line, "not YAML: a number in an escape or directive is out of range; remove it") from None
 
 
 def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
     line, column = event.start_mark.line + 1, event.start_mark.column + 1
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise Problem(
-            line, "anchors (&) and aliases (*) are not read; write the values out, or quote the text"
-        )
+        raise Problem(line, "anchors (&) and aliases (*) are not read; write the values out, or quote the text")
     if event.tag is not None:
         raise Problem(line, "tags (!) are not read; remove it, or quote the text")
     if depth > MAX_DEPTH:
@@ -141,9 +133,7 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
     while not isinstance(event := next(events), yaml.MappingEndEvent):
         key = _node(event, events, depth + 1)
         if not isinstance(key, Scalar) or key.is_empty or len(key.text.splitlines()) != 1:
-            raise Problem(
-                key.line, "a key must be text of one line; look for a missing name or a stray bracket"
-            )
+            raise Problem(key.line, "a key must be text of one line; look for a missing name or a stray bracket")
         if key.text in keys:
             raise Problem(
                 key.line, f"{shown(key)} was already given in line {keys[key.text].line}; keep one of the two"
@@ -183,12 +173,7 @@ def text_of(node: Node, what: str) -> str:
 
 def decimal_of(node: Node, what: str) -> Decimal:
     """A number, exactly as written."""
-    if (
-        isinstance(node, Scalar)
-        and node.plain
-        and len(node.text) <= _MAX_NUMBER
-        and _NUMBER.fullmatch(node.text)
-    ):
+    if isinstance(node, Scalar) and node.plain and len(node.text) <= _MAX_NUMBER and _NUMBER.fullmatch(node.text):
         return Decimal(node.text.replace("_", ""))
     cure = "write a number, like 0.02"
     if isinstance(node, Scalar) and not node.plain and _NUMBER.fullmatch(node.text):

@@ -77,9 +77,7 @@ class ArchiveName:
     @property
     def hi(self) -> datetime:
         """The end of the period, exclusive."""
-        return midnight(
-            next_month(self.first) if self.period == "monthly" else self.first + timedelta(days=1)
-        )
+        return midnight(next_month(self.first) if self.period == "monthly" else self.first + timedelta(days=1))
 
     @property
     def most_bytes(self) -> int:
@@ -218,9 +216,7 @@ class Archive:
         self._deadline = deadline
         self._retry = retry or Retry()
         self._session = requests.Session()
-        self._session.headers["Accept-Encoding"] = (
-            "identity"  # a checksum is over the bytes as they are stored
-        )
+        self._session.headers["Accept-Encoding"] = "identity"  # a checksum is over the bytes as they are stored
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=workers))
 
@@ -239,9 +235,7 @@ class Archive:
                 return None
             published = self._get(f"{name.path}.CHECKSUM", 1024, _file(name))
             try:
-                digest = check_sum(
-                    data, None if published is None else published.decode("ascii", "replace"), name
-                )
+                digest = check_sum(data, None if published is None else published.decode("ascii", "replace"), name)
             except BadCandles:
                 if last:
                     raise
@@ -249,9 +243,7 @@ class Archive:
             return read_zip(data, name, digest)
         raise AssertionError("the loop above returns or raises")
 
-    def read_all(
-        self, names: Iterable[ArchiveName]
-    ) -> Iterator[tuple[ArchiveName, Fetched | BadCandles | None]]:
+    def read_all(self, names: Iterable[ArchiveName]) -> Iterator[tuple[ArchiveName, Fetched | BadCandles | None]]:
         """`read` of several files, a bounded number at a time, in the order given; a file that cannot be used
         comes as its error."""
 

@@ -195,9 +195,7 @@ class Exchange:
 
         def page() -> list[list[Any]]:
             rows: Any = request(**asked)
-            if not isinstance(rows, list) or not all(
-                isinstance(r, list) and type(r[0]) is int for r in rows if r
-            ):
+            if not isinstance(rows, list) or not all(isinstance(r, list) and type(r[0]) is int for r in rows if r):
                 raise Transient("the answer was not a list of klines")
             return [row for row in rows if row]
 
@@ -263,15 +261,11 @@ class Exchange:
         if used.isdigit():
             self._used[market] = (int((self._retry.clock() + self._clock_ahead) // 60), int(used))
 
-    def _meaning(
-        self, error: BinanceAPIException, what: str, symbol: str | None, interval: str | None
-    ) -> Exception:
+    def _meaning(self, error: BinanceAPIException, what: str, symbol: str | None, interval: str | None) -> Exception:
         """What an error answer means: `Transient`, or the sentence to stop with."""
         status, code, text = error.status_code, error.code, str(error.message)
         if status in (418, 429):
-            return Transient(
-                f"the exchange said too many requests ({status})", retry_after(error.response.headers)
-            )
+            return Transient(f"the exchange said too many requests ({status})", retry_after(error.response.headers))
         if status == 451:
             return SourceError(
                 f"{what}: {self._host} does not serve this location (HTTP 451). Set the exchange's address to"
@@ -284,9 +278,7 @@ class Exchange:
                 " then run again with fewer markets at once; a proxy in between can be the cause, too."
             )
         if status >= 500 or code in _TRANSIENT_CODES:
-            return Transient(
-                f"the exchange failed with {code or status}", retry_after(error.response.headers)
-            )
+            return Transient(f"the exchange failed with {code or status}", retry_after(error.response.headers))
         if code == _UNKNOWN_SYMBOL and symbol:
             return self._unknown(symbol)
         if code == _UNKNOWN_INTERVAL and symbol:

@@ -157,9 +157,7 @@ class Folder:
         names = table.collect_schema().names()
         if tuple(names) != klines.PUBLISHED:
             raise BadCandles(klines.columns_sentence(symbol, interval, path.name, len(names)))
-        first, last = (
-            table.select(_OPEN_MS.min().alias("first"), _OPEN_MS.max().alias("last")).collect().row(0)
-        )
+        first, last = table.select(_OPEN_MS.min().alias("first"), _OPEN_MS.max().alias("last")).collect().row(0)
         if first is None:
             raise BadCandles(f"{symbol} {interval}: {path.name} holds no candles; remove it or replace it.")
         return _Piece(path, _moment(first), candle_end(interval, _moment(last)), None)

@@ -136,9 +136,7 @@ class _Month:
                 yield from self._rest(lo, hi)
                 return
             doubtful = self._doubtful_days(parts, lo, hi)
-        if not parts and (hi - lo) > timedelta(
-            milliseconds=_FEW_PAGES * PAGE * (interval_ms(self._interval) or 0)
-        ):
+        if not parts and (hi - lo) > timedelta(milliseconds=_FEW_PAGES * PAGE * (interval_ms(self._interval) or 0)):
             days = [day for day in _days(lo, hi) if midnight(day) >= lo and midnight(day + _DAY) <= hi]
             parts = self._files(ArchiveName(self._symbol, self._interval, "daily", day) for day in days)
         yield from self._complete(parts, lo, hi, doubtful)
@@ -153,9 +151,7 @@ class _Month:
                 found.append(answer)
         return found
 
-    def _complete(
-        self, parts: list[Fetched], lo: datetime, hi: datetime, doubtful: set[date]
-    ) -> Iterator[Fetched]:
+    def _complete(self, parts: list[Fetched], lo: datetime, hi: datetime, doubtful: set[date]) -> Iterator[Fetched]:
         """[lo, hi) without a hole: each day from its archive, or from REST where that lacks a candle or is in doubt."""
         held = [part for part in parts if part.frame.height]
         short = self._short_days(held, lo, hi) | doubtful

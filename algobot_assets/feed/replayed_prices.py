@@ -39,16 +39,12 @@ class ReplayedPrices:
                 if found := _FILE.fullmatch(path.name):
                     self._enter(symbol_of(market, found["symbol"]), interval_of(found["interval"]), path)
         if not self._files:
-            raise SettingsError(
-                f"{root} holds no spot/*.parquet or futures-um/*.parquet to replay; name another."
-            )
+            raise SettingsError(f"{root} holds no spot/*.parquet or futures-um/*.parquet to replay; name another.")
         self._market = lru_cache(maxsize=4)(self._read)
 
     def _enter(self, symbol: str, interval: str, path: Path) -> None:
         self._files.setdefault((symbol, interval), []).append(path)
-        opens = pl.scan_parquet(path).select(
-            pl.col("open_time").min().alias("a"), pl.col("open_time").max().alias("b")
-        )
+        opens = pl.scan_parquet(path).select(pl.col("open_time").min().alias("a"), pl.col("open_time").max().alias("b"))
         first, last = opens.collect().row(0)
         listed = _EPOCH + timedelta(milliseconds=first)
         known = self.listings.get(symbol)
@@ -83,8 +79,6 @@ class ReplayedPrices:
     def _read(self, symbol: str, interval: str) -> pl.DataFrame:
         files = self._files.get((symbol, interval))
         if not files:
-            return pl.DataFrame(
-                schema={name: pl.Int64 if "time" in name else pl.String for name in PUBLISHED}
-            )
+            return pl.DataFrame(schema={name: pl.Int64 if "time" in name else pl.String for name in PUBLISHED})
         rows = pl.concat([pl.read_parquet(path, columns=list(PUBLISHED)) for path in files])
         return rows.unique("open_time", keep="first").sort("open_time")

@@ -78,9 +78,7 @@ class Retry:
                     break
                 self.sleep(pause)
                 waited += pause
-        raise SourceUnavailable(
-            f"{what}: {reason}, {attempt} times in a row. Nothing was changed; run again later."
-        )
+        raise SourceUnavailable(f"{what}: {reason}, {attempt} times in a row. Nothing was changed; run again later.")
 
     def _barred(self, what: str) -> SourceUnavailable:
         until = datetime.fromtimestamp(self._not_before, UTC)

@@ -175,9 +175,7 @@ class SimulatedExchange:
         return _json({"serverTime": _ms(self.now() + self.clock_skew)})
 
     def _info(self, market: str, query: dict[str, str]) -> Answer:
-        listings = [
-            entry for name, entry in sorted(self.prices.listings.items()) if market_of(name)[0] == market
-        ]
+        listings = [entry for name, entry in sorted(self.prices.listings.items()) if market_of(name)[0] == market]
         if "symbol" in query and market == "spot":
             listings = [self._listing(market, query)]
         limit = {
@@ -232,17 +230,13 @@ class SimulatedExchange:
             raise _Refusal(-1100, "Illegal characters found in a parameter.") from None
         return _json(self._page(symbol, interval, start, end, limit).rows())
 
-    def _page(
-        self, symbol: str, interval: str, start: int | None, end: int | None, limit: int
-    ) -> pl.DataFrame:
+    def _page(self, symbol: str, interval: str, start: int | None, end: int | None, limit: int) -> pl.DataFrame:
         """From ``start`` on, or without it the last ones; both bounds inclusive, by open."""
         now = self.now()
         lo = start or 0
         hi = _ms(now) if end is None else min(end, _ms(now))
         months = [
-            m
-            for m in self.prices.months(symbol, now)
-            if _ms(midnight(next_month(m))) > lo and _ms(midnight(m)) <= hi
+            m for m in self.prices.months(symbol, now) if _ms(midnight(next_month(m))) > lo and _ms(midnight(m)) <= hi
         ]
         pages: list[pl.DataFrame] = []
         count = 0

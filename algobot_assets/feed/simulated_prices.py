@@ -66,9 +66,7 @@ def _utc(*fields: int) -> datetime:
     return datetime(*fields, tzinfo=UTC)
 
 
-def _tether(
-    base: str, listed: datetime, price: float, tick: str, step: str, turnover: float, **more: Any
-) -> Listing:
+def _tether(base: str, listed: datetime, price: float, tick: str, step: str, turnover: float, **more: Any) -> Listing:
     return Listing(f"{base}USDT", base, "USDT", listed, price, Decimal(tick), Decimal(step), turnover, **more)
 
 
@@ -78,9 +76,7 @@ LISTINGS = (
     _tether("ETH", _utc(2017, 8, 17, 4), 1_900, "0.01", "0.0001", 450_000, daily_volatility=0.04),
     _tether("DOGE", _utc(2019, 7, 5, 12), 0.09, "0.00001", "1", 60_000, daily_volatility=0.05, quiet=0.02),
     _tether("SHIB", _utc(2021, 5, 10, 11), 2.1e-6, "0.00000001", "1", 250_000, daily_volatility=0.06),
-    _tether(
-        "FRESH", _utc(2025, 3, 18, 15, 30), 1.4, "0.0001", "0.1", 9_000, daily_volatility=0.08, quiet=0.05
-    ),
+    _tether("FRESH", _utc(2025, 3, 18, 15, 30), 1.4, "0.0001", "0.1", 9_000, daily_volatility=0.08, quiet=0.05),
     _tether(
         "GONE",
         _utc(2022, 3, 11, 6),
@@ -153,9 +149,7 @@ class SimulatedPrices:
 
     def _range(self, symbol: str, lo: datetime, hi: datetime) -> pl.DataFrame:
         """The minutes that open in [lo, hi), whole numbers: see `_make_minutes`."""
-        frames = [
-            self._minutes(symbol, month) for month in months_between(lo.date(), hi.date() + timedelta(days=1))
-        ]
+        frames = [self._minutes(symbol, month) for month in months_between(lo.date(), hi.date() + timedelta(days=1))]
         return pl.concat(frames).filter(pl.col("open_time").is_between(_ms(lo), _ms(hi), closed="left"))
 
     def _until(self, symbol: str, lo: datetime, now: datetime) -> pl.DataFrame:
@@ -167,15 +161,11 @@ class SimulatedPrices:
             return minutes
         candle = minutes.row(-1, named=True)
         close = candle["open"] + round((candle["close"] - candle["open"]) * share)
-        candle |= {
-            name: int(candle[name] * share) for name in ("volume", "quote", "count", "buy", "buy_quote")
-        }
+        candle |= {name: int(candle[name] * share) for name in ("volume", "quote", "count", "buy", "buy_quote")}
         candle |= {"close": close, "high": max(candle["open"], close), "low": min(candle["open"], close)}
         return pl.concat([minutes.head(-1), pl.DataFrame([candle], schema=minutes.schema)])
 
-    def _longer(
-        self, symbol: str, interval: str, minutes: pl.DataFrame, lo: datetime, hi: datetime
-    ) -> pl.DataFrame:
+    def _longer(self, symbol: str, interval: str, minutes: pl.DataFrame, lo: datetime, hi: datetime) -> pl.DataFrame:
         """Candles of ``interval`` that open in [lo, hi), from their minutes."""
         phase = phase_of(self.listings[symbol].listed)
         opened = _time("open_time").alias("timestamp")
@@ -310,9 +300,7 @@ class SimulatedPrices:
         return np.stack((times, opened, high, low, closed, volume, quote, count, buy, buy_quote))
 
     def _chance(self, symbol: str, stream: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.Philox(key=[self._seed, zlib.crc32(symbol.encode()) << 20 | stream])
-        )
+        return np.random.Generator(np.random.Philox(key=[self._seed, zlib.crc32(symbol.encode()) << 20 | stream]))
 
 
 @lru_cache(maxsize=1)
@@ -334,9 +322,9 @@ def _print(column: str, per: int, decimals: int, whole: str | None = None) -> pl
     if whole is not None:
         integer = integer + pl.col(whole)
     fraction = pl.col(column) % per * 10**decimals // per
-    return pl.concat_str(
-        integer.cast(pl.String), pl.lit("."), fraction.cast(pl.String).str.zfill(decimals)
-    ).alias(column)
+    return pl.concat_str(integer.cast(pl.String), pl.lit("."), fraction.cast(pl.String).str.zfill(decimals)).alias(
+        column
+    )
 
 
 def _time(column: str) -> pl.Expr:

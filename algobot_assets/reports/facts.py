@@ -128,13 +128,17 @@ class Reader:
     def _family(self, item: StoredVersion) -> list[dict[str, Any]]:
         """Every version of the same name with its newest figures."""
         with self.store.transaction() as connection:
-            rows = connection.cursor(row_factory=dict_row).execute(
-                """SELECT DISTINCT ON (s.effective_from) s.version, s.effective_from, s.parameters::text AS parameters,
+            rows = (
+                connection.cursor(row_factory=dict_row)
+                .execute(
+                    """SELECT DISTINCT ON (s.effective_from) s.version, s.effective_from, s.parameters::text AS parameters,
                           b.day, b.total_return, b.max_drawdown, b.sharpe_ratio, b.total_trades
                      FROM strategies AS s LEFT JOIN backtest_results AS b ON b.strategy_id = s.id
                     WHERE s.strategy_name = %s ORDER BY s.effective_from, b.day DESC""",
-                (item.name,),
-            ).fetchall()
+                    (item.name,),
+                )
+                .fetchall()
+            )
         until = {other.version: other.until for other in self.versions if other.name == item.name}
         return [row | {"until": until[row["version"]]} for row in rows]
 

@@ -102,9 +102,7 @@ def create_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(
-            f"The folder {home} cannot be made: {error.strerror}. Set ALGOBOT_HOME to another."
-        ) from None
+        raise StoreError(f"The folder {home} cannot be made: {error.strerror}. Set ALGOBOT_HOME to another.") from None
     if os.geteuid() == 0:
         for folder in missing:
             folder.chmod(0o755)

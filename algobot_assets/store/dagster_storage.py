@@ -72,9 +72,7 @@ class AlgobotDagsterStorage(DagsterPostgresStorage):
     Raises SettingsError or StoreError with a sentence where there is no database.
     """
 
-    def __init__(
-        self, settings: Settings | None = None, inst_data: ConfigurableClassData | None = None
-    ) -> None:
+    def __init__(self, settings: Settings | None = None, inst_data: ConfigurableClassData | None = None) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         settings = settings or Settings()

@@ -104,18 +104,14 @@ class Database:
         """For psycopg, and for transactions only: a pooler may give each of them another session."""
         return make_conninfo("", **self.parameters, dbname=dbname or self.name)
 
-    def sqlalchemy_url(
-        self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg"
-    ) -> str:
+    def sqlalchemy_url(self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
         """For SQLAlchemy, Alembic and Dagster, past a pooler.
 
         The driver is named because SQLAlchemy's default changed with 2.1.
         """
         query = dict(self.direct or self.parameters)
         user, password = query.pop("user", None), query.pop("password", None)
-        url = sqlalchemy.URL.create(
-            f"postgresql+{driver}", user, password, database=dbname or self.name, query=query
-        )
+        url = sqlalchemy.URL.create(f"postgresql+{driver}", user, password, database=dbname or self.name, query=query)
         return url.render_as_string(hide_password=False)
 
     def connectorx_url(self, dbname: str | None = None) -> str:

@@ -112,9 +112,7 @@ def exclusive(home: Path) -> Iterator[None]:
         try:
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
-                    raise StoreError(
-                        f"Another process has held {path} for too long; see what it does and end it."
-                    )
+                    raise StoreError(f"Another process has held {path} for too long; see what it does and end it.")
                 time.sleep(0.02)
             if _is_at(path, descriptor):
                 yield

@@ -99,9 +99,7 @@ def read_table(store: Store, table: str, *order: str) -> pl.DataFrame:
     """
     schema = schema_of(table, generated=True)
     statement = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
-        sql.SQL(", ").join(
-            time_out(name) if dtype == UTC else sql.Identifier(name) for name, dtype in schema.items()
-        ),
+        sql.SQL(", ").join(time_out(name) if dtype == UTC else sql.Identifier(name) for name, dtype in schema.items()),
         sql.Identifier(table),
         sql.SQL(", ").join(map(sql.Identifier, order)),
     )

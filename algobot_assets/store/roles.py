@@ -84,9 +84,7 @@ def establish(connection: psycopg.Connection) -> Roles | None:
     return roles
 
 
-def _membership(
-    connection: psycopg.Connection, roles: Roles, database: str, login: str
-) -> list[sql.Composable]:
+def _membership(connection: psycopg.Connection, roles: Roles, database: str, login: str) -> list[sql.Composable]:
     """Statements that make the missing roles and let the login take them; a superuser may take any."""
     (superuser,) = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = %s", (login,)).fetchone()
     statements: list[sql.Composable] = []

@@ -296,9 +296,7 @@ def _elsewhere(connection: psycopg.Connection, window: Window, rows: pl.DataFram
     if window.rule.time != "day" or not outside:
         return False
     (name,) = outside
-    keys = sql.SQL(" AND ").join(
-        sql.SQL("{} = %s").format(sql.Identifier(column)) for column in window.rule.scope
-    )
+    keys = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in window.rule.scope)
     # the whole span and not each key: a needless merge is right too, and thousands of keys cost more than the COPY
     statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} AND {} BETWEEN %s AND %s)").format(
         sql.Identifier(window.table), keys if window.rule.scope else sql.SQL("true"), sql.Identifier(name)

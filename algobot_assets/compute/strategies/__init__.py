@@ -41,9 +41,7 @@ def registered(strategy_type: str) -> Registered:
     """The strategy of that type with its source; SettingsError that lists those there are."""
     known = _built_in() | _files
     if strategy_type not in known:
-        raise SettingsError(
-            f"There is no strategy of type {strategy_type!r}. There are: {', '.join(sorted(known))}."
-        )
+        raise SettingsError(f"There is no strategy of type {strategy_type!r}. There are: {', '.join(sorted(known))}.")
     return known[strategy_type]
 
 
@@ -74,9 +72,7 @@ def load_strategy_file(path: str | Path) -> tuple[str, ...]:
                 sys.modules[name] = before
             raise
     except Exception as error:
-        raise SettingsError(
-            f"The strategy file {path} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise SettingsError(f"The strategy file {path} cannot be loaded: {type(error).__name__}: {error}") from error
     found = _registered_by(module, str(path), text)
     _refuse_doubles(found, {kind: one for kind, one in _files.items() if one.origin != str(path)})
     for kind in [kind for kind, one in _files.items() if one.origin == str(path)]:
@@ -99,11 +95,7 @@ def _built_in() -> dict[str, Registered]:
 
 def _registered_by(module: ModuleType, origin: str, text: str) -> dict[str, Registered]:
     """The strategies defined in a module; those it merely imports are not its own."""
-    own = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, Strategy) and value.module == module.__name__
-    ]
+    own = [value for value in vars(module).values() if isinstance(value, Strategy) and value.module == module.__name__]
     if not own:
         raise SettingsError(f"{origin} registers no strategy. Put @strategy(...) above its rule.")
     found = {one.name: Registered(one, origin, text) for one in own}
