@@ -10,7 +10,7 @@ import polars as pl
 import psycopg
 from pgpq import ArrowToPostgresBinaryEncoder
 
-from algobot_assets import lanes
+from algobot_assets.pipeline import parallel_writes as lanes
 from algobot_assets.schema.intervals import months_between
 from algobot_assets.schema.windows import WINDOWING, Window
 from algobot_assets.store.connection import Store

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from algobot_assets import runs
-from algobot_assets.answers import Answer
+from algobot_assets.cli import runs
 from algobot_assets.client import Client, connect
+from algobot_assets.client.results import Answer
 from benchmarks.harness import PACKAGES, machine, save, show
 from benchmarks.year import FIRST, fresh, prepared
 

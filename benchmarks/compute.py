@@ -32,13 +32,13 @@ import polars as pl
 import talib
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.grid import Grid
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
-from algobot_assets.compute.ledger import CandleArrays, LedgerRun, candle_arrays, run_ledger
-from algobot_assets.compute.ledger_terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
+from algobot_assets.compute.ledger.run import CandleArrays, LedgerRun, candle_arrays, run_ledger
+from algobot_assets.compute.ledger.terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
-from algobot_assets.compute.sweep import RESULTS, Market
+from algobot_assets.compute.sweep.grid import Grid
+from algobot_assets.compute.sweep.run import RESULTS, Market
 from algobot_assets.schema.intervals import day_of, days_between, end_of
 from benchmarks.harness import machine, save, show
 from benchmarks.sweep import RISK, candles, sweep_of

@@ -24,9 +24,9 @@ from typing import Any
 
 import dagster as dg
 
-from algobot_assets import runs
+from algobot_assets.audit.verify import verify
+from algobot_assets.cli import runs
 from algobot_assets.store.connection import Store
-from algobot_assets.verify import verify
 from benchmarks.end_to_end import WATCHED
 from benchmarks.harness import PACKAGES, Stages, family_cpu, machine, medians, save, show
 from benchmarks.markets import TYPES, World, declared, publish, symbol, world

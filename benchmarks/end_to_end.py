@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from algobot_assets import io_manager, lanes, runs, windows
-from algobot_assets.assets import candles, ledger_inputs, market, reference, trading
-from algobot_assets.checks import base
+from algobot_assets.cli import runs
+from algobot_assets.defs import io_manager
+from algobot_assets.defs.assets import market, reference, trading
+from algobot_assets.defs.checks import base
 from algobot_assets.feed.folder import Folder
+from algobot_assets.pipeline import frames as windows
+from algobot_assets.pipeline import ledger_inputs
+from algobot_assets.pipeline import market_data as candles
+from algobot_assets.pipeline import parallel_writes as lanes
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import lineage, writer
-from algobot_assets.store import server as servers
+from algobot_assets.store.server import control as servers
 from benchmarks.bare import BareCopy
 from benchmarks.harness import PACKAGES, Stages, machine, medians, peak_bytes, reset_peak, save, show
 from benchmarks.throwaway import checkpoint

@@ -24,23 +24,23 @@ from typing import Any
 
 import polars as pl
 
-from algobot_assets import runs
+from algobot_assets.cli import runs
 from algobot_assets.feed import klines
 from algobot_assets.feed.archive import ArchiveName, _unzip
 from algobot_assets.feed.binance_client import public_client
 from algobot_assets.feed.exchange import Exchange
-from algobot_assets.feed.faults import Answer
-from algobot_assets.feed.replayed_prices import ReplayedPrices
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.feed.simulated_prices import SimulatedPrices
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.faults import Answer
+from algobot_assets.feed.simulated.prices import SimulatedPrices
+from algobot_assets.feed.simulated.replay import ReplayedPrices
 from algobot_assets.schema.intervals import midnight, months_between
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.settings import Settings
 from algobot_assets.store import lineage
-from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import day_digests
+from algobot_assets.store.server import control as servers
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show
 from benchmarks.throwaway import TEMPLATE, checkpoint, throwaway
 

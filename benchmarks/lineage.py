@@ -22,14 +22,16 @@ from unittest import mock
 
 import polars as pl
 
-from algobot_assets import lanes, runs
-from algobot_assets.assets import candles, chain
+from algobot_assets.cli import runs
+from algobot_assets.pipeline import incremental as chain
+from algobot_assets.pipeline import market_data as candles
+from algobot_assets.pipeline import parallel_writes as lanes
+from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import lineage, writer
-from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING
-from algobot_assets.windows import Table
+from algobot_assets.store.server import control as servers
 from benchmarks.bare import BareCopy
 from benchmarks.harness import PACKAGES, Stages, machine, medians, save, show
 from benchmarks.year import COPIED, FIRST, counted, fresh, prepared

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from algobot_assets.store import server as servers
+from algobot_assets.store.server import control as servers
 from benchmarks.throwaway import throwaway
 
 #: Strategy types of a market's strategies, in this order.

@@ -18,8 +18,8 @@ from unittest import mock
 import psycopg
 from psycopg import sql
 
-from algobot_assets import questions
 from algobot_assets.client import Client
+from algobot_assets.client import queries as questions
 from algobot_assets.schema.intervals import next_month
 from algobot_assets.store.connection import Store
 

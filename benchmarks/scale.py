@@ -25,19 +25,20 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from algobot_assets import runs
+from algobot_assets.audit.staleness import due
+from algobot_assets.cli import runs
 from algobot_assets.client import Client
 from algobot_assets.feed import klines
-from algobot_assets.freshness import due
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import days_between, midnight, months_between, next_month
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
-from algobot_assets.store import catalogue, months
+from algobot_assets.store import catalogue
+from algobot_assets.store.archive import months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
-from algobot_assets.store.partitions import ensure_months, leaf, settle
+from algobot_assets.store.month_partitions import ensure_months, leaf, settle
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.writer import write_window
 from benchmarks import queries

@@ -29,17 +29,17 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 
-from algobot_assets import runs
-from algobot_assets.cli.database import prepare
+from algobot_assets.audit.staleness import due
+from algobot_assets.audit.verify import verify
+from algobot_assets.cli import runs
+from algobot_assets.cli.commands.database import prepare
 from algobot_assets.client import Client, connect
 from algobot_assets.errors import StoreError
-from algobot_assets.freshness import due
-from algobot_assets.retention import retire
 from algobot_assets.settings import Settings
-from algobot_assets.store import server as servers
+from algobot_assets.store.archive.retention import retire
 from algobot_assets.store.connection import Store
+from algobot_assets.store.server import control as servers
 from algobot_assets.store.writer import lock_months
-from algobot_assets.verify import verify
 from benchmarks.harness import PACKAGES, machine, save, show
 from benchmarks.markets import published
 from benchmarks.throwaway import environment, throwaway

@@ -28,10 +28,10 @@ import polars as pl
 from numba import njit
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.grid import Grid
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
-from algobot_assets.compute.sweep import RESULTS, Account, Market, Span, Sweep, alone, workers
+from algobot_assets.compute.sweep.grid import Grid
+from algobot_assets.compute.sweep.run import RESULTS, Account, Market, Span, Sweep, alone, workers
 from algobot_assets.schema.intervals import day_of, days_between, end_of
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show
 

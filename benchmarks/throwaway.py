@@ -16,7 +16,7 @@ from pathlib import Path
 
 from algobot_assets.settings import Settings
 from algobot_assets.store import migrate
-from algobot_assets.store import server as servers
+from algobot_assets.store.server import control as servers
 
 #: A migrated database without rows, of which others are made.
 TEMPLATE = "template_benchmark"

@@ -20,12 +20,12 @@ from typing import Any
 
 import dagster as dg
 
-from algobot_assets import runs
-from algobot_assets.resources import StateResource
+from algobot_assets.cli import runs
+from algobot_assets.cli.parallel_runs import COMPUTED, compute_side_by_side, fetch_side_by_side
+from algobot_assets.declared.state_file import StateFile
 from algobot_assets.schema.intervals import next_month
 from algobot_assets.schema.tables import NINE
 from algobot_assets.store.connection import Store
-from algobot_assets.workers import COMPUTED, compute_side_by_side, fetch_side_by_side
 from benchmarks.harness import PACKAGES, family_cpu, machine, medians, save, show
 from benchmarks.markets import World, declared, publish, world
 from benchmarks.throwaway import checkpoint
@@ -69,7 +69,7 @@ def by_markets(at: World, last: date, workers: int, number: int) -> tuple[float,
         if not before.success:
             sys.exit(f"The run failed: {before.error}")
         checkpoint(at.server)
-        done = compute_side_by_side(instance, store, StateResource().load(), FIRST, last, workers)
+        done = compute_side_by_side(instance, store, StateFile().load(), FIRST, last, workers)
         return took(instance, done), digests(store)
 
 

@@ -18,16 +18,16 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from algobot_assets import runs
+from algobot_assets.cli import runs
 from algobot_assets.feed import klines
 from algobot_assets.schema.intervals import months_between, next_month
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.settings import Settings
 from algobot_assets.store import lineage
-from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import day_digests, digest
 from algobot_assets.store.reader import read_window
+from algobot_assets.store.server import control as servers
 from benchmarks.markets import published as seeded
 from benchmarks.throwaway import TEMPLATE, checkpoint, environment, throwaway
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import polars as pl
 
 from algobot_assets.client import connect
+from algobot_assets.research.request import Request
+from algobot_assets.research.try_file import try_strategy, verdict
 from algobot_assets.store.connection import Store
-from algobot_assets.trials import Request
-from algobot_assets.trying import try_strategy, verdict
 
 SYMBOL, INTERVAL = sys.argv[1:3] if len(sys.argv) > 2 else ("BTCUSDT", "1h")
 

@@ -21,12 +21,13 @@ import pytest
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")
 
-from algobot_assets import runs
+from algobot_assets.cli import runs
+from algobot_assets.definitions import build_defs
 from algobot_assets.settings import Settings
 from algobot_assets.store import migrate
-from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database
+from algobot_assets.store.server import control as servers
 
 _numbers = count(1)
 TEMPLATE = "template_algobot"
@@ -212,3 +213,9 @@ def shared_data() -> Path:
 def days(first: date, number: int) -> list[date]:
     """Consecutive days."""
     return [first + timedelta(days=i) for i in range(number)]
+
+
+@pytest.fixture(scope="session")
+def defs():
+    """The project's definitions, as Dagster loads them."""
+    return build_defs()

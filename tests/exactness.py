@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from real_candles import FOLDER, interval_of
 from tables import content
 
-from algobot_assets.assets import trading
-from algobot_assets.freshness import due, stale
+from algobot_assets.audit.staleness import due, stale
+from algobot_assets.audit.verify import verify
+from algobot_assets.defs.assets import trading
 from algobot_assets.schema.intervals import day_of, phase_of
 from algobot_assets.store.connection import Store
-from algobot_assets.verify import verify
 
 REFERENCE = ("configurations", "strategies", "risk_parameters")
 DAY = timedelta(days=1)

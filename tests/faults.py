@@ -26,7 +26,7 @@ import psycopg
 from conftest import STATE, Project, days, published_candles
 from tables import content
 
-from algobot_assets import runs
+from algobot_assets.cli import runs
 from algobot_assets.errors import AlgobotError
 from algobot_assets.feed.klines import from_published
 from algobot_assets.schema.intervals import midnight

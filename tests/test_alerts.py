@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import dagster as dg
 import pytest
 
-from algobot_assets.automation.alerts import alerts
-from algobot_assets.automation.incidents import Memory, Outcome
+from algobot_assets.defs.automation.alerts import alerts
+from algobot_assets.defs.automation.incidents import Memory, Outcome
 
 BROKEN: set[str] = set()
 """What fails in the runs of these tests: assets, or "asset/check"."""

@@ -15,12 +15,12 @@ import polars as pl
 import pytest
 
 from algobot_assets.errors import BadCandles, SettingsError, SourceError, SourceUnavailable
-from algobot_assets.feed import faults
 from algobot_assets.feed.archive import Archive, ArchiveName, check_sum, is_published, name_of, read_zip
 from algobot_assets.feed.folder import Folder
 from algobot_assets.feed.retry import Retry
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.feed.simulated_prices import SimulatedPrices
+from algobot_assets.feed.simulated import faults
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.prices import SimulatedPrices
 
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no development candles at {DATA}")

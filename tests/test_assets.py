@@ -11,15 +11,15 @@ import pytest
 from conftest import START, STATE, Project, days, published_candles
 from tables import content, counts
 
-from algobot_assets.definitions import TABLES, defs
-from algobot_assets.freshness import due
+from algobot_assets.audit.staleness import due
+from algobot_assets.defs.assets import TABLES
 from algobot_assets.schema.tables import NINE
 from algobot_assets.store.connection import Store
 
 LAST = START + timedelta(days=8)  # the last whole day of the project's candles
 
 
-def test_the_definitions_load_and_describe_nine_partitioned_assets():
+def test_the_definitions_load_and_describe_nine_partitioned_assets(defs):
     dg.Definitions.validate_loadable(defs)
     graph = defs.resolve_asset_graph()
     tables = {key for key in graph.get_all_asset_keys() if key.path[-1] in NINE}

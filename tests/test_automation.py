@@ -10,21 +10,20 @@ import psycopg
 import pytest
 from conftest import START, Project, published_candles
 
-from algobot_assets.assets.partitions import CHAIN, RANGE_END, RANGE_START
-from algobot_assets.automation.abandoned import GRACE, gone
-from algobot_assets.automation.maintenance import partition_maintenance
-from algobot_assets.automation.proposals import AGAIN_AFTER, PROPOSAL, propose
-from algobot_assets.automation.queue import place
-from algobot_assets.automation.schedules import daily_close, refresh, refresh_cron
-from algobot_assets.automation.sensors import declared_state, gaps, staleness
-from algobot_assets.definitions import defs
+from algobot_assets.audit.staleness import RangeRun, due
+from algobot_assets.defs.automation.abandoned import GRACE, gone
+from algobot_assets.defs.automation.maintenance import partition_maintenance
+from algobot_assets.defs.automation.proposals import AGAIN_AFTER, PROPOSAL, propose
+from algobot_assets.defs.automation.schedules import daily_close, refresh, refresh_cron
+from algobot_assets.defs.automation.sensors import declared_state, gaps, staleness
+from algobot_assets.defs.instance.queue import place
+from algobot_assets.defs.partitions import CHAIN, RANGE_END, RANGE_START
+from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.errors import SettingsError
-from algobot_assets.freshness import RangeRun, due
-from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
-from algobot_assets.store.partitions import coming_months, months_present
-from algobot_assets.store.presence import is_present, present
+from algobot_assets.store.month_partitions import coming_months, months_present
+from algobot_assets.store.run_lock import is_present, present
 
 LAST = START + timedelta(days=8)
 
@@ -56,7 +55,7 @@ def test_the_staleness_sensor_proposes_one_range_run(project: Project, database_
         assert isinstance(tick(instance), dg.SkipReason)
 
 
-def test_a_proposal_waits_for_an_unfinished_run(project: Project, database_url):
+def test_a_proposal_waits_for_an_unfinished_run(project: Project, database_url, defs):
     with dg.DagsterInstance.ephemeral() as instance:
         job = defs.resolve_implicit_global_asset_job_def()
         run = instance.create_run_for_job(job, tags=CHAIN, status=dg.DagsterRunStatus.STARTED)
@@ -191,7 +190,7 @@ def test_a_new_market_is_fetched_from_its_start(project: Project, database_url):
         assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("2024-02-02", str(LAST))
 
 
-def test_what_failed_is_proposed_again_later_and_not_for_ever():
+def test_what_failed_is_proposed_again_later_and_not_for_ever(defs):
     run = RangeRun(("market_data",), START, LAST, "a reason")
     job = defs.resolve_implicit_global_asset_job_def()
 
@@ -221,7 +220,7 @@ def test_every_run_of_the_tables_gets_its_place_in_the_chain():
     assert "dagster/priority" not in place({RANGE_START: "2024-01-01", "dagster/priority": "5"})
 
 
-def test_a_run_without_a_process_is_found_and_a_living_one_is_not(store):
+def test_a_run_without_a_process_is_found_and_a_living_one_is_not(store, defs):
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
         dead, alive = (instance.create_run_for_job(job, tags=CHAIN) for _ in range(2))

@@ -9,8 +9,8 @@ import psycopg
 from conftest import START, Project
 from polars.testing import assert_frame_equal
 
-from algobot_assets.cache import FrameCache
 from algobot_assets.client import Client, connect
+from algobot_assets.client.cache import FrameCache
 
 LAST = START + timedelta(days=9)
 ASKED = ("BTCUSDT", "1h", "2024-02-01", "2024-02-03")

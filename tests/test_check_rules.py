@@ -8,11 +8,13 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from algobot_assets.checks import rules_candles, rules_figures, rules_trades
-from algobot_assets.checks.base import day_sql, slot_sql
-from algobot_assets.checks.rules_figures import UNIT, Close, OpenLot, Totals
-from algobot_assets.checks.rules_lookahead import cut_points, look_ahead
-from algobot_assets.checks.rules_rows import unlike_candles
+from algobot_assets.audit.rules import candles as rules_candles
+from algobot_assets.audit.rules import figures as rules_figures
+from algobot_assets.audit.rules import trades as rules_trades
+from algobot_assets.audit.rules.check_run import day_sql, slot_sql
+from algobot_assets.audit.rules.figures import UNIT, Close, OpenLot, Totals
+from algobot_assets.audit.rules.look_ahead import cut_points, look_ahead
+from algobot_assets.audit.rules.rows import unlike_candles
 from algobot_assets.schema.frames import PRICE, QUANTITY
 from algobot_assets.schema.frames import UTC as TIME
 from algobot_assets.schema.intervals import INTERVALS, day_of, expected_opens, floor_open, midnight

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from conftest import START, Project, published_candles, url_of
 
-from algobot_assets import runs
-from algobot_assets.checks import CHECKS, newest
+from algobot_assets.cli import runs
 from algobot_assets.compute import strategies
-from algobot_assets.definitions import TABLES, defs
-from algobot_assets.store.server import Server
+from algobot_assets.defs.assets import TABLES
+from algobot_assets.defs.checks import CHECKS, newest
+from algobot_assets.store.server.control import Server
 
 TODAY = START + timedelta(days=9)  # known up to 07:00
 LAST = START + timedelta(days=8)
@@ -361,7 +361,7 @@ def steps_and_evaluations(instance: dg.DagsterInstance, run_id: str) -> tuple[se
     )
 
 
-def test_a_range_run_gives_one_evaluation_per_check_that_looked_at_something(honest, dagster_instance):
+def test_a_range_run_gives_one_evaluation_per_check_that_looked_at_something(honest, dagster_instance, defs):
     graph = defs.resolve_asset_graph()
     named = {key for check in CHECKS for key in check.check_keys}
     assert {graph.get(key).partitions_def for key in named} == {None}
@@ -480,8 +480,8 @@ def test_look_ahead_is_found_in_five_of_five_and_never_in_the_built_in_strategie
     assert "too odd for me" in again["signals of broken"]
 
 
-def test_a_look_ahead_of_indicators_blocks_what_follows(plant, dagster_instance, monkeypatch):
-    from algobot_assets.checks import indicators as checked
+def test_a_look_ahead_of_indicators_blocks_what_follows(plant, dagster_instance, monkeypatch, defs):
+    from algobot_assets.defs.checks import indicators as checked
 
     honest = checked.compute_indicators
 

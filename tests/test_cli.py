@@ -19,9 +19,9 @@ import pytest
 from conftest import START, STATE, published_candles
 from tables import counts
 
+from algobot_assets.cli.console import progress
 from algobot_assets.cli.main import cli, main
-from algobot_assets.cli.running import choose_source
-from algobot_assets.cli.show import progress
+from algobot_assets.cli.source_choice import choose_source
 from algobot_assets.errors import SettingsError
 from algobot_assets.schema.tables import metadata
 
@@ -162,7 +162,7 @@ def test_errors_are_sentences_and_a_traceback_is_there_for_who_asks(algobot, mon
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("algobot_assets.store.server.status", broken)
+    monkeypatch.setattr("algobot_assets.store.server.control.status", broken)
     bug = algobot("db", "status")
     assert bug.returncode == 1 and "ZeroDivisionError: division by zero" in bug.stderr
     assert "Traceback" not in bug.stderr
@@ -172,7 +172,7 @@ def test_errors_are_sentences_and_a_traceback_is_there_for_who_asks(algobot, mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("algobot_assets.store.server.status", interrupted)
+    monkeypatch.setattr("algobot_assets.store.server.control.status", interrupted)
     ended = algobot("db", "status")
     assert ended.returncode == 130 and "complete and stays" in ended.stderr
 

@@ -17,8 +17,8 @@ import pytest
 from conftest import TEMPLATE, Project, published_candles, url_of
 from polars.testing import assert_frame_equal
 
-from algobot_assets.answers import Answer, LatestSignal, instant
 from algobot_assets.client import Client, connect
+from algobot_assets.client.results import Answer, LatestSignal, instant
 from algobot_assets.errors import AlgobotError, SettingsError, StoreError, WindowError
 from algobot_assets.schema.frames import PRICE, schema_of
 from algobot_assets.schema.frames import UTC as UTC_TYPE
@@ -26,7 +26,7 @@ from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
-from algobot_assets.store.server import Server
+from algobot_assets.store.server.control import Server
 from algobot_assets.store.writer import write_window
 
 FIRST = date(2024, 1, 30)

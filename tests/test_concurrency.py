@@ -12,17 +12,17 @@ from conftest import published_candles
 
 from algobot_assets.errors import StoreError
 from algobot_assets.feed.exchange import Exchange
-from algobot_assets.feed.faults import Answer
 from algobot_assets.feed.klines import from_published
 from algobot_assets.feed.retry import Retry
-from algobot_assets.feed.simulated import SimulatedExchange
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.faults import Answer
 from algobot_assets.schema.frames import empty
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import connection as connections
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
-from algobot_assets.store.partitions import ensure_months
+from algobot_assets.store.month_partitions import ensure_months
 from algobot_assets.store.writer import lock_months, write_window
 
 DAY = date(2024, 1, 31)

@@ -17,12 +17,11 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
-from algobot_assets.definitions import defs
+from algobot_assets.defs.instance.storage import ENVIRONMENT, AlgobotDagsterStorage
 from algobot_assets.errors import SettingsError
 from algobot_assets.settings import Settings
-from algobot_assets.store.dagster_storage import ENVIRONMENT, AlgobotDagsterStorage
-from algobot_assets.store.database import resolve
-from algobot_assets.store.server import discard, ensure_running, stop
+from algobot_assets.store.locate import resolve
+from algobot_assets.store.server.control import discard, ensure_running, stop
 
 ROOT = Path(__file__).resolve().parents[1]
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-10")
@@ -140,7 +139,7 @@ def test_the_queue_takes_a_chain_one_by_one(dagster_home: Path) -> None:
         assert not instance.telemetry_enabled and not instance.run_retries_enabled
 
 
-def test_the_queue_lets_one_run_at_a_time_ask_the_exchange(dagster_home: Path) -> None:
+def test_the_queue_lets_one_run_at_a_time_ask_the_exchange(dagster_home: Path, defs) -> None:
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         pools = instance.get_concurrency_config().pool_config
         assert pools.pool_granularity.value == "run" and pools.default_pool_limit == 1

@@ -17,7 +17,7 @@ from algobot_assets import settings as settings_module
 from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store.database import Database
-from algobot_assets.store.server import status
+from algobot_assets.store.server.control import status
 
 PASSWORD = "S3cret /?#@:%41"
 QUOTED = "S3cret%20%2F%3F%23%40%3A%2541"

@@ -151,7 +151,7 @@ def test_variables_are_settings():
     text = "\n".join(path.read_text() for path in DEPLOY.rglob("*") if path.is_file())
     # where Celery's broker is asked for by Dagster's own configuration
     assert set(re.findall(rf"{PREFIX}[A-Z_]+", text)) - {"ALGOBOT_BROKER_URL"} <= known
-    from algobot_assets.store.dagster_storage import ENVIRONMENT
+    from algobot_assets.defs.instance.storage import ENVIRONMENT
 
     for name, value in ENVIRONMENT.items():  # what the storage class sets, where the chart's storage stands in for it
         assert {"name": name, "value": value} in CODE["env"]

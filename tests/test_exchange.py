@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 
 from algobot_assets.errors import BadCandles, SettingsError, SourceError, SourceUnavailable
-from algobot_assets.feed import faults, klines
+from algobot_assets.feed import klines
 from algobot_assets.feed.exchange import Exchange
-from algobot_assets.feed.faults import Fault
 from algobot_assets.feed.retry import Retry, Transient
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.feed.simulated_prices import SimulatedPrices
+from algobot_assets.feed.simulated import faults
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.faults import Fault
+from algobot_assets.feed.simulated.prices import SimulatedPrices
 from algobot_assets.feed.source import Fetched, floor_to_grid
 
 PRICES = SimulatedPrices()

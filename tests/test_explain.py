@@ -15,6 +15,8 @@ from exactness import HISTORY, MINUTES, Played, database
 from psycopg.rows import dict_row
 from real_candles import days_of, klines, same_bits
 
+from algobot_assets.audit.explain import explain_trade
+from algobot_assets.audit.explain_text import as_text
 from algobot_assets.cli.main import cli
 from algobot_assets.compute import strategies
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
@@ -22,8 +24,6 @@ from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import load_strategy_file, strategy_types
 from algobot_assets.compute.trace import trace
 from algobot_assets.errors import WindowError
-from algobot_assets.explain import explain_trade
-from algobot_assets.explain_text import as_text
 from algobot_assets.schema.intervals import day_of
 from algobot_assets.store.connection import Store
 

@@ -43,6 +43,7 @@ from faults import (
 from faults import Running as Started
 from tables import content
 
+from algobot_assets.audit.verify import verify
 from algobot_assets.errors import StoreError
 from algobot_assets.schema.windows import content_columns
 from algobot_assets.settings import Settings
@@ -52,9 +53,8 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database
 from algobot_assets.store.digests import day_digests
 from algobot_assets.store.reader import read_window
-from algobot_assets.store.server import Server, discard, ensure_running
+from algobot_assets.store.server.control import Server, discard, ensure_running
 from algobot_assets.store.writer import days_of, write_window
-from algobot_assets.verify import verify
 
 KILLS = int(os.environ.get("ALGOBOT_KILLS", "200"))
 MIGRATIONS = int(os.environ.get("ALGOBOT_MIGRATIONS", "1"))

@@ -20,17 +20,18 @@ import pytest
 from conftest import Project, published_candles
 from tables import content
 
-from algobot_assets import freshness, runs
-from algobot_assets.assets.candles import LOG
-from algobot_assets.assets.republished import republished
-from algobot_assets.cli.show import progress
+from algobot_assets.audit import staleness as freshness
+from algobot_assets.cli import runs
+from algobot_assets.cli.console import progress
 from algobot_assets.cli.summary import ABSENT
-from algobot_assets.code import register_code
-from algobot_assets.feed import faults
+from algobot_assets.defs.resources import FeedResource, StateResource
 from algobot_assets.feed.open import open_source
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.feed.simulated_prices import SimulatedPrices
-from algobot_assets.resources import FeedResource, StateResource
+from algobot_assets.feed.simulated import faults
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.prices import SimulatedPrices
+from algobot_assets.pipeline.code_versions import register_code
+from algobot_assets.pipeline.market_data import LOG
+from algobot_assets.pipeline.republished import republished
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store

@@ -9,9 +9,9 @@ import pytest
 from conftest import START, STATE, Project, days, published_candles
 from tables import content
 
-from algobot_assets.freshness import due, edited_days, first_incomplete, stale
+from algobot_assets.audit.staleness import due, edited_days, first_incomplete, stale
+from algobot_assets.audit.verify import COMPUTED, verify
 from algobot_assets.store.connection import Store
-from algobot_assets.verify import COMPUTED, verify
 
 LAST = START + timedelta(days=8)
 REFERENCE = ("configurations", "strategies", "risk_parameters")

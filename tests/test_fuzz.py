@@ -23,16 +23,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from algobot_assets.audit.explain import explain_trade
+from algobot_assets.audit.staleness import due
+from algobot_assets.audit.verify import verify
 from algobot_assets.cli.main import cli, main
 from algobot_assets.client import connect
 from algobot_assets.compute.strategies import get_strategy, strategy_types
 from algobot_assets.declared.reading import load
 from algobot_assets.errors import AlgobotError, BadCandles, SettingsError
-from algobot_assets.explain import explain_trade
 from algobot_assets.feed import archive, klines
 from algobot_assets.feed.archive import ArchiveName
-from algobot_assets.freshness import due
-from algobot_assets.verify import verify
 
 TYPES = {kind: get_strategy(kind).resolve for kind in strategy_types()}
 TRIED = int(os.environ.get("ALGOBOT_FUZZ", "300"))

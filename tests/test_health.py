@@ -12,15 +12,14 @@ import pytest
 from conftest import START, Project
 from dagster._core.instance.ref import InstanceRef
 
-from algobot_assets import runs
-from algobot_assets.assets.monitoring import drift_sentences
-from algobot_assets.checks.newest import late
-from algobot_assets.definitions import defs
-from algobot_assets.resources import DatabaseResource, FeedResource, StateResource
+from algobot_assets.cli import runs
+from algobot_assets.defs.assets.monitoring import drift_sentences
+from algobot_assets.defs.checks.newest import late
+from algobot_assets.defs.instance.records import drift, purge_before
+from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.settings import Settings
 from algobot_assets.store import health
-from algobot_assets.store.dagster_records import drift, purge_before
 
 LAST = START + timedelta(days=8)
 RESOURCES = {"database": DatabaseResource(), "feed": FeedResource(), "state": StateResource()}
@@ -113,7 +112,7 @@ def test_a_late_candle_is_named_and_a_halted_market_is_not(project: Project, dat
     assert late(store, market, ends + timedelta(days=9), allowance) == []
 
 
-def test_the_health_job_and_the_check_of_drift(project: Project, database_url, store, real, monkeypatch):
+def test_the_health_job_and_the_check_of_drift(project: Project, database_url, store, real, monkeypatch, defs):
     monkeypatch.setenv("ALGOBOT_SOURCE", str(project.klines))
     monkeypatch.setenv("ALGOBOT_STATE_FILE", str(project.state))
     project.instance = real
@@ -135,7 +134,7 @@ def test_the_health_job_and_the_check_of_drift(project: Project, database_url, s
     assert drift({"signals": {START}}, {"signals": {before, START, after}}) == {}, "outside of what is recorded"
 
 
-def test_a_purge_keeps_the_status_of_partitions(project: Project, database_url, store, real):
+def test_a_purge_keeps_the_status_of_partitions(project: Project, database_url, store, real, defs):
     project.instance = real
     first = project.run(START, START + timedelta(days=2), ["market_data"])
     second = project.run(START + timedelta(days=1), START + timedelta(days=4), ["market_data"])
@@ -161,7 +160,7 @@ def test_a_purge_keeps_the_status_of_partitions(project: Project, database_url, 
     assert third.success and set(real.get_materialized_partitions(key)) == wanted
 
 
-def test_the_purge_job_reads_its_setting(database_url, real, monkeypatch):
+def test_the_purge_job_reads_its_setting(database_url, real, monkeypatch, defs):
     job = defs.resolve_job_def("purge")
     assert job.execute_in_process(instance=real).success
     assert real.get_runs_count() == 1, "its own run is not over, so it stays"

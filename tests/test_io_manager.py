@@ -9,12 +9,13 @@ import polars as pl
 import pytest
 from conftest import START, published_candles
 
-from algobot_assets.assets.partitions import RANGE_END, RANGE_START, daily
-from algobot_assets.definitions import build_resources
+from algobot_assets.defs.partitions import RANGE_END, RANGE_START, daily
+from algobot_assets.defs.resources import build_resources
 from algobot_assets.errors import StoreError, WindowError
 from algobot_assets.feed.klines import from_published
+from algobot_assets.pipeline.frames import Frames
+from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import midnight
-from algobot_assets.windows import Frames, Table
 
 FIRST = date(2024, 1, 30)
 

@@ -17,16 +17,9 @@ import polars as pl
 import pytest
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.ledger import LedgerRun, candle_arrays, ledger_code_version, run_ledger
-from algobot_assets.compute.ledger_state import read_state
-from algobot_assets.compute.ledger_terms import (
-    CostTerms,
-    LedgerError,
-    RiskTerms,
-    RuleTerms,
-    StrategyTerms,
-    Terms,
-)
+from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, ledger_code_version, run_ledger
+from algobot_assets.compute.ledger.state import read_state
+from algobot_assets.compute.ledger.terms import CostTerms, LedgerError, RiskTerms, RuleTerms, StrategyTerms, Terms
 
 PRICE = pl.Decimal(20, 8)
 MINUTE = 60_000

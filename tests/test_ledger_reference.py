@@ -19,16 +19,9 @@ from hypothesis import strategies as st
 from reference_ledger import EIGHT, Candle, Deal, reference
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.ledger import LedgerRun, run_ledger
-from algobot_assets.compute.ledger_state import read_state
-from algobot_assets.compute.ledger_terms import (
-    CostTerms,
-    LedgerError,
-    RiskTerms,
-    RuleTerms,
-    StrategyTerms,
-    Terms,
-)
+from algobot_assets.compute.ledger.run import LedgerRun, run_ledger
+from algobot_assets.compute.ledger.state import read_state
+from algobot_assets.compute.ledger.terms import CostTerms, LedgerError, RiskTerms, RuleTerms, StrategyTerms, Terms
 
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "klines"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="no real candles: set ALGOBOT_DATA")

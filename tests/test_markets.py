@@ -9,10 +9,10 @@ import pytest
 from conftest import START, STATE, Project, published_candles
 from tables import content, counts
 
-from algobot_assets import workers
+from algobot_assets.cli import parallel_runs as workers
+from algobot_assets.cli.parallel_runs import CANDLES, COMPUTED, Part
 from algobot_assets.declared.reading import loads
 from algobot_assets.schema.tables import NINE
-from algobot_assets.workers import CANDLES, COMPUTED, Part
 
 LAST = START + timedelta(days=8)
 MARKETS = ("BTCUSDT 1h", "ETHUSDT 1h")

@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from algobot_assets.compute import ledger_kernel, metrics
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.ledger import LedgerRun, run_ledger
-from algobot_assets.compute.ledger_state import read_state
-from algobot_assets.compute.ledger_terms import CostTerms, RiskTerms, StrategyTerms, Terms
+from algobot_assets.compute.ledger import kernel as ledger_kernel
+from algobot_assets.compute.ledger.run import LedgerRun, run_ledger
+from algobot_assets.compute.ledger.state import read_state
+from algobot_assets.compute.ledger.terms import CostTerms, RiskTerms, StrategyTerms, Terms
+from algobot_assets.compute.metrics import performance as metrics
 
 PRICE = pl.Decimal(20, 8)
 FIRST = date(2024, 1, 1)

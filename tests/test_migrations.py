@@ -10,7 +10,7 @@ import pytest
 from algobot_assets.schema.tables import MONTHLY, NINE, metadata
 from algobot_assets.store import migrate
 from algobot_assets.store.connection import Store
-from algobot_assets.store.partitions import ensure_months, leaf, months_present
+from algobot_assets.store.month_partitions import ensure_months, leaf, months_present
 
 
 def test_the_migrated_database_equals_the_metadata(database_url, store):

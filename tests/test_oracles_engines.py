@@ -22,9 +22,9 @@ import polars as pl
 import pytest
 from real_candles import days_of, interval_of, klines
 
-from algobot_assets.compute.ledger import run_ledger
-from algobot_assets.compute.ledger_state import read_state
-from algobot_assets.compute.ledger_terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
+from algobot_assets.compute.ledger.run import run_ledger
+from algobot_assets.compute.ledger.state import read_state
+from algobot_assets.compute.ledger.terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.schema.intervals import end_of
 

@@ -13,14 +13,15 @@ import polars as pl
 import pytest
 
 from algobot_assets.errors import SourceError, SourceUnavailable
-from algobot_assets.feed import faults, klines
+from algobot_assets.feed import klines
 from algobot_assets.feed.archive import Archive, ArchiveName
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.planner import Feed
-from algobot_assets.feed.replayed_prices import ReplayedPrices
 from algobot_assets.feed.retry import Retry
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.feed.simulated_prices import SimulatedPrices
+from algobot_assets.feed.simulated import faults
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.prices import SimulatedPrices
+from algobot_assets.feed.simulated.replay import ReplayedPrices
 from algobot_assets.feed.source import Fetched, Source
 
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data"))

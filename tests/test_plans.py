@@ -18,8 +18,8 @@ from conftest import START, TEMPLATE, Project, published_candles, url_of
 from algobot_assets.client import Client
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
-from algobot_assets.store.partitions import ensure_months
-from algobot_assets.store.server import Server
+from algobot_assets.store.month_partitions import ensure_months
+from algobot_assets.store.server.control import Server
 from algobot_assets.store.writer import months_of, scope
 from benchmarks import queries
 

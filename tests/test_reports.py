@@ -23,21 +23,21 @@ from browser import browser
 from click.testing import CliRunner
 from conftest import Project, published_candles
 
+from algobot_assets.audit.diff import choose, compare
 from algobot_assets.cli.main import cli
-from algobot_assets.comparison import choose, compare
-from algobot_assets.compute.curves import buy_and_hold, equity_curve, monthly_returns, rolling_sharpe
-from algobot_assets.compute.metrics import FIGURES
+from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve, monthly_returns, rolling_sharpe
+from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.definitions import build_defs
 from algobot_assets.errors import WindowError
 from algobot_assets.reports.candles import MOST, NEWEST, levels
 from algobot_assets.reports.facts import Reader
 from algobot_assets.reports.warnings import warnings_of
 from algobot_assets.reports.writing import write_comparison, write_reports
+from algobot_assets.research.request import Request
+from algobot_assets.research.sweep import sweep
 from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import NINE, metadata
 from algobot_assets.store.connection import Store
-from algobot_assets.sweeping import sweep
-from algobot_assets.trials import Request
 
 DRAWN = "document.documentElement.dataset.drawn !== undefined"
 FIRST, LAST = date(2024, 1, 30), date(2024, 3, 20)

@@ -15,22 +15,22 @@ import pytest
 from conftest import START, TEMPLATE, Project, published_candles, url_of
 from tables import content
 
-from algobot_assets.automation.retention import retention
+from algobot_assets.audit.explain import explain_trade
+from algobot_assets.audit.explain_text import as_text
+from algobot_assets.audit.staleness import due as stale_due
+from algobot_assets.audit.staleness import first_incomplete
+from algobot_assets.audit.verify import verify
 from algobot_assets.cli.main import main
 from algobot_assets.client import connect
+from algobot_assets.defs.automation.retention import retention
+from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.errors import ArchiveError, SettingsError
-from algobot_assets.explain import explain_trade
-from algobot_assets.explain_text import as_text
-from algobot_assets.freshness import due as stale_due
-from algobot_assets.freshness import first_incomplete
-from algobot_assets.resources import DatabaseResource
-from algobot_assets.retention import cutoff, due, restore, retire
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.settings import Settings
-from algobot_assets.store.archive import Archive, path_of
+from algobot_assets.store.archive.files import Archive, path_of
+from algobot_assets.store.archive.retention import cutoff, due, restore, retire
 from algobot_assets.store.connection import Store
-from algobot_assets.store.server import Server
-from algobot_assets.verify import verify
+from algobot_assets.store.server.control import Server
 
 LAST = START + timedelta(days=8)
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
@@ -300,8 +300,8 @@ def test_reading_waits_for_no_month_that_leaves_and_loses_none(store, url):
     with store.transaction() as reader:
         assert reader.execute("SELECT count(*) FROM market_data").fetchone()[0] == 9 * 24
         with Store.open() as other, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("algobot_assets.store.months._PATIENCE", "50ms")
-            patch.setattr("algobot_assets.store.months._ATTEMPTS", 2)
+            patch.setattr("algobot_assets.store.archive.months._PATIENCE", "50ms")
+            patch.setattr("algobot_assets.store.archive.months._ATTEMPTS", 2)
             (outcome,) = retire(other, Settings(), TODAY)
             assert "reading candles in one transaction for long" in outcome.kept
         assert reader.execute("SELECT count(*) FROM market_data").fetchone()[0] == 9 * 24

@@ -27,8 +27,8 @@ from test_stack import Stack
 import algobot_assets
 from algobot_assets.cli.main import main
 from algobot_assets.settings import Settings
-from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
+from algobot_assets.store.server import control as servers
 
 PASSWORD, TOKEN, KEY = "pl4nted pa55w%rd/@", "pl4nted-t0ken", "pl4nted-k3y"
 #: As they were written, as they stand in a URL, and in pieces that an error of a parser could quote.

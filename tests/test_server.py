@@ -25,10 +25,10 @@ import sqlalchemy
 
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
-from algobot_assets.store import binaries
-from algobot_assets.store.account import Account
-from algobot_assets.store.database import resolve
-from algobot_assets.store.server import Server, discard, ensure_running, status, stop
+from algobot_assets.store.locate import resolve
+from algobot_assets.store.server import binaries
+from algobot_assets.store.server.account import Account
+from algobot_assets.store.server.control import Server, discard, ensure_running, status, stop
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONPATH = os.pathsep.join([str(ROOT), str(Path(psycopg.__file__).parents[1])])

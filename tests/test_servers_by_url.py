@@ -25,24 +25,24 @@ import sqlalchemy
 from conftest import START, Project, published_candles
 from test_roles import NOT_FOR_A_READER, NOT_FOR_A_WRITER, refused, written
 
-from algobot_assets import runs
-from algobot_assets.cli.database import prepare
+from algobot_assets.audit.staleness import due
+from algobot_assets.audit.verify import verify
+from algobot_assets.cli import runs
+from algobot_assets.cli.commands.database import prepare
 from algobot_assets.cli.main import main
 from algobot_assets.client import connect
 from algobot_assets.errors import SettingsError, StoreError
-from algobot_assets.freshness import due
-from algobot_assets.retention import restore, retire
 from algobot_assets.settings import Settings
-from algobot_assets.store import account as accounts
 from algobot_assets.store import database as databases
 from algobot_assets.store import migrate, roles
+from algobot_assets.store.archive.retention import restore, retire
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database, is_pooled
 from algobot_assets.store.health import measure
-from algobot_assets.store.partitions import settle
-from algobot_assets.store.presence import is_present, present
+from algobot_assets.store.month_partitions import settle
 from algobot_assets.store.reader import query
-from algobot_assets.verify import verify
+from algobot_assets.store.run_lock import is_present, present
+from algobot_assets.store.server import account as accounts
 
 LAST = START + timedelta(days=8)
 ADMIN, ROLE, PASSWORD = "admin", "bot", "S3cret"

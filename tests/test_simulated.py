@@ -16,12 +16,13 @@ import polars as pl
 import pytest
 import requests
 
-from algobot_assets.feed import faults, klines
+from algobot_assets.feed import klines
 from algobot_assets.feed.archive import ArchiveName
-from algobot_assets.feed.faults import Answer
-from algobot_assets.feed.replayed_prices import ReplayedPrices
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.feed.simulated_prices import LISTINGS, SimulatedPrices
+from algobot_assets.feed.simulated import faults
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.feed.simulated.faults import Answer
+from algobot_assets.feed.simulated.prices import LISTINGS, SimulatedPrices
+from algobot_assets.feed.simulated.replay import ReplayedPrices
 from algobot_assets.schema.intervals import INTERVALS, expected_opens, phase_of
 
 DATA = Path(os.environ.get("ALGOBOT_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -22,10 +22,10 @@ from browser import browser
 from conftest import STATE, days, published_candles
 from test_alerts import Webhook
 
-from algobot_assets.assets.partitions import CHAIN, RANGE_END, RANGE_START
+from algobot_assets.defs.partitions import CHAIN, RANGE_END, RANGE_START
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
-from algobot_assets.store import server as servers
+from algobot_assets.store.server import control as servers
 
 pytestmark = pytest.mark.slow
 

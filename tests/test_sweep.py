@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from real_candles import days_of, klines
 
-from algobot_assets.compute.grid import Grid, parse_axis
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
-from algobot_assets.compute.ledger import run_ledger
-from algobot_assets.compute.ledger_terms import CostTerms, LedgerError, RuleTerms, StrategyTerms
-from algobot_assets.compute.shared_bars import Shared
+from algobot_assets.compute.ledger.run import run_ledger
+from algobot_assets.compute.ledger.terms import CostTerms, LedgerError, RuleTerms, StrategyTerms
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy, load_strategy_file
-from algobot_assets.compute.sweep import RESULTS, Account, Market, Part, Span, Sweep, alone, best
+from algobot_assets.compute.strategy.shared_bars import Shared
+from algobot_assets.compute.sweep.grid import Grid, parse_axis
+from algobot_assets.compute.sweep.run import RESULTS, Account, Market, Part, Span, Sweep, alone, best
 from algobot_assets.errors import AlgobotError, SettingsError
 from algobot_assets.schema.intervals import end_of
 

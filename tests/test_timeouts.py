@@ -17,9 +17,9 @@ from faults import Wire
 from pydantic import SecretStr
 
 from algobot_assets import cli
-from algobot_assets.automation import webhook
+from algobot_assets.defs.automation import webhook
 from algobot_assets.errors import SourceUnavailable, StoreError
-from algobot_assets.feed import arriving
+from algobot_assets.feed import bounded_read as arriving
 from algobot_assets.feed.archive import Archive, ArchiveName
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.retry import Retry

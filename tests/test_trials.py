@@ -16,16 +16,16 @@ import pytest
 from click.testing import CliRunner
 from conftest import START
 
-from algobot_assets.automation.trials import sweep_job
 from algobot_assets.cli.main import cli
-from algobot_assets.compute.sweep import RESULTS
+from algobot_assets.compute.sweep.run import RESULTS
+from algobot_assets.defs.automation.research import sweep_job
+from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.errors import AlgobotError, SettingsError, WindowError
-from algobot_assets.resources import DatabaseResource
+from algobot_assets.research.request import Request
+from algobot_assets.research.sweep import sweep
+from algobot_assets.research.try_file import try_strategy
+from algobot_assets.research.walk_forward import walk_forward
 from algobot_assets.store.reader import read_table
-from algobot_assets.sweeping import sweep
-from algobot_assets.trials import Request
-from algobot_assets.trying import try_strategy
-from algobot_assets.walk_forward import walk_forward
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "breakout.py"
 LAST = START + timedelta(days=8)
@@ -64,8 +64,8 @@ def test_a_killed_sweep_goes_on_where_it_was(stored, database_url):
     program = (
         "import os, signal\n"
         "from algobot_assets.store.connection import Store\n"
-        "from algobot_assets.sweeping import sweep\n"
-        "from algobot_assets.trials import Request\n"
+        "from algobot_assets.research.sweep import sweep\n"
+        "from algobot_assets.research.request import Request\n"
         "def stop(done, total):\n"
         "    if done:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -9,8 +9,8 @@ from textwrap import dedent
 import pytest
 
 from algobot_assets.compute import carry, indicators, strategies
+from algobot_assets.compute.code_version import code_version, essence, indicators_code_version, source_digest
 from algobot_assets.compute.strategies import load_strategy_file
-from algobot_assets.compute.versions import code_version, essence, indicators_code_version, source_digest
 
 PLAIN = '''
 """Module docstring."""

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sweep import RISK, market_of, row_alone
 
-from algobot_assets.compute.deflated import deflated_of, deflated_sharpe, expected_best
-from algobot_assets.compute.folds import Fold, check_leakage, folds
-from algobot_assets.compute.grid import Grid
+from algobot_assets.compute.metrics.deflated_sharpe import deflated_of, deflated_sharpe, expected_best
 from algobot_assets.compute.strategies import get_strategy
-from algobot_assets.compute.sweep import RESULTS, Account, Market, Span, Sweep
+from algobot_assets.compute.sweep.folds import Fold, check_leakage, folds
+from algobot_assets.compute.sweep.grid import Grid
+from algobot_assets.compute.sweep.run import RESULTS, Account, Market, Span, Sweep
 from algobot_assets.errors import WindowError
+from algobot_assets.research.request import Trial
+from algobot_assets.research.walk_forward import run
 from algobot_assets.schema.intervals import end_of
-from algobot_assets.trials import Trial
-from algobot_assets.walk_forward import run
 
 DAY = timedelta(days=1)
 FIRST = date(2024, 1, 1)

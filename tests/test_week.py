@@ -24,17 +24,17 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
 from test_alerts import Webhook, webhook  # noqa: F401
 
-from algobot_assets import runs
-from algobot_assets.feed import faults
-from algobot_assets.feed.simulated import SimulatedExchange
-from algobot_assets.freshness import due, stale
-from algobot_assets.holes import holes
-from algobot_assets.retention import cutoff
+from algobot_assets.audit.gaps import holes
+from algobot_assets.audit.staleness import due, stale
+from algobot_assets.audit.verify import verify
+from algobot_assets.cli import runs
+from algobot_assets.feed.simulated import faults
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.schema.tables import NINE
-from algobot_assets.store.archive import archived_months
+from algobot_assets.store.archive.files import archived_months
+from algobot_assets.store.archive.retention import cutoff
 from algobot_assets.store.connection import Store
-from algobot_assets.store.partitions import months_present
-from algobot_assets.verify import verify
+from algobot_assets.store.month_partitions import months_present
 
 pytestmark = pytest.mark.slow
 

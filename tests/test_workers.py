@@ -20,14 +20,15 @@ import pytest
 import yaml
 from conftest import published_candles
 
-from algobot_assets import runs, workers
-from algobot_assets.automation import abandoned
+from algobot_assets.cli import parallel_runs as workers
+from algobot_assets.cli import runs
 from algobot_assets.cli.main import main
+from algobot_assets.defs.automation import abandoned
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
 from algobot_assets.store import migrate
-from algobot_assets.store import server as servers
 from algobot_assets.store.connection import Store
+from algobot_assets.store.server import control as servers
 
 ROOT = Path(__file__).resolve().parents[1]
 CELERY = ROOT / "deploy" / "celery"

@@ -8,34 +8,48 @@ import sys
 import click
 
 from algobot_assets import __version__
-from algobot_assets.cli import archiving, comparing, database, explaining, keeping, reporting, running, trying
+from algobot_assets.cli.commands import (
+    apply,
+    archive,
+    backfill,
+    database,
+    demo,
+    diff,
+    explain,
+    refresh,
+    report,
+    research,
+    status,
+    up,
+    verify,
+)
 from algobot_assets.cli.output import FAILED, INTERRUPTED, say
 from algobot_assets.errors import AlgobotError
 
 #: The commands by what a person wants, in the order of `algobot --help`, each with the line it gets there.
 SECTIONS: dict[str, tuple[tuple[click.Command, str], ...]] = {
     "Run": (
-        (running.demo, "From nothing to backtests, and a summary"),
-        (running.up, "Start the UI and the daemon"),
-        (running.backfill, "Materialise days"),
-        (running.apply, "Store what algobot.yaml declares"),
-        (keeping.refresh, "Fetch what is new, compute again what is stale"),
+        (demo.demo, "From nothing to backtests, and a summary"),
+        (up.up, "Start the UI and the daemon"),
+        (backfill.backfill, "Materialise days"),
+        (apply.apply, "Store what algobot.yaml declares"),
+        (refresh.refresh, "Fetch what is new, compute again what is stale"),
     ),
     "Look": (
-        (keeping.status, "What is stored, how fresh it is, the newest results"),
-        (reporting.report, "Write a page per strategy, and one that compares them"),
-        (comparing.diff, "Where two strategies or versions part, and why"),
-        (explaining.explain, "Where a trade comes from, down to the source file"),
+        (status.status, "What is stored, how fresh it is, the newest results"),
+        (report.report, "Write a page per strategy, and one that compares them"),
+        (diff.diff, "Where two strategies or versions part, and why"),
+        (explain.explain, "Where a trade comes from, down to the source file"),
     ),
     "Try": (
-        (trying.try_, "Backtest the strategy of a Python file; nothing is written"),
-        (trying.sweep, "Backtest every combination of parameters, and rank them"),
-        (trying.walk_forward, "Choose parameters on past days, try them on the next"),
+        (research.try_, "Backtest the strategy of a Python file; nothing is written"),
+        (research.sweep, "Backtest every combination of parameters, and rank them"),
+        (research.walk_forward, "Choose parameters on past days, try them on the next"),
     ),
     "Prove and keep": (
-        (keeping.verify, "Compute days again into nothing, compare bit by bit"),
-        (archiving.retention, "Move old months to the archive"),
-        (archiving.restore, "Bring archived months back"),
+        (verify.verify, "Compute days again into nothing, compare bit by bit"),
+        (archive.retention, "Move old months to the archive"),
+        (archive.restore, "Bring archived months back"),
         (database.db, "The database: start, stop, status, migrate, schema"),
     ),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from polars import selectors
 
-from algobot_assets.cli.show import console, grid
+from algobot_assets.cli.console import console, grid
 from algobot_assets.schema.tables import NINE
 from algobot_assets.store.connection import Store
 from algobot_assets.store.health import Health

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from algobot_assets.compute.bars import Bars
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.compute.strategy import BUY, SELL, Strategy
+from algobot_assets.compute.strategy.bars import Bars
 from algobot_assets.errors import SettingsError, WindowError
 
 

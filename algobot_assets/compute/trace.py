@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from algobot_assets.compute import bars as plain
 from algobot_assets.compute import carry, kernels
-from algobot_assets.compute.bars import Bars
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.signals import declared_indicators
 from algobot_assets.compute.strategies import registered
+from algobot_assets.compute.strategy import bars as plain
+from algobot_assets.compute.strategy.bars import Bars
 
 _OWN_FILES = {plain.__file__, carry.__file__, kernels.__file__, __file__}
 

@@ -10,9 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from algobot_assets.errors import SettingsError
+from algobot_assets.schema.intervals import FIRST_DAY
 
-#: The first partition of every table; Binance's first candles are of July 2017.
-FIRST_DAY = date(2017, 7, 1)
 #: Days from here on are taken for typing errors.
 END_OF_DAYS = date(2100, 1, 1)
 _EIGHT_PLACES = Decimal("1e-8")

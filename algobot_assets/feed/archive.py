@@ -27,7 +27,7 @@ from requests.adapters import HTTPAdapter
 
 from algobot_assets.errors import BadCandles, SourceError, SourceUnavailable
 from algobot_assets.feed import klines
-from algobot_assets.feed.arriving import TooSlow, arriving
+from algobot_assets.feed.bounded_read import TooSlow, arriving
 from algobot_assets.feed.retry import Retry, Transient, retry_after
 from algobot_assets.feed.source import Fetched, Origin, market_of, symbol_of
 from algobot_assets.schema.intervals import candle_end, interval_ms, midnight, next_month

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from algobot_assets.errors import SettingsError
-from algobot_assets.feed.arriving import BoundedSession
+from algobot_assets.feed.bounded_read import BoundedSession
 
 with warnings.catch_warnings():
     # python-binance imports deprecated names of websockets; candles need none of its streams.

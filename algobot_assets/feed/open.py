@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 from algobot_assets.feed.archive import Archive
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.folder import Folder
 from algobot_assets.feed.planner import Feed
-from algobot_assets.feed.simulated import SimulatedExchange
+from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.feed.source import Source
 from algobot_assets.settings import Settings
 
@@ -32,3 +33,31 @@ def open_source(settings: Settings) -> Iterator[Source]:
         case folder:
             with closing(Folder(folder)) as source:
                 yield source
+
+
+@dataclass(frozen=True)
+class CandleFeed:
+    """The configured source of candles. ``source`` overrides ALGOBOT_SOURCE: binance, simulated, or a folder."""
+
+    source: str = ""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with this source."""
+        return Settings(source=self.source) if self.source else Settings()
+
+    @contextmanager
+    def opened(self) -> Iterator[Source]:
+        """The source, open for the time of the block."""
+        with open_source(self.settings) as source:
+            yield source
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether candles come from files, which end where they end."""
+        return self.settings.candles_from not in ("binance", "simulated")
+
+    @property
+    def exchange(self) -> str:
+        """Which exchange the candles are of: binance or simulated."""
+        return self.settings.exchange

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from algobot_assets.compute.curves import monthly_returns, rolling_sharpe
+from algobot_assets.compute.metrics.curves import monthly_returns, rolling_sharpe
 from algobot_assets.reports.facts import Facts
 from algobot_assets.schema.intervals import LENGTH_MS
 

@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 from psycopg.rows import dict_row
 
-from algobot_assets import questions
-from algobot_assets.cache import FrameCache
-from algobot_assets.compute import ledger_kernel
-from algobot_assets.compute.curves import buy_and_hold, equity_curve
-from algobot_assets.compute.ledger_state import Account, read_state
+from algobot_assets.audit.gaps import Hole, holes
+from algobot_assets.audit.staleness import stale
+from algobot_assets.client import queries as questions
+from algobot_assets.client.cache import FrameCache
+from algobot_assets.compute.ledger import kernel as ledger_kernel
+from algobot_assets.compute.ledger.state import Account, read_state
+from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve
 from algobot_assets.declared.versions import effective, lifetimes, settings
-from algobot_assets.freshness import stale
-from algobot_assets.holes import Hole, holes
 from algobot_assets.reports import candles as charts
 from algobot_assets.schema.intervals import midnight, opens_window, phase_of
 from algobot_assets.store import catalogue
@@ -131,8 +131,9 @@ class Reader:
             rows = (
                 connection.cursor(row_factory=dict_row)
                 .execute(
-                    """SELECT DISTINCT ON (s.effective_from) s.version, s.effective_from, s.parameters::text AS parameters,
-                          b.day, b.total_return, b.max_drawdown, b.sharpe_ratio, b.total_trades
+                    """SELECT DISTINCT ON (s.effective_from)
+                          s.version, s.effective_from, s.parameters::text
+                          AS parameters, b.day, b.total_return, b.max_drawdown, b.sharpe_ratio, b.total_trades
                      FROM strategies AS s LEFT JOIN backtest_results AS b ON b.strategy_id = s.id
                     WHERE s.strategy_name = %s ORDER BY s.effective_from, b.day DESC""",
                     (item.name,),

@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from algobot_assets import __version__
-from algobot_assets.comparison import Comparison
-from algobot_assets.compute.curves import ROLLING_DAYS, equity_curve
-from algobot_assets.compute.metrics import FIGURES
+from algobot_assets.audit.diff import Comparison
+from algobot_assets.compute.metrics.curves import ROLLING_DAYS, equity_curve
+from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.reports import library, rows
 from algobot_assets.reports.charts import lines, strategy_data
 from algobot_assets.reports.facts import Facts

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from algobot_assets.compute.metrics import FIGURES
+from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.reports.facts import Facts
 from algobot_assets.reports.figures import money, pairs, percent, plain, price, ratio
 from algobot_assets.schema.tables import metadata

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from algobot_assets.compute.metrics import MIN_DAYS
+from algobot_assets.compute.metrics.performance import MIN_DAYS
 from algobot_assets.reports.facts import Facts
 
 #: Below so many closed trades, means and shares of trades are given with a warning.

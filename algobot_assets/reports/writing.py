@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from algobot_assets.comparison import Comparison
+from algobot_assets.audit.diff import Comparison
+from algobot_assets.audit.explain import explain_trade
+from algobot_assets.audit.explain_text import as_text
 from algobot_assets.errors import AlgobotError
-from algobot_assets.explain import explain_trade
-from algobot_assets.explain_text import as_text
 from algobot_assets.reports.facts import Facts, Reader
 from algobot_assets.reports.page import comparison_page, diff_page, strategy_page
 from algobot_assets.settings import Settings

@@ -17,6 +17,9 @@ from itertools import groupby
 
 import polars as pl
 
+#: The first partition of every table: Binance opened in July 2017. A constant, because keys must not move.
+FIRST_DAY = date(2017, 7, 1)
+
 _MINUTE = 60_000
 _HOUR = 60 * _MINUTE
 DAY_MS = 24 * _HOUR

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote, urlencode
 
@@ -268,25 +268,3 @@ def _parsed(variable: str, url: SecretStr | None, settings: Settings) -> tuple[s
     for option, value in _DEAD_WIRE.items():
         parameters.setdefault(option, value)
     return name, parameters
-
-
-def resolve(settings: Settings) -> Database:
-    """The database of these settings: at the URL, or else on the embedded server, started if needed."""
-    if settings.database_url is not None:
-        return Database.from_url(settings)
-    from algobot_assets.store.server import ensure_running  # POSIX only, a URL works everywhere
-
-    return ensure_running(settings)
-
-
-def data_database(settings: Settings, *, create: bool = True) -> Database:
-    """The database of the tables: that of the settings, for simulated candles one of their own beside it.
-
-    Real and simulated rows thus never meet; with ``create`` the database is made where it is missing.
-    """
-    database = resolve(settings)
-    if settings.exchange == "simulated":
-        database = replace(database, name=f"{database.name}_simulated")
-    if create:
-        database.ensure_database()
-    return database

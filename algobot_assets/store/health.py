@@ -18,7 +18,7 @@ from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
-from algobot_assets.store.partitions import months_present
+from algobot_assets.store.month_partitions import months_present
 from algobot_assets.store.reader import query
 
 #: Figures of each quarter of an hour are kept this long; older ones once a day.

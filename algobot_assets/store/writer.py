@@ -25,12 +25,13 @@ from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import consecutive, day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
-from algobot_assets.store import archive, lineage
+from algobot_assets.store import lineage
+from algobot_assets.store.archive import files as archive
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import NOTHING, day_digests
 from algobot_assets.store.lineage import DayInputs, DayLineage
-from algobot_assets.store.partitions import ensure_months
+from algobot_assets.store.month_partitions import ensure_months
 
 #: Tables with a column that pgpq does not know (JSONB).
 _TEXT_ONLY = frozenset({"strategies"})

@@ -1,0 +1,38 @@
+"""How the checks speak of times and markets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from algobot_assets.audit.rules.look_ahead import Change
+from algobot_assets.schema.windows import Window
+
+
+def at(moment: datetime) -> str:
+    """A time in sentences, UTC, without seconds where there are none."""
+    text = f"{moment:%Y-%m-%d %H:%M:%S}"
+    return f"{text.removesuffix(':00')} UTC"
+
+
+def ahead(who: str, change: Change) -> str:
+    """A value that depends on candles after it."""
+    return (
+        f"{who}: {change.column} at {at(change.timestamp)} changes from {change.stored} to {change.computed} when the "
+        f"candles from {at(change.cut)} on are others: it looks ahead. Correct the code, then materialise from the "
+        "first day with `recompute`."
+    )
+
+
+def different(who: str, change: Change, table: str) -> str:
+    """A stored value that its own code does not give again."""
+    return (
+        f"{who}: {change.column} at {at(change.timestamp)} is stored as {change.stored} but computes as "
+        f"{change.computed} from the carried state: it was changed by hand, or the code depends on how days are cut "
+        f"into runs. Materialise {table} of {change.timestamp:%Y-%m-%d} with `recompute`; if that does not help, "
+        "correct the code."
+    )
+
+
+def failed(who: str, window: Window, error: str) -> str:
+    """A computation that cannot be done again."""
+    return f"{who} cannot be computed again for {window.first} to {window.end}: {error}"

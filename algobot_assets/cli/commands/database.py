@@ -1,0 +1,131 @@
+"""`algobot db`: the embedded server and the schema."""
+
+from __future__ import annotations
+
+import click
+
+from algobot_assets.cli.output import NOT_RUNNING, emit, json_option
+from algobot_assets.settings import Settings
+
+
+@click.group()
+def db() -> None:
+    """Start, stop and migrate the database."""
+
+
+@db.command(short_help="Start the embedded server, or check the one given; migrate.")
+def start() -> None:
+    """Start the embedded PostgreSQL, or check that of ALGOBOT_DATABASE_URL; migrate."""
+    prepare(Settings())
+    _show_status(as_json=False)
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded PostgreSQL; its data stays."""
+    from algobot_assets.store.server import control as server
+
+    stopped = server.stop(Settings())
+    click.echo("Stopped." if stopped else "No embedded server was running.")
+
+
+@db.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Say whether the server runs, where, and which schema it has.
+
+    Exits with 3 where it does not run.
+    """
+    _show_status(as_json)
+
+
+@db.command()
+def migrate() -> None:
+    """Bring the schema to what this version needs, and its roles to their rights."""
+    from algobot_assets.store import roles
+    from algobot_assets.store.locate import data_database
+
+    prepare(Settings())
+    click.echo("The schema is up to date.")
+    with data_database(Settings()).connect() as connection:
+        made = roles.establish(connection)
+        found = made or roles.recorded(connection)
+    if made is None:
+        click.echo("This login may not make roles or grant them; what an administrator runs: algobot db grants")
+    if found is not None:
+        click.echo(f"Runs write as {found.writer}, clients read as {found.reader}, {found.owner} owns the tables.")
+
+
+@db.command()
+def grants() -> None:
+    """Print the SQL that makes the roles and grants them their rights."""
+    from algobot_assets.store import roles
+    from algobot_assets.store.locate import data_database
+
+    with data_database(Settings(), create=False).connect() as connection:
+        click.echo(roles.script(connection))
+
+
+@db.command()
+@json_option
+def schema(as_json: bool) -> None:
+    """Print what every table and column means, as Markdown.
+
+    docs/schema.md is its output. No server is needed.
+    """
+    from algobot_assets.schema.document import schema_document, schema_page
+
+    emit(schema_document()) if as_json else click.echo(schema_page(), nl=False)
+
+
+def prepare(settings: Settings) -> None:
+    """Server started, database made and migrated: what every command that needs the database begins with."""
+    from algobot_assets.store import migrate as migrations
+    from algobot_assets.store.connection import Store
+    from algobot_assets.store.locate import data_database
+    from algobot_assets.store.month_partitions import coming_months, ensure_months
+
+    database = data_database(settings)
+    database.ensure_database()
+    url = database.sqlalchemy_url()
+    current, head = migrations.current_and_head(url)
+    if current != head:
+        migrations.upgrade(url)
+    with Store(database) as store:
+        with store.transaction() as connection:
+            today = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()[0]
+        ensure_months(store, coming_months(today))
+
+
+def _show_status(as_json: bool) -> None:
+    from algobot_assets.store import migrate as migrations
+    from algobot_assets.store.locate import data_database
+    from algobot_assets.store.server import control as server
+    from algobot_assets.store.server.cluster import ROLE
+
+    settings = Settings()
+    found = server.status(settings)
+    kind = "Embedded PostgreSQL" if found.embedded else "PostgreSQL"
+    current = head = conninfo = None
+    if found.running:
+        database = data_database(settings)
+        current, head = migrations.current_and_head(database.sqlalchemy_url())
+        if found.embedded:
+            conninfo = f"host={found.location} user={ROLE} dbname={database.name}"
+    if as_json:
+        emit({**vars(found), "conninfo": conninfo, "schema": current, "schema_wanted": head})
+        if not found.running:
+            raise click.exceptions.Exit(NOT_RUNNING)
+        return
+    if not found.running:
+        click.echo(f"{kind} at {found.location} is not running. {found.problem or 'Start it: algobot db start'}")
+        raise click.exceptions.Exit(NOT_RUNNING)
+    click.echo(f"{kind} {found.version or ''} runs at {found.location}.")
+    if found.data is not None:
+        click.echo(f"Its data is in {found.data} (process {found.pid}, user {found.account}).")
+        click.echo(f"Ask SQL: psql '{conninfo}'")
+    click.echo(
+        f"Schema revision {current or 'none'}"
+        + ("" if current == head else f"; run algobot db migrate for {head}")
+        + "."
+    )

@@ -1,0 +1,54 @@
+"""`algobot status`: what is stored, how fresh it is, and how the database is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from algobot_assets.cli.commands.database import prepare
+from algobot_assets.cli.console import grid
+from algobot_assets.cli.output import STALE, emit, json_option, say
+from algobot_assets.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """What is stored, how fresh it is, the newest results, and the database's health.
+
+    Exits with 4 where something is stale.
+    """
+    from algobot_assets.audit.staleness import stale_counts
+    from algobot_assets.cli.summary import Summary, health_document, show_health
+    from algobot_assets.pipeline.code_versions import register_code
+    from algobot_assets.store import health
+    from algobot_assets.store.connection import Store
+
+    settings = Settings()
+    prepare(settings)
+    with Store.open(settings) as store:
+        register_code(store)
+        summary = Summary.read(store)
+        counts = stale_counts(store)
+        measured = health.measure(store, [settings.dagster_database])
+        before = health.before(store, timedelta(days=7))
+    judged = list(health.judge(measured))
+    if as_json:
+        figures = health_document(measured, before)
+        emit({**summary.document(), "health": figures, "warnings": judged, "stale": counts})
+    else:
+        summary.show()
+        show_health(measured, before)
+        for sentence in judged:
+            say(f"Look at this: {sentence}")
+        if counts.is_empty():
+            click.echo("Nothing is stale.")
+        else:
+            grid(counts, "Stale partitions; algobot refresh computes them again")
+    if not counts.is_empty():
+        raise click.exceptions.Exit(STALE)

@@ -1,0 +1,131 @@
+"""The ten figures of an account, from what its ledger carries.
+
+Here: the formulas and the rules when a figure is NULL. Not here: how the running sums come about
+(ledger_kernel.py: marks, peak, Welford's recursion over daily returns) and which rows there are (ledger.py).
+
+Conventions (one each): equity is marked at candle closes with the starting capital as the first mark. Daily
+returns run over calendar days, a day without a candle is a return of 0, and the running day counts up to the
+mark. Rates are annualised with 365 days, the risk-free rate is 0, standard deviations have ddof 1, drawdowns
+are negative fractions. `win_rate` and returns are fractions, `avg_profit_pct` is in percent. A figure that is
+undefined, not finite or too large for DECIMAL(20,8) is NULL.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+
+from algobot_assets.compute.native import compiled
+from algobot_assets.compute.units import from_units, ratio_column
+
+YEAR_DAYS = 365.0
+MIN_DAYS = 30.0
+"""Below this many days (exact, fractional) a yearly figure says nothing: annual_return and sharpe_ratio are
+NULL.
+"""
+
+FIGURES = (
+    "initial_capital",
+    "final_capital",
+    "total_return",
+    "annual_return",
+    "max_drawdown",
+    "sharpe_ratio",
+    "win_rate",
+    "avg_profit_pct",
+    "risk_reward_ratio",
+    "profit_factor",
+)
+"""Columns of performance_metrics and backtest_results, all DECIMAL(20,8); capital in the quote asset."""
+
+
+@compiled()
+def total_return(initial, final):
+    """final / initial - 1."""
+    return final / initial - 1.0
+
+
+@compiled()
+def annual_return(initial, final, days):
+    """(final / initial)^(365 / days) - 1 with exact fractional days; NaN under 30 days or with debts."""
+    if days < MIN_DAYS or final < 0.0:
+        return np.nan
+    return (final / initial) ** (YEAR_DAYS / days) - 1.0
+
+
+@compiled()
+def sharpe_ratio(count, mean, m2, days):
+    """mean / std(ddof 1) x sqrt(365) of `count` daily returns, m2 their sum of squared deviations.
+
+    NaN under 30 days, and where the returns do not vary.
+    """
+    if days < MIN_DAYS or count < 2.0 or not m2 > 0.0:
+        return np.nan
+    return mean / math.sqrt(m2 / (count - 1.0)) * math.sqrt(YEAR_DAYS)
+
+
+@compiled()
+def profit_factor(sum_won, sum_lost):
+    """Sum of net wins / |sum of net losses|; NaN without a loss, 0 with losses only."""
+    return sum_won / -sum_lost if sum_lost < 0.0 else np.nan
+
+
+@compiled()
+def risk_reward_ratio(closed, won, sum_won, sum_lost):
+    """Mean net win / |mean net loss|; NaN without a winner or without a loss. Break-even counts as losing."""
+    if won == 0.0 or not sum_lost < 0.0:
+        return np.nan
+    return (sum_won / won) / (-sum_lost / (closed - won))
+
+
+@compiled()
+def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct, out):
+    """One row of the eight ratios of FIGURES, in their order, into `out`; NaN stands for NULL.
+
+    Money in any one unit; `sum_pct`, the sum of profit_pct, in percent. A plain function of scalars: a
+    parameter sweep calls it from its own loop.
+    """
+    out[0] = total_return(initial, equity)
+    out[1] = annual_return(initial, equity, days)
+    out[2] = drawdown
+    out[3] = sharpe_ratio(count, mean, m2, days)
+    out[4] = won / closed if closed > 0.0 else np.nan
+    out[5] = sum_pct / closed if closed > 0.0 else np.nan
+    out[6] = risk_reward_ratio(closed, won, sum_won, sum_lost)
+    out[7] = profit_factor(sum_won, sum_lost)
+
+
+@compiled()
+def figure_rows(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct):
+    """`figures` for arrays of equal length; (rows, 8). Scalar by scalar: a power must not depend on its
+    neighbours.
+    """
+    out = np.empty((equity.size, 8))
+    for i in range(equity.size):
+        figures(
+            initial,
+            equity[i],
+            drawdown[i],
+            count[i],
+            mean[i],
+            m2[i],
+            days[i],
+            closed[i],
+            won[i],
+            sum_won[i],
+            sum_lost[i],
+            sum_pct[i],
+            out[i],
+        )
+    return out
+
+
+def figure_columns(initial: float, equity: np.ndarray, ratios: np.ndarray) -> list[pl.Series]:
+    """The ten columns of FIGURES from capital in units of 1e-8 and the ratios of `figure_rows`."""
+    capital = [
+        from_units("initial_capital", np.full(len(equity), initial)),
+        from_units("final_capital", equity),
+    ]
+    return capital + [ratio_column(name, ratios[:, i]) for i, name in enumerate(FIGURES[2:])]

@@ -1,0 +1,38 @@
+"""Candles, indicators and signals: the tables that follow each market candle by candle."""
+
+from __future__ import annotations
+
+from algobot_assets.compute.code_version import code_version, indicators_code_version
+from algobot_assets.compute.strategies import strategy_types
+from algobot_assets.defs.table_asset import CandleConfig, table_asset
+from algobot_assets.pipeline import indicators as indicator_rows
+from algobot_assets.pipeline import market_data as candle_rows
+from algobot_assets.pipeline import signals as signal_rows
+from algobot_assets.pipeline.retired_versions import withdraw_ended
+
+market_data = table_asset(
+    group="market",
+    kinds=("python",),
+    description="Closed candles exactly as Binance published them, one row per market and open. Complete days are "
+    "not fetched again; a gap that the source confirms is recorded in `gaps`.",
+    code_version=candle_rows.CODE_VERSION,
+    config_class=CandleConfig,
+    pool="exchange",
+)(candle_rows.market_data)
+
+indicators = table_asset(
+    group="market",
+    kinds=("polars",),
+    description="ema, rsi, atr and vwap of every candle, from carried state: any way of running gives the same "
+    "bits, and a new day costs one day. Windows come from `configurations`.",
+    code_version=indicators_code_version(),
+)(indicator_rows.indicators)
+
+signals = table_asset(
+    group="market",
+    kinds=("polars",),
+    description="What every strategy version decided at each closed candle: 1 buy, -1 sell, 0 hold. Stored for all "
+    "candles; the ledger ignores those before the version's effective date.",
+    code_version="-".join(code_version(kind)[:4] for kind in strategy_types()),
+    before=withdraw_ended,
+)(signal_rows.signals)

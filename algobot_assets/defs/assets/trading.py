@@ -1,0 +1,30 @@
+"""trade_history, performance_metrics and backtest_results: three tables of one simulated ledger."""
+
+from __future__ import annotations
+
+from algobot_assets.defs.table_asset import table_asset
+from algobot_assets.pipeline import ledger_tables
+from algobot_assets.pipeline.retired_versions import withdraw_ended
+
+trade_history = table_asset(
+    group="trading",
+    kinds=("polars", "numba"),
+    description="Closed trades of the simulated ledger: decided at a close, filled at the next open, fees on both "
+    "sides, sized by risk. Open positions are carried state.",
+    code_version=ledger_tables.CODE_VERSION,
+    before=withdraw_ended,
+)(ledger_tables.trade_history)
+
+performance_metrics = table_asset(
+    group="trading",
+    kinds=("polars", "numba"),
+    description="The strategy's figures from its start to each closed trade.",
+    code_version=ledger_tables.CODE_VERSION,
+)(ledger_tables.performance_metrics)
+
+backtest_results = table_asset(
+    group="trading",
+    kinds=("polars", "numba"),
+    description="Each strategy version's backtest from its start to the end of each day.",
+    code_version=ledger_tables.CODE_VERSION,
+)(ledger_tables.backtest_results)

@@ -1,0 +1,82 @@
+"""Checks of market_data: what is stored can be candles, closed ones, one per grid point, and no gap is unknown."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from algobot_assets.audit.rules import candles as rules
+from algobot_assets.audit.rules.check_run import DAY, CheckRun, slot_sql
+from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.schema.frames import UTC
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.reader import read_window
+
+CONSISTENT, ONE, CLOSED = "candles_are_consistent", "one_candle_per_open", "candles_had_closed"
+GAPS, RECORDED = "gaps_are_recorded", "rows_are_as_recorded"
+
+
+@table_checks(
+    "market_data",
+    {
+        CONSISTENT: "high and low enclose open and close, prices are above 0, volumes not below, takers' within them.",
+        ONE: "No two candles of a market lie at one point of its interval's grid.",
+        CLOSED: "Every candle ends no later than its day is known to be complete: none was still forming.",
+        GAPS: "Every absent candle of a recorded day is recorded in `gaps`, by each interval's own calendar.",
+        RECORDED: "Each day has as many candles as its run recorded.",
+    },
+    blocking=(CONSISTENT, ONE, CLOSED),
+)
+def checks(run: CheckRun) -> None:
+    """Count each day on the server; read only the days whose numbers are not those of an unbroken one."""
+    wrong = " AND ".join(f"({condition})" for condition in rules.CONSISTENT.values())
+    for window, days in run.recorded():
+        slot = slot_sql(window.interval, window.phase)
+        stored = run.per_day(
+            window,
+            wrong=f"count(*) FILTER (WHERE NOT ({wrong}))",
+            off_grid=f'count(*) FILTER (WHERE "timestamp" <> {slot})',
+        )
+        who = f"{window.symbol} {window.interval}"
+        for found in run.findings.values():
+            found.seen += stored["rows"].sum()
+        run.findings[RECORDED].add(rules.miscounted("market_data", who, stored, days))
+        gaps = _gaps(run, window)
+        for month in window.pieces():
+            _month(run, month, days, stored, gaps)
+
+
+def _month(run: CheckRun, window: Window, days: pl.DataFrame, stored: pl.DataFrame, gaps: pl.DataFrame) -> None:
+    inside = days.filter(pl.col("day").is_between(window.first, window.end, closed="left"))
+    wanted = rules.expected(window, inside)
+    counts = wanted.group_by("day").agg(pl.len().cast(pl.Int64).alias("wanted"))
+    odd = (
+        inside.select("day", "complete_through")
+        .join(stored, on="day", how="left")
+        .join(counts, on="day", how="left")
+        .with_columns(pl.col("rows", "wrong", "off_grid", "wanted").fill_null(0))
+        .filter(
+            (pl.col("rows") != pl.col("wanted"))
+            | (pl.col("wrong") + pl.col("off_grid") > 0)
+            # of an unfinished day the number alone does not tell which candles there are
+            | (pl.col("complete_through").dt.date() <= pl.col("day"))
+        )["day"]
+    ).sort()
+    if odd.is_empty():
+        return
+    candles = pl.concat(
+        [read_window(run.store, window.of(day, day + DAY), ["timestamp", *rules.NUMBERS]) for day in odd]
+    )
+    run.findings[CONSISTENT].add(rules.inconsistent(window, candles))
+    run.findings[ONE].add(rules.crowded(window, candles))
+    run.findings[CLOSED].add(rules.unclosed(window, candles, inside))
+    run.findings[GAPS].add(rules.unrecorded(window, wanted.filter(pl.col("day").is_in(odd.implode())), candles, gaps))
+
+
+def _gaps(run: CheckRun, window: Window) -> pl.DataFrame:
+    lo, hi = window.bounds
+    return run.rows(
+        """SELECT first_open, end_open FROM gaps
+            WHERE symbol = %s AND "interval" = %s AND first_open < %s AND end_open > %s ORDER BY first_open""",
+        (window.symbol, window.interval, hi, lo),
+        {"first_open": UTC, "end_open": UTC},
+    )

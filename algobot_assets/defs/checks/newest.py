@@ -1,0 +1,93 @@
+"""The age of the newest candle of each market: an asset is fresh in Dagster's eyes even when an old day was filled.
+
+Judged by the source's clock, where the source does not answer by the database's.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
+from algobot_assets.errors import AlgobotError, SourceError
+from algobot_assets.schema.intervals import candle_end
+from algobot_assets.settings import Settings
+from algobot_assets.store import catalogue
+from algobot_assets.store.catalogue import StoredMarket
+from algobot_assets.store.connection import Store
+
+NAME = "newest_candle"
+#: Refreshes that may be missed before a candle counts as late.
+_MISSED = 3
+
+
+def late(store: Store, declared: list[tuple[str, str]], now: datetime, allowance: timedelta) -> list[str]:
+    """A sentence for each declared, trading market whose next candle closed more than ``allowance`` ago."""
+    with store.transaction() as connection:
+        stored = {(m.symbol, m.interval): m for m in catalogue.markets(connection)}
+        halted = {
+            symbol
+            for symbol, status in connection.execute(
+                "SELECT DISTINCT ON (symbol) symbol, status FROM symbol_rules ORDER BY symbol, effective_from DESC"
+            )
+            if status not in ("", "TRADING")
+        }
+    found = []
+    for symbol, interval in declared:
+        market = stored.get((symbol, interval))
+        if market is None or symbol in halted or market.newest is None:
+            continue  # not fetched yet, or nothing more is to come
+        overdue = now - candle_end(interval, market.newest)
+        if overdue > allowance:
+            found.append(_sentence(market, now))
+    return found
+
+
+def _sentence(market: StoredMarket, now: datetime) -> str:
+    age = timedelta(seconds=round((now - market.newest).total_seconds()))
+    return (
+        f"{market.symbol} {market.interval}: the newest stored candle ended {market.newest:%Y-%m-%d %H:%M} UTC, {age} "
+        "ago. See that the schedule `refresh` runs and what its last runs say; `algobot refresh` fetches at once."
+    )
+
+
+def _newest(context, database: DatabaseResource, feed: FeedResource, state: StateResource) -> dg.AssetCheckResult:
+    settings = Settings()
+    clock = "the source's clock"
+    try:
+        with feed.feed.opened() as source:
+            now = source.server_time()
+    except SourceError:
+        clock = "the database's clock, as the source does not answer"
+        with database.store.transaction() as connection:
+            now = catalogue.now(connection)
+    try:
+        declared = [(market.symbol, market.interval) for market in state.load().markets]
+    except AlgobotError as error:
+        return _result([str(error)], now, clock)
+    if context.run.is_partitioned:
+        last = context.op_execution_context.partition_key_range.end
+        if last < f"{now:%Y-%m-%d}":
+            return _result([], now, f"{clock}; the run's days end before today, so nothing was expected of it")
+    allowance = timedelta(minutes=_MISSED * settings.refresh_minutes)
+    return _result(late(database.store, declared, now, allowance), now, clock)
+
+
+def _result(sentences: list[str], now: datetime, clock: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=not sentences,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="\n".join(sentences) or f"Nothing is late at {now:%Y-%m-%d %H:%M} UTC ({clock}).",
+        metadata={"late": len(sentences)},
+    )
+
+
+# Dagster reads this one before it resolves annotations
+_newest.__annotations__["context"] = dg.AssetCheckExecutionContext
+_newest.__annotations__["return"] = dg.AssetCheckResult
+check = dg.asset_check(
+    asset="market_data",
+    name=NAME,
+    description="No declared market's next candle closed longer ago than three refreshes take.",
+)(_newest)

@@ -1,0 +1,77 @@
+"""Checks of signals: one row per candle and strategy version, known values, and no look at later candles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from algobot_assets.audit.rules.check_run import CheckRun
+from algobot_assets.audit.rules.messages import failed
+from algobot_assets.audit.rules.rows import unlike_candles
+from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report
+from algobot_assets.compute.carry import Days
+from algobot_assets.compute.code_version import code_version
+from algobot_assets.compute.signals import compute_signals
+from algobot_assets.compute.strategies import get_strategy
+from algobot_assets.declared.parameters import from_json
+from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.errors import AlgobotError
+from algobot_assets.schema.windows import Window
+
+ROWS, VALUES = "one_row_per_candle", "values_are_known"
+
+
+@table_checks(
+    "signals",
+    {
+        ROWS: "Every candle of a recorded day has exactly one row per strategy version, linked to it.",
+        VALUES: "A signal is 1, -1 or 0.",
+        AHEAD: "Cutting off the future, or multiplying its prices and indicators by 10 and by 0.1, changes no signal "
+        f"before. {BOUND}",
+        AGAIN: f"Computed again from the carried state, the signals are the stored ones. {BOUND}",
+    },
+    blocking=(VALUES,),
+)
+def checks(run: CheckRun) -> None:
+    """Count each day on the server; compute a sample of each strategy version again."""
+    versions = {row["id"]: row for row in run.handle("strategies").versions(history=True).iter_rows(named=True)}
+    counted: dict[tuple[str, str], pl.DataFrame] = {}
+    for window, days in run.recorded():
+        market = window.symbol, window.interval
+        candles = run.handle("market_data").window(symbol=window.symbol, interval=window.interval)
+        if market not in counted:
+            counted[market] = run.per_day(candles)
+        stored = run.per_day(window, unknown="count(*) FILTER (WHERE signal NOT IN (1, -1, 0))")
+        rows = int(stored["rows"].sum())
+        for name in (ROWS, VALUES):
+            run.findings[name].seen += rows
+        run.findings[ROWS].add(unlike_candles(window, stored, counted[market], days))
+        for day, number in stored.filter(pl.col("unknown") > 0).select("day", "unknown").iter_rows():
+            run.findings[VALUES].add(
+                f"{window}: {number} signals of {day} are neither 1, -1 nor 0. Materialise signals of {day} again."
+            )
+        _sample(run, window, candles, versions[window.strategy_id], rows)
+
+
+def _sample(run: CheckRun, window: Window, candles: Window, version: dict[str, Any], rows: int) -> None:
+    kind = version["strategy_type"]
+    who = f"signals of {version['strategy_name']} ({kind}) on {window.symbol} {window.interval}"
+    try:
+        names = get_strategy(kind).indicators
+        parameters = from_json(version["parameters"]).parameters
+        code = code_version(kind)
+    except AlgobotError as error:  # the strategy is no longer there
+        run.findings[AGAIN].add(failed(who, window, str(error)))
+        return
+    handle = run.handle()
+    values = run.handle("indicators").window(symbol=window.symbol, interval=window.interval) if names else None
+    sample = choose(handle, window, [candles, values] if values else [candles], code, rows)
+    if sample is None:
+        return
+
+    def again(some: pl.DataFrame, days: Days) -> pl.DataFrame:
+        return compute_signals(kind, some, some, parameters, days, sample.state)[0]
+
+    answers = examine(handle, sample, candles, values, names, ("signal",), again)
+    report(run, who, sample.window, answers)

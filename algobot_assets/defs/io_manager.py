@@ -1,0 +1,172 @@
+"""The IO manager: what an asset returns is persisted for the run's window, and handed to the next asset.
+
+An asset may return a Polars frame of the run's days or ``Frames``; an input is given as ``Table``,
+``pl.DataFrame`` or ``pl.LazyFrame`` by its annotation. How windows are written and read is the store's affair;
+here Dagster's partitions become days, and results become metadata and log lines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import PrivateAttr
+
+from algobot_assets.errors import WindowError
+from algobot_assets.pipeline.frames import Frames, joined
+from algobot_assets.pipeline.parallel_writes import write_frames
+from algobot_assets.pipeline.table import Table, split
+from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
+from algobot_assets.schema.tables import MONTHLY, NINE
+from algobot_assets.schema.windows import WINDOWING
+from algobot_assets.store import lineage
+from algobot_assets.store.connection import Store
+from algobot_assets.store.month_partitions import settle
+from algobot_assets.store.writer import months_of
+
+#: For whoever watches a run from within its process; one record at a table's begin, one per window, one at its
+#: end.
+LOG = logging.getLogger("algobot.windows")
+#: Rows inserted into one leaf beyond which statistics are made anew after the run's writes.
+_BULK = 1_000
+
+
+def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext, table: str) -> tuple[date, date]:
+    """The run's days [first, end). WindowError where the run names no partition."""
+    executing = isinstance(context, dg.AssetExecutionContext)
+    has = context.has_partition_key_range if executing else context.has_asset_partitions
+    if not has and not getattr(context, "has_partition_key", False):
+        raise WindowError(
+            f"{table} was asked for without a partition: choose a day or a range of days (in the UI: Materialize, "
+            'then the days; in code: partition_key="2024-01-31").'
+        )
+    if isinstance(context, dg.AssetExecutionContext):
+        window = context.partition_time_window
+    else:
+        window = context.asset_partitions_time_window
+    return window.start.date(), window.end.date()
+
+
+class PostgresIOManager(dg.ConfigurableIOManager):
+    """Persists the nine tables. It needs no configuration: the database is that of the settings."""
+
+    # not a nested DatabaseResource: Dagster 1.13 warns about itself when it opens one inside of a run
+    _store: Store | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[PostgresIOManager]:
+        """Open the store for the run, close it after it."""
+        with Store.open(run_id=context.run.run_id if context.run else "") as store:
+            self._store = store
+            yield self
+
+    @property
+    def store(self) -> Store:
+        """The open store of this run."""
+        if self._store is None:
+            raise RuntimeError("the IO manager is used outside of a run")
+        return self._store
+
+    def handle_output(self, context: dg.OutputContext, obj: Frames | pl.DataFrame | pl.LazyFrame) -> None:
+        """Write what the asset returned for the run's days; one transaction per window."""
+        table = self._table(context)
+        first, end = run_days(context, table)
+        store = self.store
+        if isinstance(obj, pl.LazyFrame):
+            obj = obj.collect()
+        if isinstance(obj, pl.DataFrame):
+            obj = split(store, table, first, end, obj)
+        if not isinstance(obj, Frames):
+            raise WindowError(f"{table} returned {type(obj).__name__}; return a Polars frame or Frames.")
+        totals: Counter[str] = Counter()
+        loaded: set[date] = set()
+        sample: pl.DataFrame | None = None
+        LOG.info("table", extra={"table": table})
+        for done in write_frames(store, joined(obj) if WINDOWING[table].time == "day" else obj):
+            item, written = done.item, done.written
+            totals.update(
+                inserted=written.inserted,
+                updated=written.updated,
+                deleted=written.deleted,
+                windows=1,
+                ms=int(done.seconds * 1000),
+            )
+            if table in MONTHLY and written.inserted > _BULK:
+                loaded.update(months_of(item.window))
+            if item.frame.height:
+                sample = item.frame.tail(5)
+            LOG.info("window", extra={"table": table, "rows": written.rows, "days": f"{item.window.first:%Y-%m}"})
+            context.log.info(
+                f"{item.window}: rows={written.rows} inserted={written.inserted} updated={written.updated} "
+                f"deleted={written.deleted} seconds={done.seconds:.3f}"
+            )
+        if loaded:
+            settle(store, table, sorted(loaded))
+        LOG.info("table", extra={"table": table, "finished": True})
+        with store.transaction() as connection:
+            per_day = lineage.rows_by_day(connection, table, first, end)
+        self._add_metadata(context, per_day, totals, sample)
+
+    def _add_metadata(
+        self, context: dg.OutputContext, per_day: Mapping[date, int], totals: Counter[str], sample: pl.DataFrame | None
+    ) -> None:
+        metadata: dict[str, Any] = {f"rows {name}": totals[name] for name in ("inserted", "updated", "deleted")}
+        metadata["windows written"] = totals["windows"]
+        metadata["seconds writing"] = totals["ms"] / 1000
+        if sample is not None:
+            metadata["preview"] = dg.MetadataValue.md(_markdown(sample))
+        columns = column_lineage(context.asset_key.path[-1])
+        if columns is not None:
+            metadata["dagster/column_lineage"] = columns
+        # of the whole run, so only with its last day: as output metadata Dagster repeats it for every day
+        last = max(context.asset_partition_keys)
+        for key in context.asset_partition_keys:
+            count = per_day.get(date.fromisoformat(key))
+            found = {} if count is None else {"dagster/partition_row_count": count}
+            if key == last:
+                found |= metadata
+            if found:
+                context.step_context.add_asset_metadata(found, asset_key=context.asset_key, partition_key=key)
+
+    def load_input(self, context: dg.InputContext) -> Table | pl.DataFrame | pl.LazyFrame:
+        """The upstream table for the run's days, as the annotation asks: Table, DataFrame (default) or LazyFrame."""
+        table = self._table(context)
+        first, end = run_days(context, table)
+        handle = Table(self.store, table, first, end)
+        kind = context.dagster_type.typing_type
+        if kind is Table:
+            return handle
+        return handle.lazy() if kind is pl.LazyFrame else handle.frame()
+
+    @staticmethod
+    def _table(context: dg.OutputContext | dg.InputContext) -> str:
+        table = context.asset_key.path[-1]
+        if table not in NINE:
+            raise WindowError(f"{table} is no table of this platform; the IO manager keeps {', '.join(NINE)}.")
+        return table
+
+
+def column_lineage(table: str) -> dg.TableColumnLineage | None:
+    """Where the columns of a table come from, as Dagster's catalog shows it: with the newest materialisation."""
+    known = COLUMN_LINEAGE.get(table)
+    if known is None:
+        return None
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset_key=source, column_name=name) for source, name in sources]
+            for column, sources in known.items()
+        }
+    )
+
+
+def _markdown(frame: pl.DataFrame) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * frame.width]
+    lines += ["| " + " | ".join("" if v is None else str(v) for v in row) + " |" for row in frame.iter_rows()]
+    return "\n".join(lines)

@@ -1,0 +1,15 @@
+"""The computed tables, in the order in which one follows from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from algobot_assets.pipeline.frames import WindowFrame
+from algobot_assets.pipeline.indicators import indicators
+from algobot_assets.pipeline.ledger_tables import backtest_results, performance_metrics, trade_history
+from algobot_assets.pipeline.signals import signals
+
+#: The function of each computed table: called with a run and its upstream tables, it yields frames of windows.
+COMPUTED: Mapping[str, Callable[..., Iterator[WindowFrame]]] = {
+    body.__name__: body for body in (indicators, signals, trade_history, performance_metrics, backtest_results)
+}

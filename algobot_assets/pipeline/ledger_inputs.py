@@ -1,0 +1,200 @@
+"""What a ledger walk reads: candles, decisions, minutes, and the terms in force on each day.
+
+Gathered once per asset and run; the walk itself is compute, which table gets which part of it is trading.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from functools import cached_property, lru_cache
+from typing import Any
+
+import polars as pl
+
+from algobot_assets.compute.carry import Days
+from algobot_assets.compute.ledger.terms import CostTerms, RiskTerms, RuleTerms, StrategyTerms, Terms
+from algobot_assets.declared.parameters import from_json
+from algobot_assets.declared.versions import effective, lifetimes, settings
+from algobot_assets.errors import WindowError
+from algobot_assets.pipeline.incremental import DAY, Recorded
+from algobot_assets.pipeline.parameter_digests import Digests
+from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.table import Table
+from algobot_assets.schema.intervals import day_of, interval_ms, midnight, month_start
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.digests import NOTHING
+from algobot_assets.store.reader import read_table
+
+PRICES = ("timestamp", "open", "high", "low", "close")
+
+
+def minute_days(interval: str, day: date) -> list[date]:
+    """The days whose minutes can lie inside a candle that belongs to ``day``, ascending."""
+    length = interval_ms(interval)
+    first = month_start(day) if length is None else day - timedelta(days=max(0, length // 86_400_000 - 1))
+    return [first + timedelta(days=i) for i in range((day - first).days + 1)]
+
+
+@dataclass
+class LedgerInputs:
+    """Everything the ledgers of one run read; tables as given by the IO manager, settings as frames."""
+
+    run: TableRun
+    market_data: Table
+    signals: Table
+    strategies: pl.DataFrame
+    risks: pl.DataFrame
+    configurations: pl.DataFrame
+    rules: pl.DataFrame
+    digests: Digests
+
+    @classmethod
+    def read(
+        cls,
+        run: TableRun,
+        market_data: Table,
+        signals: Table,
+        strategies: Table,
+        risk_parameters: Table,
+        configurations: Table,
+    ) -> LedgerInputs:
+        """Read the settings; candles and signals are read later, window by window."""
+        versions = strategies.versions(history=True)
+        inputs = cls(
+            run,
+            market_data,
+            signals,
+            lifetimes(versions) if versions.height else versions.with_columns(pl.lit(None, pl.Date).alias("until")),
+            risk_parameters.versions(history=True),
+            configurations.versions(history=True),
+            read_table(run.store, "symbol_rules", "effective_from"),
+            Digests.read(run.store, "ledger"),
+        )
+        if inputs.strategies.filter(pl.col("effective_from") < run.end).is_empty():
+            run.refuse("No strategy is stored that is in force by the run's days: run `algobot apply`.")
+        return inputs
+
+    def versions(self) -> list[dict[str, Any]]:
+        """The strategy versions that have begun by the end of the run, by market and id."""
+        begun = self.strategies.filter(pl.col("effective_from") < self.run.end)
+        return begun.sort("symbol", "interval", "id").to_dicts()
+
+    def span(self, version: dict[str, Any]) -> tuple[date, date]:
+        """First day and end (exclusive) of a version's ledger: it closes its lots at the first candle that opens on
+        or after the day it is replaced or retired, and ends with the day of that candle."""
+        until = version["until"]
+        if until is None or until >= self.run.end:
+            return version["effective_from"], self.run.end
+        candles = self.candles(version, until, self.run.end)
+        for day, item in sorted(self.market_data.lineage(candles).items()):
+            if item.rows and candles.of(day, day + DAY).bounds[0] >= midnight(until):
+                return version["effective_from"], day + DAY
+        return version["effective_from"], self.run.end
+
+    def candles(self, version: dict[str, Any], first: date, end: date) -> Window:
+        """The window of the version's market."""
+        return self.market_data.window(first, end, version["symbol"], version["interval"])
+
+    def upstream(self, version: dict[str, Any], first: date, end: date) -> list[Recorded]:
+        """Recorded days of candles and signals. From the day a version ends on it decides nothing any more, and its
+        signals are replaced by empty ones, so that its lots can close at the next candle."""
+        candles = self.market_data.lineage(self.candles(version, first, end))
+        signals = self.market_data.lineage(
+            self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
+        )
+        if version["until"] is not None:
+            signals |= {day: replace(c, output=NOTHING) for day, c in candles.items() if day >= version["until"]}
+        return [candles, signals]
+
+    def of_day(self, version: dict[str, Any], upstream: Sequence[Recorded], day: date) -> tuple[bytes, datetime]:
+        """Input digest of one day and how far it is complete."""
+        items = [by_day[day] for by_day in upstream]
+        content = b"".join(item.output for item in items)
+        if from_json(version["parameters"]).stop_path:
+            days = minute_days(version["interval"], day)
+            recorded = self._minute_lineage(version, days[0], days[-1] + DAY)
+            content += b"".join(recorded[d].output if d in recorded else NOTHING for d in days)
+        return content, min(item.complete_through for item in items)
+
+    def _minute_lineage(self, version: dict[str, Any], first: date, end: date) -> Recorded:
+        return self.market_data.lineage(self.market_data.window(first, end, version["symbol"], "1m"))
+
+    @cached_property
+    def prices(self) -> Callable[[Window], pl.DataFrame]:
+        """Candles of a window, as the ledger wants them; those read last serve every strategy of their market."""
+        return lru_cache(maxsize=1)(lambda candles: self.market_data.read(candles, PRICES))
+
+    def decisions(self, version: dict[str, Any], first: date, end: date) -> pl.DataFrame:
+        """timestamp and signal of the version's days."""
+        window = self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
+        return self.signals.read(window, ["timestamp", "signal"])
+
+    def minutes(self, version: dict[str, Any], candles: Window) -> pl.DataFrame | None:
+        """The stored minutes of a window's candles, where the strategy asks for them."""
+        if not from_json(version["parameters"]).stop_path:
+            return None
+        first = minute_days(version["interval"], candles.first)[0]
+        return self.market_data.read(self.market_data.window(first, candles.end, version["symbol"], "1m"), PRICES)
+
+    @staticmethod
+    def cut_by(version: dict[str, Any]) -> str:
+        """The interval by which the version's days are cut into pieces: that of its candles, or none where it follows
+        minutes, of which a year is too much at once."""
+        return "" if from_json(version["parameters"]).stop_path else version["interval"]
+
+    @staticmethod
+    def days(candles: Window, rows: pl.DataFrame, days: Sequence[date]) -> Days:
+        """The days of a window and of its candles, as the ledger wants them."""
+        return Days(days, rows.select(day_of(candles.interval, candles.phase).alias("day"))["day"])
+
+    def terms(self, version: dict[str, Any], day: date) -> Terms:
+        """What the version trades by on ``day``. WindowError where no risk parameters are stored for it."""
+        risks = self.risks.filter(pl.col("strategy_id") == version["id"], pl.col("effective_from") <= day)
+        if risks.is_empty():
+            raise WindowError(
+                f"{version['strategy_name']} has no risk parameters in force on {day}: run `algobot apply`, or "
+                "materialise risk_parameters for the day from which they hold."
+            )
+        risk = risks.sort("effective_from").row(-1, named=True)
+        stored = from_json(version["parameters"])
+        return Terms(
+            StrategyTerms(
+                version["initial_balance"],
+                version["risk_per_trade"],
+                version["effective_from"],
+                version["until"],
+                stored.shorting,
+                stored.stop_path,  # type: ignore[arg-type]
+            ),
+            RiskTerms(
+                risk["max_risk_per_trade"],
+                risk["max_open_trades"],
+                risk["stop_loss_percentage"],
+                risk["take_profit_percentage"],
+            ),
+            rules_on(self.rules, version["symbol"], day),
+            costs_on(self.configurations, day),
+        )
+
+
+def rules_on(rules: pl.DataFrame, symbol: str, day: date) -> RuleTerms:
+    """The rules of a symbol seen latest by ``day``; before any was seen, the first ones, which is an assumption."""
+    own = rules.filter(pl.col("symbol") == symbol).sort("effective_from")
+    if own.is_empty():
+        return RuleTerms()
+    seen = own.filter(pl.col("effective_from") <= day)
+    row = seen.row(-1, named=True) if seen.height else own.row(0, named=True)
+    return RuleTerms(row["tick_size"], row["step_size"], row["min_notional"])
+
+
+def costs_on(configurations: pl.DataFrame, day: date) -> CostTerms:
+    """Commission and slippage in force on ``day``."""
+    values = settings(effective_or_empty(configurations, day), day)
+    return CostTerms(values["ledger.commission_rate"], values["ledger.slippage_bps"])
+
+
+def effective_or_empty(frame: pl.DataFrame, day: date) -> pl.DataFrame:
+    """The settings in force on ``day``; an empty frame stays empty."""
+    return effective(frame, day) if frame.height else frame

@@ -1,0 +1,243 @@
+"""trade_history, performance_metrics and backtest_results: three tables of one simulated ledger.
+
+The ledger's carried state is kept with trade_history; the other two are computed from the same walk. In one run
+the walk of a window is made once and handed on, keyed by the digests of everything it depends on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, ledger_code_version, run_ledger
+from algobot_assets.pipeline.frames import WindowFrame
+from algobot_assets.pipeline.incremental import DAY, Recorded, legal_days, run_chain
+from algobot_assets.pipeline.incremental import Days as LegalDays
+from algobot_assets.pipeline.ledger_inputs import LedgerInputs
+from algobot_assets.pipeline.run import TableRun, attempt, side_by_side
+from algobot_assets.pipeline.table import Table
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.schema.intervals import consecutive, end_of, midnight
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.digests import digest, state_digest
+from algobot_assets.store.reader import read_window
+
+CODE_VERSION = ledger_code_version()
+#: Walks of this process, newest last; a key holds every digest the walk depends on, so an entry cannot be stale.
+_walks: OrderedDict[bytes, LedgerRun] = OrderedDict()
+_WALKS_KEPT = 512
+
+
+def trade_history(
+    run: TableRun,
+    market_data: Table,
+    signals: Table,
+    strategies: Table,
+    risk_parameters: Table,
+    configurations: Table,
+) -> Iterator[WindowFrame]:
+    """Trades of each strategy version, from its effective date on."""
+    inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
+    yield from _by_market(run, inputs, lambda version: _ledger(run, inputs, version))
+
+
+def _by_market(
+    run: TableRun, inputs: LedgerInputs, frames_of: Callable[[dict[str, Any]], Iterator[WindowFrame]]
+) -> Iterator[WindowFrame]:
+    """The frames of every version, those of one market side by side."""
+    for market, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
+        if not run.takes(*market):
+            continue
+        yield from side_by_side([attempt(run, frames_of(version)) for version in of_market])
+
+
+def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Iterator[WindowFrame]:
+    strategy = version["id"]
+    begin, end = inputs.span(version)
+    if run.first >= end or begin >= run.end:
+        return
+    candles = inputs.candles(version, run.first, end)
+    window = Window("trade_history", max(run.first, begin), end, strategy_id=strategy)
+    recorded = inputs.market_data.first_day(candles)
+    upstream = inputs.upstream(version, window.first, end)
+    own = inputs.market_data.lineage(window.of(window.first - DAY, end))
+    # the ledger begins on the strategy's effective date, whatever is recorded of the market before it
+    start = None if recorded is None else max(begin, recorded)
+    legal = legal_days(window, start, upstream, own, "market_data and signals", inputs.market_data.last_complete)
+    if legal.refusal:
+        run.refuse(f"{version['strategy_name']}: {legal.refusal}")
+    run.proceeded += bool(legal.days)
+
+    def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, list[np.ndarray]]:
+        walk = _walk(inputs, version, days, state, upstream)
+        frame = walk.trades.with_columns(
+            pl.lit(strategy, dtype=pl.Int64).alias("strategy_id"),
+            pl.lit(version["symbol"]).alias("symbol"),
+            pl.lit(version["interval"]).alias("interval"),
+        ).select(list(schema_of("trade_history")))
+        return frame, [walk.states[day] for day in days]
+
+    yield from run_chain(
+        window,
+        legal,
+        own,
+        lambda day: inputs.of_day(version, upstream, day),
+        lambda day: inputs.digests.on(strategy, day),
+        CODE_VERSION,
+        compute,
+        recompute=run.options.recompute,
+        tally=run.tally,
+        interval=inputs.cut_by(version),
+    )
+
+
+def _walk(
+    inputs: LedgerInputs,
+    version: dict[str, Any],
+    days: Sequence[date],
+    state: np.ndarray | None,
+    upstream: Sequence[Recorded],
+) -> LedgerRun:
+    """The ledger over ``days`` from ``state``; made once per process for the same inputs."""
+    parts = [inputs.of_day(version, upstream, day) for day in days]
+    key = digest(
+        CODE_VERSION.encode(),
+        str((version["id"], days[0], days[-1], parts[-1][1])).encode(),
+        state_digest(state) or b"",
+        *(content for content, _ in parts),
+        *(inputs.digests.on(version["id"], day) for day in days),
+    )
+    if key not in _walks:
+        _walks[key] = _walked(inputs, version, days, state, parts[-1][1])
+        while len(_walks) > _WALKS_KEPT:
+            _walks.popitem(last=False)
+    return _walks[key]
+
+
+def _walked(
+    inputs: LedgerInputs, version: dict[str, Any], days: Sequence[date], state: np.ndarray | None, through: datetime
+) -> LedgerRun:
+    candles = inputs.candles(version, days[0], days[-1] + DAY)
+    label = f"{version['strategy_name']} on {version['symbol']} {version['interval']}"
+    prices = inputs.prices(candles)
+    decided = inputs.decisions(version, days[0], days[-1] + DAY)
+    signal = prices.select("timestamp").join(decided, on="timestamp", how="left")["signal"].fill_null(0)
+    as_of = None if through >= midnight(days[-1] + DAY) else round(through.timestamp() * 1000)
+    runs: list[LedgerRun] = []
+    for _, group in groupby(days, key=lambda day: inputs.digests.on(version["id"], day)):
+        part_days = list(group)
+        part = candles.of(part_days[0], part_days[-1] + DAY)
+        lo, hi = part.bounds
+        inside = prices["timestamp"].is_between(lo, hi, closed="left")
+        rows = prices.filter(inside)
+        ends = rows.select(end_of(part.interval, part.phase).alias("end"))["end"]
+        step = run_ledger(
+            candle_arrays(rows, ends, label),
+            signal.filter(inside),
+            inputs.days(part, rows, part_days),
+            None,
+            inputs.terms(version, part_days[0]),
+            state,
+            minutes=inputs.minutes(version, part),
+            as_of_ms=as_of if part_days[-1] == days[-1] else None,
+            label=label,
+        )
+        runs.append(step)
+        state = step.states[part_days[-1]]
+    return LedgerRun(
+        pl.concat([r.trades for r in runs]),
+        pl.concat([r.metrics for r in runs]),
+        pl.concat([r.results for r in runs]),
+        {day: state for r in runs for day, state in r.states.items()},
+    )
+
+
+def _derived(
+    run: TableRun,
+    trade_history: Table,
+    inputs: LedgerInputs,
+    version: dict[str, Any],
+    rows: Callable[[int, LedgerRun, Sequence[date]], pl.DataFrame],
+) -> Iterator[WindowFrame]:
+    """Windows of a table that follows trade_history day by day: the same walks, started from its states."""
+    strategy = version["id"]
+    begin, end = inputs.span(version)
+    if run.first >= end or begin >= run.end:
+        return
+    window = Window(run.table, max(run.first, begin), end, strategy_id=strategy)
+    ledger = trade_history.lineage(Window("trade_history", window.first - DAY, end, strategy_id=strategy))
+    first = trade_history.first_day(Window("trade_history", window.first, end, strategy_id=strategy))
+    own = trade_history.lineage(window)
+    days = [day for day in sorted(ledger) if day >= window.first]
+    if not days:
+        run.refuse(f"{version['strategy_name']}: {window} has nothing to start from: materialise trade_history first.")
+        return
+    run.proceeded += 1
+    upstream = inputs.upstream(version, window.first, end)
+
+    def compute(chunk: Sequence[date], _: np.ndarray | None) -> tuple[pl.DataFrame, None]:
+        before = ledger.get(chunk[0] - DAY)
+        state = None if chunk[0] == first or before is None else before.state_out
+        walk = _walk(inputs, version, chunk, state, upstream)
+        return rows(strategy, walk, chunk).select(list(schema_of(run.table))), None
+
+    for run_of_days in consecutive(days):
+        yield from run_chain(
+            window,
+            LegalDays(tuple(run_of_days), True),
+            own,
+            lambda day: (
+                ledger[day].inputs + (ledger[day].state_in or b"") + ledger[day].output,
+                ledger[day].complete_through,
+            ),
+            lambda day: ledger[day].parameters,
+            CODE_VERSION,
+            compute,
+            recompute=run.options.recompute,
+            tally=run.tally,
+            interval=inputs.cut_by(version),
+        )
+
+
+def performance_metrics(
+    run: TableRun,
+    trade_history: Table,
+    market_data: Table,
+    signals: Table,
+    strategies: Table,
+    risk_parameters: Table,
+    configurations: Table,
+) -> Iterator[WindowFrame]:
+    """One row per closed trade."""
+    inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
+
+    def figures(strategy: int, walk: LedgerRun, days: Sequence[date]) -> pl.DataFrame:
+        of_days = Window("trade_history", days[0], days[-1] + DAY, strategy_id=strategy)
+        trades = read_window(run.store, of_days, ["id", "entry_time"])
+        return walk.metrics.join(trades, on="entry_time", how="left").rename({"id": "trade_id"})
+
+    yield from _by_market(run, inputs, lambda version: _derived(run, trade_history, inputs, version, figures))
+
+
+def backtest_results(
+    run: TableRun,
+    trade_history: Table,
+    market_data: Table,
+    signals: Table,
+    strategies: Table,
+    risk_parameters: Table,
+    configurations: Table,
+) -> Iterator[WindowFrame]:
+    """One row per strategy version and day."""
+    inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
+
+    def results(strategy: int, walk: LedgerRun, _: Sequence[date]) -> pl.DataFrame:
+        return walk.results.with_columns(pl.lit(strategy, dtype=pl.Int64).alias("strategy_id"))
+
+    yield from _by_market(run, inputs, lambda version: _derived(run, trade_history, inputs, version, results))

@@ -1,0 +1,108 @@
+"""What a strategy version left beyond its end: removed, as a run into an empty database would not have made it.
+
+A version that is replaced or retired on a past day has signals, trades and results of later days, computed before that
+was declared. Here: which days those are, and taking them out of the tables and of lineage. Not here: how the last day
+of a version is computed (trading.py, market.py).
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.declared.versions import lifetimes
+from algobot_assets.errors import ArchivedError
+from algobot_assets.schema.intervals import midnight, month_start, phase_of
+from algobot_assets.schema.windows import Window
+from algobot_assets.store.archive.files import archived_months, restore_command
+from algobot_assets.store.connection import Store
+from algobot_assets.store.reader import read_table
+
+DAY = timedelta(days=1)
+_LEDGER = ("trade_history", "performance_metrics", "backtest_results")
+
+
+def withdraw_ended(store: Store) -> None:
+    """Remove signals from the day on that ended a version, and its ledger after the day in which it closed its lots.
+
+    One transaction per version. ArchivedError where such signals are in the archive.
+    """
+    stored = read_table(store, "strategies", "id")
+    if stored.is_empty():
+        return
+    for version in lifetimes(stored).filter(pl.col("until").is_not_null()).iter_rows(named=True):
+        store.retrying(
+            lambda connection, version=version: _withdraw(connection, version),
+            f"Removing what {version['strategy_name']} left after {version['until']}",
+        )
+
+
+def _withdraw(connection: psycopg.Connection, version: dict) -> None:
+    strategy, until = version["id"], version["until"]
+    last = connection.execute(
+        """SELECT max(day) FILTER (WHERE table_name = 'signals'), max(day) FILTER (WHERE table_name <> 'signals')
+             FROM lineage WHERE strategy_id = %s AND day >= %s""",
+        (strategy, until),
+    ).fetchone()
+    closing = None if last[1] is None else _closing_day(connection, version)
+    if last[0] is not None:
+        _remove_signals(connection, version)
+    if closing is not None and last[1] > closing:
+        for table in _LEDGER:
+            connection.execute("SELECT set_config('algobot.writing', %s, true)", (table,))
+            if table != "performance_metrics":  # deleted with their trades
+                statement = sql.SQL("DELETE FROM {} WHERE strategy_id = %s AND day > %s").format(sql.Identifier(table))
+                connection.execute(statement, (strategy, closing))
+        for records in ("lineage", "dirty_days"):
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE strategy_id = %s AND table_name = ANY(%s) AND day > %s").format(
+                    sql.Identifier(records)
+                ),
+                (strategy, list(_LEDGER), closing),
+            )
+
+
+def _closing_day(connection: psycopg.Connection, version: dict) -> date | None:
+    """The day of the first candle that opens on or after the version's end, in which its lots close."""
+    # of a candle longer than a day the first to end may have opened before, the second has not
+    rows = connection.execute(
+        """SELECT day FROM lineage WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s AND rows > 0
+              AND day >= %s ORDER BY day LIMIT 2""",
+        (version["symbol"], version["interval"], version["until"]),
+    ).fetchall()
+    begin = midnight(version["until"])
+    return next((day for (day,) in rows if _window(connection, version, day).bounds[0] >= begin), None)
+
+
+def _window(connection: psycopg.Connection, version: dict, day: date) -> Window:
+    symbol, interval = version["symbol"], version["interval"]
+    phase = None
+    if interval == "3d":
+        listed = connection.execute(
+            """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
+        ).fetchone()
+        phase = phase_of(listed[0]) if listed else 0
+    return Window("signals", day, day + DAY, symbol, interval, version["id"], phase)
+
+
+def _remove_signals(connection: psycopg.Connection, version: dict) -> None:
+    strategy, until = version["id"], version["until"]
+    opened = _window(connection, version, until).bounds[0]
+    archived = [month for month in archived_months(connection) if month >= month_start(opened.date())]
+    if archived:
+        raise ArchivedError(
+            f"{version['strategy_name']} ends on {until}, and signals after that day are archived: run "
+            f"{restore_command(archived)}, then this again."
+        )
+    connection.execute("SELECT set_config('algobot.writing', 'signals', true)")
+    connection.execute('DELETE FROM signals WHERE strategy_id = %s AND "timestamp" >= %s', (strategy, opened))
+    for records in ("lineage", "dirty_days"):
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE table_name = 'signals' AND strategy_id = %s AND day >= %s").format(
+                sql.Identifier(records)
+            ),
+            (strategy, until),
+        )

@@ -1,0 +1,90 @@
+"""How the table signals follows from candles, indicators and the strategy versions in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+import polars as pl
+
+from algobot_assets.compute.code_version import code_version
+from algobot_assets.compute.signals import compute_signals
+from algobot_assets.compute.strategies import get_strategy
+from algobot_assets.declared.parameters import from_json
+from algobot_assets.declared.versions import lifetimes
+from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, with_candle_ids
+from algobot_assets.pipeline.frames import WindowFrame
+from algobot_assets.pipeline.incremental import DAY, legal_days, run_chain
+from algobot_assets.pipeline.parameter_digests import Digests
+from algobot_assets.pipeline.run import TableRun, attempt, side_by_side
+from algobot_assets.pipeline.table import Table
+from algobot_assets.schema.windows import Window
+
+
+def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:
+    """Signals of each strategy version that is in force in the run's days or will be."""
+    versions = lifetimes(strategies.versions(history=True))
+    if versions.is_empty():
+        run.refuse("No strategy is stored that is in force by the run's days: run `algobot apply`.")
+        return
+    digests = Digests.read(run.store, "signals")
+    # the month that is read last serves every strategy of its market
+    candles = lru_cache(maxsize=1)(lambda window: market_data.read(window, PRICES))
+    ordered = versions.sort("symbol", "interval", "id").iter_rows(named=True)
+    for market, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):
+        if not run.takes(*market):
+            continue
+        yield from side_by_side(
+            [attempt(run, _signals(run, market_data, indicators, v, digests, candles)) for v in of_market]
+        )
+
+
+def _signals(
+    run: TableRun,
+    market_data: Table,
+    indicators: Table,
+    version: dict,
+    digests: Digests,
+    prices_in: Callable[[Window], pl.DataFrame],
+) -> Iterator[WindowFrame]:
+    end = min(run.end, version["until"] or run.end)
+    candles = market_data.window(end=end, symbol=version["symbol"], interval=version["interval"])
+    window = Window("signals", run.first, end, candles.symbol, candles.interval, version["id"], candles.phase)
+    if end <= run.first:
+        return
+    columns = list(get_strategy(version["strategy_type"]).indicators)
+    begin = market_data.first_day(candles)
+    prices_of = market_data.lineage(candles)
+    values_of = indicators.window(end=end, symbol=candles.symbol, interval=candles.interval)
+    upstream = [prices_of, indicators.lineage(values_of)] if columns else [prices_of]
+    own = market_data.lineage(window.of(run.first - DAY, end))
+    source = "market_data and indicators" if columns else "market_data"
+    legal = legal_days(window, begin, upstream, own, source, market_data.last_complete)
+    if legal.refusal:
+        run.refuse(legal.refusal)
+    run.proceeded += bool(legal.days)
+    parameters = from_json(version["parameters"]).parameters
+
+    def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
+        part = candles.of(days[0], days[-1] + DAY)
+        prices = prices_in(part)
+        values = indicators.read(values_of.of(days[0], days[-1] + DAY), ["timestamp", *columns]) if columns else None
+        frame, states = compute_signals(
+            version["strategy_type"], prices, values, parameters, days_of_candles(part, prices, days), state
+        )
+        return with_candle_ids(frame, prices, window, "signals"), states
+
+    yield from run_chain(
+        window,
+        legal,
+        own,
+        lambda day: inputs_of_day(upstream, day),
+        lambda day: digests.on(version["id"], day),
+        code_version(version["strategy_type"]),
+        compute,
+        recompute=run.options.recompute,
+        tally=run.tally,
+    )

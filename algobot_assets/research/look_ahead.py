@@ -1,0 +1,41 @@
+"""Whether a strategy looks ahead, asked of stored candles without anything stored of the strategy.
+
+Here: the rows that are asked about. Not here: the question itself (checks/rules_lookahead.py), which the checks of
+every run ask in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from algobot_assets.audit.rules.look_ahead import Change, look_ahead
+from algobot_assets.audit.rules.sample import MOST_ROWS
+from algobot_assets.compute import signals
+from algobot_assets.compute.carry import Days
+from algobot_assets.compute.strategy.bars import Bars
+from algobot_assets.research.request import DAY, Trial
+from algobot_assets.schema.intervals import day_of, days_between
+
+_PRICES = ("open", "high", "low", "close")
+
+
+def sample_look_ahead(trial: Trial, parameters: Mapping[str, Any]) -> Change | None:
+    """The first signal that changes when the newest candles (MOST_ROWS at most) are cut off or poisoned; None where
+    none does. The strategy begins with the first of them."""
+    market = trial.market
+    rows = market.candles.tail(MOST_ROWS)
+    rows = rows.with_columns(pl.col(*_PRICES, "volume").cast(pl.Float64))
+    names = trial.strategy.indicators
+    if names:
+        rows = rows.join(market.indicators, on="timestamp", how="left", maintain_order="left")
+
+    def compute(some: pl.DataFrame) -> pl.DataFrame:
+        owned = some.select(day_of(trial.interval, trial.phase).alias("day"))["day"]
+        days = Days(days_between(owned[0], owned[-1] + DAY), owned)
+        declared = signals.declared_indicators(trial.strategy, some, some, days)
+        return pl.DataFrame({"signal": signals.decide(trial.strategy, Bars(some, declared, days), parameters)})
+
+    return look_ahead(compute, rows, (*_PRICES, *names))

@@ -1,0 +1,267 @@
+"""What a trial reads: which strategy on which stored market, over which days, and by which terms.
+
+Sweeps, walk-forwards and `algobot try` begin here. Here: a request turned into arrays, and the digest of all of it.
+Not here: what is computed with it (compute/sweep.py), what is stored (sweeping.py, walk_forward.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from algobot_assets.compute.carry import Days
+from algobot_assets.compute.code_version import code_version
+from algobot_assets.compute.ledger.run import ledger_code_version, minute_array
+from algobot_assets.compute.ledger.terms import RuleTerms
+from algobot_assets.compute.strategies import get_strategy, load_strategy_file, strategy_types
+from algobot_assets.compute.strategy import Strategy
+from algobot_assets.compute.sweep.grid import Grid
+from algobot_assets.compute.sweep.run import Account, Market, Part
+from algobot_assets.declared.parameters import canonical, from_json
+from algobot_assets.errors import SettingsError, WindowError
+from algobot_assets.pipeline.ledger_inputs import costs_on, minute_days, rules_on
+from algobot_assets.pipeline.table import Table
+from algobot_assets.schema.intervals import INTERVALS, day_of, days_between, end_of, midnight
+from algobot_assets.store import catalogue, lineage
+from algobot_assets.store.connection import Store
+from algobot_assets.store.digests import digest
+from algobot_assets.store.reader import read_table
+
+DAY = timedelta(days=1)
+PRICES = ("timestamp", "open", "high", "low", "close", "volume")
+RISK: dict[str, Any] = {
+    "risk_per_trade": Decimal("0.02"),
+    "max_risk_per_trade": Decimal("0.02"),
+    "max_open_trades": 1,
+    "stop_loss_percentage": Decimal(2),
+    "take_profit_percentage": Decimal(0),
+}
+"""The risk of a strategy that is not stored, where none is given."""
+BALANCE = Decimal(10_000)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to try. `strategy`: the name of a stored strategy, whose settings hold for what is not given; a registered
+    type; or the path of a Python file. `parameters` and `risk`: texts such as fast=5:50:5. None: see `prepare`.
+    """
+
+    strategy: str
+    parameters: Sequence[str] = ()
+    risk: Sequence[str] = ()
+    market: str | None = None
+    first: date | None = None
+    last: date | None = None
+    balance: Decimal | None = None
+    shorting: bool | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A request with everything it stands for. `key`: digest of all that decides the results."""
+
+    strategy: Strategy
+    symbol: str
+    interval: str
+    phase: int | None
+    first: date
+    last: date
+    account: Account
+    grid: Grid
+    market: Market
+    key: bytes
+    code: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Strategy, market and days."""
+        return f"{self.strategy.name} on {self.symbol} {self.interval}, {self.first} to {self.last}"
+
+
+def prepare(store: Store, request: Request) -> Trial:
+    """Read what the request needs. Without `market` that of the stored strategy, or the only one stored; without
+    `first` the market's first day, or that of the stored strategy; without `last` the newest stored.
+
+    SettingsError or WindowError where there is no such strategy, parameter, market or day.
+    """
+    base = _base(store, request)
+    strategy = base["strategy"]
+    grid = Grid.of(strategy, request.parameters, request.risk, base["parameters"], base["risk"])
+    symbol, interval = base["market"]
+    table = Table(store, "market_data", date(2017, 7, 1), date(2017, 7, 2))
+    window = table.window(symbol=symbol, interval=interval)
+    with store.transaction() as connection:
+        catalogue.require_market(connection, symbol, interval)
+        begin = lineage.first_day(connection, window)
+        end = connection.execute(
+            """SELECT max(day) + 1 FROM lineage WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s""",
+            (symbol, interval),
+        ).fetchone()[0]
+    first, last = request.first or max(base["first"] or begin, begin), request.last or end - DAY
+    if not begin <= first <= last < end:
+        raise WindowError(
+            f"{first} to {last} is not stored of {symbol} {interval}: there are the days {begin} to {end - DAY}. "
+            "Choose days among them, or backfill the others."
+        )
+    candles = window.of(begin, last + DAY)
+    recorded = table.lineage(candles)
+    _unbroken(recorded, candles.first, last, f"candles of {symbol} {interval}", "market_data")
+    digests = [recorded[day].output for day in sorted(recorded)]
+    rows = table.read(candles, PRICES)
+    indicators = None
+    if strategy.indicators:
+        values = Table(store, "indicators", begin, last + DAY).window(symbol=symbol, interval=interval)
+        known = table.lineage(values)
+        _unbroken(known, begin, last, f"indicators of {symbol} {interval}", "indicators")
+        digests += [known[day].output for day in sorted(known)]
+        indicators = table.read(values, ["timestamp", *strategy.indicators])
+    account = Account(base["balance"], base["shorting"], base["stop_path"], _parts(store, symbol, first, last))
+    minutes = None
+    if account.stop_path:
+        inside = table.window(minute_days(interval, first)[0], last + DAY, symbol, "1m")
+        known = table.lineage(inside)
+        digests += [known[day].output for day in sorted(known)]
+        terms = account.terms(grid.risks[0], first, first)
+        minutes = minute_array(table.read(inside, PRICES), terms, f"{symbol} 1m")
+    owned = rows.select(day_of(interval, window.phase).alias("day"))["day"]
+    through = recorded[last].complete_through
+    market = Market(
+        rows,
+        rows.select(end_of(interval, window.phase).alias("end"))["end"],
+        Days(days_between(begin, last + DAY), owned),
+        indicators,
+        minutes=minutes,
+        as_of_ms=None if through >= midnight(last + DAY) else round(through.timestamp() * 1000),
+        label=f"{strategy.name} on {symbol} {interval}",
+    )
+    settings = _settings(account)
+    code = f"{ledger_code_version()}-{code_version(strategy.name)}"
+    key = digest(
+        code.encode(),
+        canonical({"strategy": strategy.name, "market": [symbol, interval], "days": [str(first), str(last)]}).encode(),
+        canonical({"parameters": grid.parameters, "risk": grid.risk}).encode(),
+        canonical(settings).encode(),
+        str(through).encode(),
+        *digests,
+    )
+    return Trial(strategy, symbol, interval, window.phase, first, last, account, grid, market, key, code, settings)
+
+
+def _base(store: Store, request: Request) -> dict[str, Any]:
+    """Strategy, market and what holds for everything that is not given."""
+    name = request.strategy
+    found: dict[str, Any] = {
+        "parameters": {},
+        "risk": RISK,
+        "balance": request.balance or BALANCE,
+        "shorting": bool(request.shorting),
+        "stop_path": None,
+        "first": None,
+    }
+    with store.transaction() as connection:
+        stored = catalogue.versions(connection)
+        today = catalogue.now(connection).date()
+        markets = [(item.symbol, item.interval) for item in catalogue.markets(connection)]
+    if name.endswith(".py"):
+        types = load_strategy_file(name)
+        if len(types) > 1:
+            raise SettingsError(f"{name} has the strategies {', '.join(types)}: leave one in the file.")
+        found["strategy"] = get_strategy(types[0])
+    elif name in {item.name for item in stored}:
+        version = catalogue.choose(stored, name, None, today)
+        row = read_table(store, "strategies", "id").row(by_predicate=pl.col("id") == version.id, named=True)
+        held = from_json(row["parameters"])
+        risks = read_table(store, "risk_parameters", "effective_from").filter(pl.col("strategy_id") == version.id)
+        own = risks.filter(pl.col("effective_from") <= (request.first or today))
+        chosen = (own.row(-1, named=True) if own.height else risks.row(0, named=True)) if risks.height else RISK
+        found |= {
+            "strategy": get_strategy(row["strategy_type"]),
+            "parameters": held.parameters,
+            "risk": {key: row[key] if key in row else chosen[key] for key in RISK},
+            "balance": request.balance or row["initial_balance"],
+            "shorting": held.shorting if request.shorting is None else request.shorting,
+            "stop_path": held.stop_path,
+            "first": row["effective_from"],
+            "market": (version.symbol, version.interval),
+        }
+    elif name in strategy_types():
+        found["strategy"] = get_strategy(name)
+    else:
+        known = [item.name for item in stored]
+        near = catalogue.nearest(name, [*known, *strategy_types()])
+        raise SettingsError(
+            f"There is no strategy {name!r}" + (f"; the nearest is {near}" if near else "") + ". Give the name of a "
+            f"stored strategy ({', '.join(sorted(set(known))) or 'none'}), a type ({', '.join(strategy_types())}) or a "
+            "Python file."
+        )
+    if request.market is not None:
+        found["market"] = _market(request.market)
+    elif "market" not in found:
+        if len(markets) != 1:
+            stand = ", ".join(" ".join(item) for item in markets[:10])
+            raise SettingsError(f"Which market? Give --market, one of: {stand or 'none is stored'}.")
+        found["market"] = markets[0]
+    return found
+
+
+def _market(text: str) -> tuple[str, str]:
+    parts = text.split()
+    if len(parts) != 2 or parts[1] not in INTERVALS:
+        raise SettingsError(f"{text!r} is no market: write symbol and interval, such as 'BTCUSDT 1h'.")
+    return parts[0], parts[1]
+
+
+def _unbroken(recorded: dict[date, Any], first: date, last: date, what: str, table: str) -> None:
+    for day in days_between(first, last + DAY):
+        if day not in recorded:
+            raise WindowError(
+                f"The {what} of {day} are not stored: run `algobot backfill {day} {last}` ({table}) first."
+            )
+
+
+def _parts(store: Store, symbol: str, first: date, last: date) -> tuple[Part, ...]:
+    """Rules and costs by day, as the ledger takes them: a part for each day on which one of them changes."""
+    rules = read_table(store, "symbol_rules", "effective_from")
+    configurations = read_table(store, "configurations", "effective_from", "id")
+    changes = set(rules.filter(pl.col("symbol") == symbol)["effective_from"])
+    changes |= set(configurations.filter(pl.col("config_name").str.starts_with("ledger."))["effective_from"])
+    days = [first, *sorted(day for day in changes if first < day <= last)]
+    parts: list[Part] = []
+    for day in days:
+        part = Part(day, rules_on(rules, symbol, day), costs_on(configurations, day))
+        if not parts or (part.rules, part.costs) != (parts[-1].rules, parts[-1].costs):
+            parts.append(part)
+    return tuple(parts)
+
+
+def _settings(account: Account) -> dict[str, Any]:
+    def of_rules(rules: RuleTerms) -> list[Any]:
+        return [rules.tick, rules.step, rules.min_notional]
+
+    return {
+        "initial_balance": account.initial_balance,
+        "shorting": account.shorting,
+        "stop_path": account.stop_path,
+        "parts": [
+            {
+                "first": str(part.first),
+                "commission_rate": part.costs.commission_rate,
+                "slippage_bps": part.costs.slippage_bps,
+                "rules": of_rules(part.rules),
+            }
+            for part in account.parts
+        ],
+    }
+
+
+def returns_of(equity: np.ndarray, initial: float) -> np.ndarray:
+    """Daily returns of an equity curve whose first return is on the initial capital."""
+    before = np.concatenate([[initial], equity[:-1]])
+    return equity / before - 1.0

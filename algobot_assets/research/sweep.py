@@ -1,0 +1,197 @@
+"""Parameter sweeps: run, stored chunk by chunk, resumed where one was stopped, ranked.
+
+Here: what of a sweep is in the database. Not here: computing it (compute/sweep.py), reading its inputs (trials.py).
+
+A sweep's key is the digest of its candles, settings, grid and code. Asked for again with the same key, what is stored
+is kept and the rest computed; with another key it is another sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from algobot_assets.compute.metrics.deflated_sharpe import deflated_of
+from algobot_assets.compute.sweep.run import METRICS, RESULTS, Chunk, Span, Sweep, alone
+from algobot_assets.declared.parameters import canonical
+from algobot_assets.errors import SettingsError
+from algobot_assets.research.request import DAY, Request, Trial, prepare, returns_of
+from algobot_assets.schema.frames import schema_of
+from algobot_assets.store.connection import Store
+from algobot_assets.store.copy import copy_in
+from algobot_assets.store.reader import query
+
+Progress = Callable[[int, int], None]
+_TRIED = ("strategy_type", "symbol", "interval", "first_day", "last_day", "grid", "settings", "combinations", "key")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The first of a sweep by a metric. `frame`: combination, the swept parameters, RESULTS. `deflated`: the deflated
+    Sharpe ratio of the first row among all combinations, None where it cannot be said."""
+
+    sweep_id: int
+    trial: Trial
+    frame: pl.DataFrame
+    computed: int
+    deflated: float | None
+
+
+def sweep(
+    store: Store,
+    request: Request,
+    *,
+    metric: str = "sharpe_ratio",
+    top: int = 10,
+    least_trades: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Ranked:
+    """Compute what of the sweep is not stored yet, store it, and rank all of it; see `Request` and `prepare`.
+
+    `progress` is told how many combinations of how many are done. AlgobotError says what is wrong with the request.
+    """
+    check_metric(metric)
+    trial = prepare(store, request)
+    sweep_id = store.retrying(lambda c: register(c, "sweeps", trial, trial.key), "Recording the sweep")
+    computed = _run(store, trial, sweep_id, progress)
+    frame = rank(store, sweep_id, trial, metric, top, least_trades)
+    return Ranked(sweep_id, trial, frame, computed, _deflated(store, sweep_id, trial, frame))
+
+
+def check_metric(metric: str) -> None:
+    """SettingsError where combinations cannot be ranked by it."""
+    if metric not in METRICS:
+        raise SettingsError(f"There is no metric {metric!r} to rank by; there are {', '.join(METRICS)}.")
+
+
+def register(connection: psycopg.Connection, table: str, trial: Trial, key: bytes, **more: object) -> int:
+    """The id of the row with that key, made where there is none."""
+    grid = canonical({"parameters": trial.grid.parameters, "risk": trial.grid.risk})
+    values = dict(
+        zip(
+            _TRIED,
+            (
+                trial.strategy.name,
+                trial.symbol,
+                trial.interval,
+                trial.first,
+                trial.last,
+                grid,
+                canonical(trial.settings),
+                len(trial.grid),
+                key,
+            ),
+            strict=True,
+        ),
+        **more,
+    )
+    name = sql.Identifier(table)
+    connection.execute(
+        sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (key) DO NOTHING").format(
+            name, sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join([sql.Placeholder()] * len(values))
+        ),
+        list(values.values()),
+    )
+    return connection.execute(sql.SQL("SELECT id FROM {} WHERE key = %s").format(name), (key,)).fetchone()[0]
+
+
+def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:
+    """Compute and store the missing chunks; how many combinations that were."""
+    grid, total = trial.grid, len(trial.grid)
+    held = query(store, "SELECT combination FROM sweep_results WHERE sweep_id = %s", (sweep_id,))
+    stored = np.zeros(total, dtype=bool)
+    stored[held["combination"].to_numpy()] = True
+    progress(int(stored.sum()), total)
+    if stored.all():
+        return 0
+    work = Sweep(trial.strategy, trial.market, trial.account, grid, [Span(trial.first, trial.last + DAY)])
+    risks = [canonical(risk) for risk in grid.risks]
+    computed = 0
+    for chunk in work.chunks(lambda numbers: bool(stored[numbers].all())):
+        frame = _rows(trial, sweep_id, chunk, risks)
+        store.retrying(lambda c, frame=frame: _store(c, sweep_id, frame), f"Storing results of sweep {sweep_id}")
+        stored[chunk.numbers] = True
+        computed += len(chunk.numbers)
+        progress(int(stored.sum()), total)
+    with store.transaction() as connection:
+        connection.execute(
+            "UPDATE sweeps SET finished_at = now() WHERE id = %s AND finished_at IS NULL AND combinations = "
+            "(SELECT count(*) FROM sweep_results WHERE sweep_id = %s)",
+            (sweep_id, sweep_id),
+        )
+    return computed
+
+
+def _rows(trial: Trial, sweep_id: int, chunk: Chunk, risks: list[str]) -> pl.DataFrame:
+    terms = trial.grid.terms
+    rules = {rule: canonical(trial.grid.rule(rule)) for rule in np.unique(chunk.numbers // terms).tolist()}
+    numbers = chunk.numbers.tolist()
+    return (
+        chunk.frames[0]
+        .with_columns(
+            pl.lit(sweep_id, pl.Int64).alias("sweep_id"),
+            pl.Series("combination", numbers, dtype=pl.Int32),
+            pl.Series("parameters", [rules[number // terms] for number in numbers], dtype=pl.String),
+            pl.Series("risk", [risks[number % terms] for number in numbers], dtype=pl.String),
+        )
+        .select(list(schema_of("sweep_results")))
+    )
+
+
+def _store(connection: psycopg.Connection, sweep_id: int, frame: pl.DataFrame) -> None:
+    """A chunk in one transaction; those of it that another process has stored meanwhile are left as they are."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('algobot.sweep'), %s)", (sweep_id % 2**31,))
+    there = connection.execute(
+        "SELECT combination FROM sweep_results WHERE sweep_id = %s AND combination = ANY(%s)",
+        (sweep_id, frame["combination"].to_list()),
+    ).fetchall()
+    missing = frame.filter(~pl.col("combination").is_in([row[0] for row in there]))
+    copy_in(connection, "sweep_results", missing, binary=False)
+
+
+def rank(store: Store, sweep_id: int, trial: Trial, metric: str, top: int, least_trades: int = 0) -> pl.DataFrame:
+    """The `top` combinations with the greatest `metric`, with their swept parameters; those without it come last."""
+    rows = query(
+        store,
+        f"SELECT combination, {', '.join(RESULTS)} FROM sweep_results WHERE sweep_id = %s AND total_trades >= %s "
+        f"ORDER BY {metric} DESC NULLS LAST, combination LIMIT %s",
+        (sweep_id, least_trades, top),
+        schema_of("sweep_results"),
+    )
+    combinations = [trial.grid[number] for number in rows["combination"].to_list()]
+    swept = [
+        pl.Series(name, [(item.parameters | item.risk)[name] for item in combinations], strict=False)
+        for name in trial.grid.swept()
+    ]
+    return rows.select(pl.col("combination"), *swept, *RESULTS)
+
+
+def _deflated(store: Store, sweep_id: int, trial: Trial, frame: pl.DataFrame) -> float | None:
+    """Of the first row, run again alone by the ordinary way: its daily returns are not stored."""
+    if frame.is_empty() or len(trial.grid) < 2:
+        return None
+    sharpes = query(store, "SELECT sharpe_ratio::float8 AS sharpe FROM sweep_results WHERE sweep_id = %s", (sweep_id,))[
+        "sharpe"
+    ]
+    number = frame["combination"][0]
+    equity = daily_equity(trial, number)
+    value = deflated_of(
+        returns_of(equity, float(trial.account.initial_balance)),
+        sharpes.cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        len(trial.grid),
+    )
+    return None if np.isnan(value) else value
+
+
+def daily_equity(trial: Trial, number: int) -> np.ndarray:
+    """Equity at the end of each day of one combination, run alone part by part as the ledger's asset does."""
+    work = Sweep(trial.strategy, trial.market, trial.account, trial.grid, [])
+    signal, _ = work.signals(number // trial.grid.terms)
+    risk, span = trial.grid[number].risk, Span(trial.first, trial.last + DAY)
+    results = alone(trial.market, trial.account, signal, risk, span).results
+    return results["final_capital"].cast(pl.Float64).to_numpy()
