@@ -27,12 +27,12 @@ from algobot_assets.schema.frames import PRICE, QUANTITY, UTC, schema_of
 from algobot_assets.schema.intervals import days_between, midnight, next_month
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.archive import months
-from algobot_assets.store.archive.files import files_of_month, hold
+from algobot_assets.store.archive import files_of_month, hold
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
 from algobot_assets.store.month_partitions import settle
 from algobot_assets.store.reader import read_window
+from algobot_assets.store.retention import months
 from algobot_assets.store.server import control as servers
 from algobot_assets.store.writer import write_window
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show

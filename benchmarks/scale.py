@@ -35,11 +35,11 @@ from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
 from algobot_assets.store import catalogue
-from algobot_assets.store.archive import months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
 from algobot_assets.store.month_partitions import ensure_months, leaf, settle
 from algobot_assets.store.reader import read_window
+from algobot_assets.store.retention import months
 from algobot_assets.store.writer import write_window
 from benchmarks import queries
 from benchmarks.harness import PACKAGES, Stages, machine, save, show

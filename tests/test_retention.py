@@ -27,9 +27,9 @@ from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.errors import ArchiveError, SettingsError
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.settings import Settings
-from algobot_assets.store.archive.files import Archive, path_of
-from algobot_assets.store.archive.retention import cutoff, due, restore, retire
+from algobot_assets.store.archive import Archive, path_of
 from algobot_assets.store.connection import Store
+from algobot_assets.store.retention.policy import cutoff, due, restore, retire
 from algobot_assets.store.server.control import Server
 
 LAST = START + timedelta(days=8)
@@ -300,8 +300,8 @@ def test_reading_waits_for_no_month_that_leaves_and_loses_none(store, url):
     with store.transaction() as reader:
         assert reader.execute("SELECT count(*) FROM market_data").fetchone()[0] == 9 * 24
         with Store.open() as other, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("algobot_assets.store.archive.months._PATIENCE", "50ms")
-            patch.setattr("algobot_assets.store.archive.months._ATTEMPTS", 2)
+            patch.setattr("algobot_assets.store.retention.months._PATIENCE", "50ms")
+            patch.setattr("algobot_assets.store.retention.months._ATTEMPTS", 2)
             (outcome,) = retire(other, Settings(), TODAY)
             assert "reading candles in one transaction for long" in outcome.kept
         assert reader.execute("SELECT count(*) FROM market_data").fetchone()[0] == 9 * 24

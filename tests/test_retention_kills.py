@@ -17,12 +17,12 @@ from conftest import START, TEMPLATE, Project, published_candles, url_of
 
 from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
-from algobot_assets.store.archive import files as archives
-from algobot_assets.store.archive import months
-from algobot_assets.store.archive.retention import restore, retire
+from algobot_assets.store import archive as archives
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import leaf
 from algobot_assets.store.reader import read_window
+from algobot_assets.store.retention import months
+from algobot_assets.store.retention.policy import restore, retire
 from algobot_assets.store.server.control import Server
 
 JANUARY, TODAY = date(2024, 1, 1), date(2026, 2, 10)
@@ -45,7 +45,7 @@ BACK: dict[str, tuple[Any, str, str, int]] = {
     "it is committed": (Store, "retrying", "after", 1),
 }
 _processes = multiprocessing.get_context("forkserver")  # a fork of this process would have half of Polars' threads
-_processes.set_forkserver_preload(["algobot_assets.store.archive.retention"])
+_processes.set_forkserver_preload(["algobot_assets.store.retention.policy"])
 
 
 def killed_at(environment: dict[str, str], direction: str, point: str) -> None:

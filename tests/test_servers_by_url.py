@@ -35,12 +35,12 @@ from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store import database as databases
 from algobot_assets.store import migrate, roles
-from algobot_assets.store.archive.retention import restore, retire
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database, is_pooled
 from algobot_assets.store.health import measure
 from algobot_assets.store.month_partitions import settle
 from algobot_assets.store.reader import query
+from algobot_assets.store.retention.policy import restore, retire
 from algobot_assets.store.run_lock import is_present, present
 from algobot_assets.store.server import account as accounts
 

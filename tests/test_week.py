@@ -31,10 +31,10 @@ from algobot_assets.cli import runs
 from algobot_assets.feed.simulated import faults
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.schema.tables import NINE
-from algobot_assets.store.archive.files import archived_months
-from algobot_assets.store.archive.retention import cutoff
+from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import months_present
+from algobot_assets.store.retention.policy import cutoff
 
 pytestmark = pytest.mark.slow
 

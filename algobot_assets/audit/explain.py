@@ -26,7 +26,7 @@ from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import candle_end, day_of, days_between, floor_open
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.archive.files import files_of, hold
+from algobot_assets.store.archive import files_of, hold
 from algobot_assets.store.connection import Store
 
 DAY = timedelta(days=1)

@@ -22,8 +22,7 @@ from algobot_assets.errors import WindowError
 from algobot_assets.schema import frames
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import LENGTH_MS
-from algobot_assets.store import catalogue
-from algobot_assets.store.archive import files as archive
+from algobot_assets.store import archive, catalogue
 from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, time_out

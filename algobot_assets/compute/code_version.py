@@ -23,7 +23,7 @@ from algobot_assets.compute.strategies import registered
 from algobot_assets.compute.strategy import bars
 
 _PACKAGE = __name__.partition(".")[0]
-_DECLARATIONS = f"{_PACKAGE}.compute.strategy"
+_DECLARATIONS = (f"{_PACKAGE}.compute.strategy", f"{_PACKAGE}.compute.strategy.definition")
 _INSTALLED = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 
@@ -125,7 +125,7 @@ def _is_own(name: str) -> bool:
     if file is None or not file.endswith(".py"):
         return False
     if name.partition(".")[0] == _PACKAGE:
-        return name.startswith(f"{_PACKAGE}.compute.") and name != _DECLARATIONS
+        return name.startswith(f"{_PACKAGE}.compute.") and name not in _DECLARATIONS
     return not any(Path(file).is_relative_to(folder) for folder in _INSTALLED if folder)
 
 

@@ -38,7 +38,7 @@ from algobot_assets.schema.intervals import (
 )
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
-from algobot_assets.store.archive.files import archived_months, restore_command
+from algobot_assets.store.archive import archived_months, restore_command
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING, day_digests
 from algobot_assets.store.lineage import DayInputs, DayLineage

@@ -17,7 +17,7 @@ from algobot_assets.declared.versions import lifetimes
 from algobot_assets.errors import ArchivedError
 from algobot_assets.schema.intervals import midnight, month_start, phase_of
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.archive.files import archived_months, restore_command
+from algobot_assets.store.archive import archived_months, restore_command
 from algobot_assets.store.connection import Store
 from algobot_assets.store.reader import read_table
 

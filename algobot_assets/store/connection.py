@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
-from algobot_assets.store.archive.files import Archive
+from algobot_assets.store.archive import Archive
 from algobot_assets.store.database import Database, is_pooled
 from algobot_assets.store.locate import data_database
 from algobot_assets.store.roles import role_to_take

@@ -19,7 +19,7 @@ from algobot_assets.errors import StoreError
 from algobot_assets.schema.frames import UTC, schema_of
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.archive import files as archive
+from algobot_assets.store import archive
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, time_out
 from algobot_assets.store.writer import scope

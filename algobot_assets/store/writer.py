@@ -25,8 +25,7 @@ from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import consecutive, day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
-from algobot_assets.store import lineage
-from algobot_assets.store.archive import files as archive
+from algobot_assets.store import archive, lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import NOTHING, day_digests

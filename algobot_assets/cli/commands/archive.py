@@ -13,7 +13,7 @@ from algobot_assets.cli.output import STALE, emit, json_option, say
 from algobot_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from algobot_assets.store.archive.months import Moved
+    from algobot_assets.store.retention.months import Moved
 
 
 class Month(click.ParamType):
@@ -43,8 +43,8 @@ def retention(dry_run: bool, as_json: bool) -> None:
     reading them goes on as before. Exits with 4 where a month that is due cannot go yet.
     """
     from algobot_assets.pipeline.code_versions import register_code
-    from algobot_assets.store.archive.retention import due, retire
     from algobot_assets.store.connection import Store
+    from algobot_assets.store.retention.policy import due, retire
 
     settings = Settings()
     prepare(settings)
@@ -82,8 +82,8 @@ def restore(first: date, last: date | None, as_json: bool) -> None:
 
     The rows are the same, with the same ids. The next retention archives them again.
     """
-    from algobot_assets.store.archive.retention import restore as restored
     from algobot_assets.store.connection import Store
+    from algobot_assets.store.retention.policy import restore as restored
 
     settings = Settings()
     prepare(settings)

@@ -10,7 +10,7 @@ from algobot_assets.defs.automation.proposals import regular
 from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.pipeline.code_versions import register_code
 from algobot_assets.settings import Settings
-from algobot_assets.store.archive.retention import retire
+from algobot_assets.store.retention.policy import retire
 
 
 class RetentionOptions(dg.Config):

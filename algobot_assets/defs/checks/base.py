@@ -14,7 +14,7 @@ import dagster as dg
 from algobot_assets.audit.rules.check_run import DAY, CheckRun, Findings
 from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.schema.intervals import months_between, next_month
-from algobot_assets.store.archive.files import archived_months
+from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 
 #: A candle opens at most this many days before its day, but for 1M, which ends with its month.

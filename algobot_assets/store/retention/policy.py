@@ -16,10 +16,10 @@ from algobot_assets.schema.intervals import midnight, months_between, next_month
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
-from algobot_assets.store.archive.files import archived_months
-from algobot_assets.store.archive.months import Moved, archive_month, restore_month
+from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import months_present
+from algobot_assets.store.retention.months import Moved, archive_month, restore_month
 
 Say = Callable[[str], None]
 

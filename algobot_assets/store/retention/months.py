@@ -29,7 +29,7 @@ from algobot_assets.schema.intervals import midnight, next_month, phase_of
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
-from algobot_assets.store.archive.files import ArchivedFile, archived_months, files_of_month, path_of
+from algobot_assets.store.archive import ArchivedFile, archived_months, files_of_month, path_of
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in, copy_out, time_out
 from algobot_assets.store.digests import NOTHING, content_sha256, day_digests
