@@ -16,12 +16,12 @@ from datetime import timedelta
 
 from algobot_assets.cli import runs
 from algobot_assets.client import Client, connect
-from algobot_assets.client.results import Answer
+from algobot_assets.client.results import QueryResult
 from benchmarks.harness import PACKAGES, machine, save, show
 from benchmarks.year import FIRST, fresh, prepared
 
 
-def questions(days: int) -> dict[str, Callable[[Client], Answer]]:
+def questions(days: int) -> dict[str, Callable[[Client], QueryResult]]:
     """What bots and notebooks ask again and again, of the newest stored days."""
     end = FIRST + timedelta(days=days)
     market = ("BTCUSDT", "1m")
@@ -38,7 +38,7 @@ def questions(days: int) -> dict[str, Callable[[Client], Answer]]:
     }
 
 
-def timed(ask: Callable[[Client], Answer], client: Client) -> float:
+def timed(ask: Callable[[Client], QueryResult], client: Client) -> float:
     """Milliseconds of one question."""
     began = time.perf_counter()
     ask(client)

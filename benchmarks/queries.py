@@ -18,8 +18,7 @@ from unittest import mock
 import psycopg
 from psycopg import sql
 
-from algobot_assets.client import Client
-from algobot_assets.client import queries as questions
+from algobot_assets.client import Client, ledger_queries, queries
 from algobot_assets.schema.intervals import next_month
 from algobot_assets.store.connection import Store
 
@@ -136,8 +135,8 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def explained() -> Iterator[Plans]:
     """Within the block each reading statement of the client is explained (and run) before it is run."""
     plans = Plans()
-    execute, copy_out = psycopg.Connection.execute, questions.copy_out
-    query = questions.query
+    execute, copy_out = psycopg.Connection.execute, queries.copy_out
+    query = ledger_queries.query
 
     def explain(connection: psycopg.Connection, statement: Any, parameters: Any) -> None:
         text = psycopg.ClientCursor(connection).mogrify(statement, parameters or None)
@@ -162,7 +161,7 @@ def explained() -> Iterator[Plans]:
 
     with (
         mock.patch.object(psycopg.Connection, "execute", watched_execute),
-        mock.patch.object(questions, "copy_out", watched_copy),
-        mock.patch.object(questions, "query", watched_query),
+        mock.patch.object(queries, "copy_out", watched_copy),
+        mock.patch.object(ledger_queries, "query", watched_query),
     ):
         yield plans

@@ -97,7 +97,7 @@ def test_it_is_bounded_and_gives_up_the_longest_unused():
     assert cache.get(6, "key") is None, "too large"
     assert cache.get(0, "another key") is None and cache.info().frames == 4, "what is no longer so is given up"
     cache.put(7, None, frame)
-    assert cache.get(7, None) is None and cache.info().passed_by == 1
+    assert cache.get(7, None) is None and cache.info().uncacheable == 1
     cache.clear()
     assert cache.info().bytes == cache.info().frames == 0
     off = FrameCache(0)

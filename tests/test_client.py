@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ import pytest
 from conftest import TEMPLATE, Project, published_candles, url_of
 from polars.testing import assert_frame_equal
 
-from algobot_assets.client import Client, connect
-from algobot_assets.client.results import Answer, LatestSignal, instant
+from algobot_assets import client as package
+from algobot_assets.client import Client, connect, results
+from algobot_assets.client import client as client_module
+from algobot_assets.client.results import LatestSignal, QueryResult, instant
 from algobot_assets.errors import AlgobotError, SettingsError, StoreError, WindowError
 from algobot_assets.schema.frames import PRICE, schema_of
 from algobot_assets.schema.frames import UTC as UTC_TYPE
@@ -96,6 +99,30 @@ def rows(filled: str) -> Callable[..., list[tuple]]:
             return connection.execute(statement, parameters).fetchall()
 
     return ask
+
+
+def test_examples_of_the_docstrings_are_true(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALGOBOT_DATABASE_URL", filled)
+    count, wrong = 0, []
+    with connect() as client:
+        for module in (package, client_module, results):
+            for test in doctest.DocTestFinder().find(module, extraglobs={"client": client}):
+                failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+                wrong += [test.name] * failed
+                count += tried
+    assert not wrong, "the examples do not show what they give"
+    methods = [name for name, member in vars(Client).items() if callable(member) and not name.startswith("_")]
+    shown = [name for name in methods if ">>>" in (getattr(Client, name).__doc__ or "")]
+    assert count >= len(methods) and sorted(shown) == sorted(set(methods) - {"close"})
+
+
+def test_the_former_name_of_a_result_is_importable() -> None:
+    with pytest.warns(DeprecationWarning, match="QueryResult"):
+        assert results.Answer is QueryResult
+    with pytest.warns(DeprecationWarning, match="QueryResult"):
+        assert package.Answer is QueryResult
+    with pytest.raises(AttributeError, match="Question"):
+        package.Question  # noqa: B018
 
 
 # --- candle by candle ----------------------------------------------------------------------------------
@@ -285,13 +312,13 @@ def test_every_answer_carries_the_age_of_the_newest_data(client: Client, rows: C
 def test_an_answer_says_its_age_in_words(client: Client) -> None:
     frame = pl.DataFrame({"close": [1]})
     at = datetime(2024, 2, 8, 8, 0, 5, tzinfo=UTC)
-    answer = Answer(frame, NEWEST, at)
+    answer = QueryResult(frame, NEWEST, at)
     assert str(answer) == "newest data of 2024-02-08 07:00:00 UTC, 1:00:05 old"
     assert repr(answer) == f"{frame}\n{answer}"
     assert str(answer) in answer._repr_html_()
     assert len(answer) == 1
-    assert Answer(frame, at, NEWEST).age == timedelta(0)
-    nothing = Answer(frame.clear(), None, at)
+    assert QueryResult(frame, at, NEWEST).age == timedelta(0)
+    nothing = QueryResult(frame.clear(), None, at)
     assert nothing.age is None
     assert str(nothing) == "nothing is stored as of 2024-02-08 08:00:05 UTC"
 
@@ -421,12 +448,12 @@ def test_what_is_known_but_not_computed_has_no_rows(store: Store, database_url: 
         (lambda c: c.trades("crss"), "No strategy crss is stored; the nearest stored strategy is cross"),
         (lambda c: c.latest_signal("Rules"), "nearest stored strategy is rules"),
         (lambda c: c.results("cross", version=3), "cross has no version 3; stored is 1, 2"),
-        (lambda c: c.metrics(version=1), "which strategy"),
-        (lambda c: c.signals("ETHUSDT", "1h", strategy="rules"), "rules version 1 decides on BTCUSDT 1h"),
+        (lambda c: c.metrics(version=1), "needs the name of its strategy"),
+        (lambda c: c.signals("ETHUSDT", "1h", strategy="rules"), "rules version 1 trades BTCUSDT 1h, not ETHUSDT 1h"),
         (lambda c: c.candles("BTCUSDT", "1h", columns=["closse"]), "no column closse; the nearest is close"),
-        (lambda c: c.candles("BTCUSDT", "1h", columns=[]), "leave `columns` out"),
-        (lambda c: c.candles("BTCUSDT", "1h", "2024-13-01"), "start is '2024-13-01', which is no time"),
-        (lambda c: c.candles("BTCUSDT", "1h", end=5), "end is 5: give a datetime"),
+        (lambda c: c.candles("BTCUSDT", "1h", columns=[]), "Omit `columns`"),
+        (lambda c: c.candles("BTCUSDT", "1h", "2024-13-01"), "start is '2024-13-01', which is not a valid time"),
+        (lambda c: c.candles("BTCUSDT", "1h", end=5), "end is 5. Pass a datetime"),
         (lambda c: c.trades("cross", "2024-02-02", "2024-02-01"), "ends .* before it starts"),
     ],
 )

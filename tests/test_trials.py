@@ -141,15 +141,15 @@ def test_trying_tells_honest_from_looking_ahead_and_mistakes_are_sentences(store
             try_strategy(stored, Request(write(tmp_path / str(number) / "bad.py", *body)))
     requests = [
         (Request("crosss"), "nearest is cross"),
-        (Request("cross", market="BTCUSDT"), "is no market"),
+        (Request("cross", market="BTCUSDT"), "is not a market"),
         (Request("cross", market="ETHUSDT 1h"), "ETHUSDT 1h are stored"),
-        (Request("cross", first=date(2020, 1, 1)), "is not stored of BTCUSDT 1h"),
+        (Request("cross", first=date(2020, 1, 1)), "is not stored for BTCUSDT 1h"),
         (Request("cross", ["fast=5:1"]), "has no values"),
     ]
     for request, words in requests:
         with pytest.raises((SettingsError, WindowError), match=words):
             sweep(stored, request)
-    with pytest.raises(AlgobotError, match="no metric"):
+    with pytest.raises(AlgobotError, match="not a metric"):
         sweep(stored, Request("cross"), metric="luck")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from algobot_assets.client import queries as questions
+from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
 from algobot_assets.errors import WindowError
 from algobot_assets.schema.intervals import midnight
@@ -118,7 +118,7 @@ def compare(store: Store, a: StoredVersion, b: StoredVersion) -> Comparison:
 
 
 def _ledger(store: Store, table: str, item: StoredVersion) -> pl.DataFrame:
-    return questions.of_ledger(store, table, item.name, item.version, None, None).frame
+    return ledger_queries.read_ledger(store, table, item.name, item.version, None, None).frame
 
 
 def _common(results: list[pl.DataFrame]) -> tuple[date, date] | None:
@@ -128,14 +128,16 @@ def _common(results: list[pl.DataFrame]) -> tuple[date, date] | None:
 
 
 def _causes(store: Store, a: StoredVersion, b: StoredVersion) -> Iterator[Cause]:
-    strategies = {row["id"]: row for row in questions.declared(store, "strategies").frame.iter_rows(named=True)}
+    strategies = {
+        row["id"]: row for row in ledger_queries.read_declared(store, "strategies").frame.iter_rows(named=True)
+    }
     one, other = strategies[a.id], strategies[b.id]
     for name in _DECLARED:
         if one[name] != other[name]:
             kind = {"strategy_type": CODE, "symbol": DATA, "interval": DATA}.get(name, PARAMETER)
             yield Cause(kind, name, _said(one[name]), _said(other[name]))
     yield from _changed("", json.loads(one["parameters"]), json.loads(other["parameters"]))
-    risks = questions.declared(store, "risk_parameters").frame
+    risks = ledger_queries.read_declared(store, "risk_parameters").frame
     newest = [
         (risks.filter(pl.col("strategy_id") == item.id).tail(1).select(_RISK).to_dicts() or [{}])[0] for item in (a, b)
     ]
@@ -168,7 +170,7 @@ def _said(value: Any) -> str:
 def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Parting:
     bounds = midnight(days[0]), midnight(days[1])
     frames = [
-        questions.by_candle(store, FrameCache(0), ("market_data",), i.symbol, i.interval, *bounds, _CANDLE).frame
+        queries.read_by_candle(store, FrameCache(0), ("market_data",), i.symbol, i.interval, *bounds, _CANDLE).frame
         for i in (a, b)
     ]
     return _first(*frames, "timestamp", _CANDLE[1:])
@@ -177,7 +179,7 @@ def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, 
 def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Parting | None:
     """Signals of one market are compared wherever both are stored: a version has them before its effective date."""
     frames = [
-        questions.signals(store, FrameCache(0), i.symbol, i.interval, i.name, i.version, None, None).frame.select(
+        queries.read_signals(store, FrameCache(0), i.symbol, i.interval, i.name, i.version, None, None).frame.select(
             "timestamp", "signal"
         )
         for i in (a, b)

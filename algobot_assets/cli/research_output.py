@@ -12,7 +12,7 @@ from algobot_assets.cli.console import WIDTH, console, grid
 
 if TYPE_CHECKING:
     from algobot_assets.research.sweep import Ranked
-    from algobot_assets.research.try_file import Tried
+    from algobot_assets.research.try_file import TryResult
     from algobot_assets.research.walk_forward import WalkForward
 
 #: Figures of a table: column, heading, factor, format.
@@ -179,7 +179,7 @@ def walk_document(found: WalkForward, metric: str) -> dict[str, Any]:
     }
 
 
-def show_tried(tried: Tried) -> None:
+def show_tried(tried: TryResult) -> None:
     _show_figures(tried.result, tried.trial.label)
     held = ", ".join(f"{name} {value}" for name, value in tried.parameters.items()) or "none"
     risk = ", ".join(f"{_abbreviated(name)} {value}" for name, value in tried.risk.items())
@@ -205,7 +205,7 @@ def _verdict(ahead: Any, decided: int = 1) -> str:
     return verdict(ahead, decided)
 
 
-def try_document(tried: Tried) -> dict[str, Any]:
+def try_document(tried: TryResult) -> dict[str, Any]:
     return {
         **_about(tried.trial),
         "parameters": tried.parameters,

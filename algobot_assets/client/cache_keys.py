@@ -1,6 +1,6 @@
-"""What the rows of a question are known by: a text that is another as soon as they are, told by lineage.
+"""Cache keys: one string per query that changes whenever the rows behind it change.
 
-One query of a millisecond, whatever the rows are. Keeping frames under it is the affair of cache.py.
+They come from lineage in one statement of about a millisecond, however many rows there are.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from algobot_assets.schema.intervals import LENGTH_MS
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """``as_of``: the database's clock. ``rows``: of the rows asked for, ``newest``: of the newest day of each table;
-    None where rows were changed by hand since they were recorded, so that lineage does not know them."""
+class CacheKeys:
+    """Keys of a query: ``rows`` for its rows, ``newest`` for the newest day of each table, ``as_of`` the database's
+    clock. A key is None if rows were changed by hand since lineage recorded them, so that nothing can be cached."""
 
     as_of: datetime
     rows: str | None
     newest: str | None
 
 
-def fingerprint(
+def read_cache_keys(
     connection: psycopg.Connection,
     tables: Sequence[str],
     symbol: str,
@@ -33,11 +33,11 @@ def fingerprint(
     strategies: Sequence[int],
     lo: datetime | None,
     hi: datetime | None,
-) -> Fingerprint:
-    """Of the rows of monthly ``tables`` whose candles open in [lo, hi), None for an open side.
+) -> CacheKeys:
+    """Read the keys of the rows of monthly ``tables`` whose candles open in [lo, hi); None leaves a side open.
 
-    Digests say what was written and when it was; the rows are counted too, because rows inserted by hand are in no
-    lineage.
+    Digests cover what was written, and when. Rows are counted too, because lineage does not know rows inserted by
+    hand.
     """
     first = lo.date() if lo else date.min
     # a candle belongs to the day on which it ends
@@ -62,12 +62,12 @@ def fingerprint(
         for item in (symbol, interval, *([list(strategies)] if table == "signals" else []), *bounds)
     ]
     market = [list(tables), symbol, interval, list(strategies)]
-    row = connection.execute(
+    (row,) = connection.execute(
         _STATEMENT.format(counts=sql.SQL(", ").join(counts)),
         [*market, first, last, *market, first, last, *counted, *market],
-    ).fetchone()
+    ).fetchall()
     as_of, rows, dirty, newest, dirty_newest, *numbers = row
-    return Fingerprint(
+    return CacheKeys(
         as_of.astimezone(UTC),
         None if dirty else f"{rows} {numbers}",
         None if dirty_newest or newest is None else newest,

@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from algobot_assets.audit.gaps import Hole, holes
 from algobot_assets.audit.staleness import stale
-from algobot_assets.client import queries as questions
+from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
 from algobot_assets.compute.ledger import kernel as ledger_kernel
 from algobot_assets.compute.ledger.state import Account, read_state
@@ -83,7 +83,7 @@ class Reader:
         self._markets: dict[tuple, Market] = {}
         self._stale = stale(store)
         self._declared = {
-            table: questions.declared(store, table).frame
+            table: ledger_queries.read_declared(store, table).frame
             for table in ("configurations", "strategies", "risk_parameters")
         }
 
@@ -93,8 +93,8 @@ class Reader:
 
     def facts(self, item: StoredVersion) -> Facts:
         """Everything about one version."""
-        results = questions.of_ledger(self.store, "backtest_results", item.name, item.version, None, None).frame
-        trades = questions.of_ledger(self.store, "trade_history", item.name, item.version, None, None).frame
+        results = ledger_queries.read_ledger(self.store, "backtest_results", item.name, item.version, None, None).frame
+        trades = ledger_queries.read_ledger(self.store, "trade_history", item.name, item.version, None, None).frame
         row = next(r for r in self._declared["strategies"].iter_rows(named=True) if r["id"] == item.id)
         first = item.effective_from
         last = results["day"][-1] if results.height else (item.until or self.as_of.date() + DAY) - DAY
@@ -186,7 +186,7 @@ class Reader:
         phase, gaps, sources, notes = self.store.retrying(work, f"Reading the records of {symbol} {interval}")
         bounds = opens_window(interval, first, last + DAY, phase)
         both = ("market_data", "indicators")
-        frame = questions.by_candle(self.store, FrameCache(0), both, symbol, interval, *bounds, _CANDLE).frame
+        frame = queries.read_by_candle(self.store, FrameCache(0), both, symbol, interval, *bounds, _CANDLE).frame
         found = [hole for hole in holes(self.store, [(symbol, interval)]) if first <= hole.day <= last]
         opens = frame.select("timestamp", "open", "close")
         return Market(charts.levels(frame, interval), opens, phase, gaps, found, sources, notes)

@@ -1,7 +1,6 @@
-"""Whether a strategy looks ahead, asked of stored candles without anything stored of the strategy.
+"""Test on stored candles whether a strategy that is not stored looks ahead.
 
-Here: the rows that are asked about. Not here: the question itself (checks/rules_lookahead.py), which the checks of
-every run ask in the same words.
+The test itself is that of the checks of every run, in audit/rules/look_ahead.py.
 """
 
 from __future__ import annotations
@@ -23,13 +22,15 @@ _PRICES = ("open", "high", "low", "close")
 
 
 def sample_look_ahead(trial: Trial, parameters: Mapping[str, Any]) -> Change | None:
-    """The first signal that changes when the newest candles (MOST_ROWS at most) are cut off or poisoned; None where
-    none does. The strategy begins with the first of them."""
+    """Return the first signal that changes when later candles are cut off or poisoned; None if none does.
+
+    Runs the strategy on the newest candles, MOST_ROWS at most, starting cold.
+    """
     market = trial.market
     rows = market.candles.tail(MOST_ROWS)
     rows = rows.with_columns(pl.col(*_PRICES, "volume").cast(pl.Float64))
     names = trial.strategy.indicators
-    if names:
+    if names and market.indicators is not None:
         rows = rows.join(market.indicators, on="timestamp", how="left", maintain_order="left")
 
     def compute(some: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,6 @@
-"""What a trial reads: which strategy on which stored market, over which days, and by which terms.
+"""Turn a request (strategy, market, days, terms) into a trial: its candles as arrays, and a digest of all inputs.
 
-Sweeps, walk-forwards and `algobot try` begin here. Here: a request turned into arrays, and the digest of all of it.
-Not here: what is computed with it (compute/sweep.py), what is stored (sweeping.py, walk_forward.py).
+Sweeps, walk-forwards and `algobot try` start here.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ RISK: dict[str, Any] = {
     "stop_loss_percentage": Decimal(2),
     "take_profit_percentage": Decimal(0),
 }
-"""The risk of a strategy that is not stored, where none is given."""
+"""Risk parameters of a strategy that is not stored, unless the request gives others."""
 BALANCE = Decimal(10_000)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to try. `strategy`: the name of a stored strategy, whose settings hold for what is not given; a registered
-    type; or the path of a Python file. `parameters` and `risk`: texts such as fast=5:50:5. None: see `prepare`.
+    """What to try. `strategy`: a stored strategy, whose settings are the defaults; a registered type; or the path of a
+    Python file. `parameters` and `risk`: texts such as fast=5:50:5. None: see `prepare`.
     """
 
     strategy: str
@@ -64,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Trial:
-    """A request with everything it stands for. `key`: digest of all that decides the results."""
+    """A request with all its inputs read. `key`: digest of everything that decides the results."""
 
     strategy: Strategy
     symbol: str
@@ -86,10 +85,11 @@ class Trial:
 
 
 def prepare(store: Store, request: Request) -> Trial:
-    """Read what the request needs. Without `market` that of the stored strategy, or the only one stored; without
-    `first` the market's first day, or that of the stored strategy; without `last` the newest stored.
+    """Read everything the request needs.
 
-    SettingsError or WindowError where there is no such strategy, parameter, market or day.
+    Defaults: the market of the stored strategy, or the only market stored; the effective date of the stored strategy,
+    or the market's first day; the newest stored day. Raises SettingsError or WindowError for an unknown strategy,
+    parameter, market or day.
     """
     base = _base(store, request)
     strategy = base["strategy"]
@@ -100,26 +100,28 @@ def prepare(store: Store, request: Request) -> Trial:
     with store.transaction() as connection:
         catalogue.require_market(connection, symbol, interval)
         begin = lineage.first_day(connection, window)
-        end = connection.execute(
+        ((end,),) = connection.execute(
             """SELECT max(day) + 1 FROM lineage WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s""",
             (symbol, interval),
-        ).fetchone()[0]
+        ).fetchall()
+    if begin is None:
+        raise WindowError(f"{symbol} {interval} has no complete day yet. Run `algobot backfill` first.")
     first, last = request.first or max(base["first"] or begin, begin), request.last or end - DAY
     if not begin <= first <= last < end:
         raise WindowError(
-            f"{first} to {last} is not stored of {symbol} {interval}: there are the days {begin} to {end - DAY}. "
-            "Choose days among them, or backfill the others."
+            f"{first} to {last} is not stored for {symbol} {interval}, only {begin} to {end - DAY}. "
+            "Choose days in that range, or backfill the others."
         )
     candles = window.of(begin, last + DAY)
     recorded = table.lineage(candles)
-    _unbroken(recorded, candles.first, last, f"candles of {symbol} {interval}", "market_data")
+    _require_days(recorded, candles.first, last, f"candles of {symbol} {interval}", "market_data")
     digests = [recorded[day].output for day in sorted(recorded)]
     rows = table.read(candles, PRICES)
     indicators = None
     if strategy.indicators:
         values = Table(store, "indicators", begin, last + DAY).window(symbol=symbol, interval=interval)
         known = table.lineage(values)
-        _unbroken(known, begin, last, f"indicators of {symbol} {interval}", "indicators")
+        _require_days(known, begin, last, f"indicators of {symbol} {interval}", "indicators")
         digests += [known[day].output for day in sorted(known)]
         indicators = table.read(values, ["timestamp", *strategy.indicators])
     account = Account(base["balance"], base["shorting"], base["stop_path"], _parts(store, symbol, first, last))
@@ -155,7 +157,7 @@ def prepare(store: Store, request: Request) -> Trial:
 
 
 def _base(store: Store, request: Request) -> dict[str, Any]:
-    """Strategy, market and what holds for everything that is not given."""
+    """Return strategy, market and the defaults of everything the request does not give."""
     name = request.strategy
     found: dict[str, Any] = {
         "parameters": {},
@@ -172,7 +174,7 @@ def _base(store: Store, request: Request) -> dict[str, Any]:
     if name.endswith(".py"):
         types = load_strategy_file(name)
         if len(types) > 1:
-            raise SettingsError(f"{name} has the strategies {', '.join(types)}: leave one in the file.")
+            raise SettingsError(f"{name} defines several strategies ({', '.join(types)}). Keep one in the file.")
         found["strategy"] = get_strategy(types[0])
     elif name in {item.name for item in stored}:
         version = catalogue.choose(stored, name, None, today)
@@ -197,7 +199,7 @@ def _base(store: Store, request: Request) -> dict[str, Any]:
         known = [item.name for item in stored]
         near = catalogue.nearest(name, [*known, *strategy_types()])
         raise SettingsError(
-            f"There is no strategy {name!r}" + (f"; the nearest is {near}" if near else "") + ". Give the name of a "
+            f"No strategy is called {name!r}" + (f"; the nearest is {near}" if near else "") + ". Pass the name of a "
             f"stored strategy ({', '.join(sorted(set(known))) or 'none'}), a type ({', '.join(strategy_types())}) or a "
             "Python file."
         )
@@ -206,7 +208,7 @@ def _base(store: Store, request: Request) -> dict[str, Any]:
     elif "market" not in found:
         if len(markets) != 1:
             stand = ", ".join(" ".join(item) for item in markets[:10])
-            raise SettingsError(f"Which market? Give --market, one of: {stand or 'none is stored'}.")
+            raise SettingsError(f"The request names no market. Pass --market, one of: {stand or 'none is stored'}.")
         found["market"] = markets[0]
     return found
 
@@ -214,20 +216,18 @@ def _base(store: Store, request: Request) -> dict[str, Any]:
 def _market(text: str) -> tuple[str, str]:
     parts = text.split()
     if len(parts) != 2 or parts[1] not in INTERVALS:
-        raise SettingsError(f"{text!r} is no market: write symbol and interval, such as 'BTCUSDT 1h'.")
+        raise SettingsError(f"{text!r} is not a market. Write symbol and interval, for example 'BTCUSDT 1h'.")
     return parts[0], parts[1]
 
 
-def _unbroken(recorded: dict[date, Any], first: date, last: date, what: str, table: str) -> None:
+def _require_days(recorded: dict[date, Any], first: date, last: date, what: str, table: str) -> None:
     for day in days_between(first, last + DAY):
         if day not in recorded:
-            raise WindowError(
-                f"The {what} of {day} are not stored: run `algobot backfill {day} {last}` ({table}) first."
-            )
+            raise WindowError(f"The {what} are missing on {day}. Run `algobot backfill {day} {last}` ({table}) first.")
 
 
 def _parts(store: Store, symbol: str, first: date, last: date) -> tuple[Part, ...]:
-    """Rules and costs by day, as the ledger takes them: a part for each day on which one of them changes."""
+    """Return rules and costs as the ledger takes them: one part per day on which either changes."""
     rules = read_table(store, "symbol_rules", "effective_from")
     configurations = read_table(store, "configurations", "effective_from", "id")
     changes = set(rules.filter(pl.col("symbol") == symbol)["effective_from"])
@@ -262,6 +262,7 @@ def _settings(account: Account) -> dict[str, Any]:
 
 
 def returns_of(equity: np.ndarray, initial: float) -> np.ndarray:
-    """Daily returns of an equity curve whose first return is on the initial capital."""
+    """Return the daily returns of an equity curve; the first is on the initial capital."""
     before = np.concatenate([[initial], equity[:-1]])
-    return equity / before - 1.0
+    returns: np.ndarray = equity / before - 1.0
+    return returns

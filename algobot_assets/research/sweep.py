@@ -1,15 +1,14 @@
-"""Parameter sweeps: run, stored chunk by chunk, resumed where one was stopped, ranked.
+"""Run parameter sweeps, store them chunk by chunk, resume them, and rank their results.
 
-Here: what of a sweep is in the database. Not here: computing it (compute/sweep.py), reading its inputs (trials.py).
-
-A sweep's key is the digest of its candles, settings, grid and code. Asked for again with the same key, what is stored
-is kept and the rest computed; with another key it is another sweep.
+A sweep's key is the digest of its candles, settings, grid and code. A request with the same key keeps the stored
+results and computes the rest; a request with another key is another sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -32,8 +31,9 @@ _TRIED = ("strategy_type", "symbol", "interval", "first_day", "last_day", "grid"
 
 @dataclass(frozen=True)
 class Ranked:
-    """The first of a sweep by a metric. `frame`: combination, the swept parameters, RESULTS. `deflated`: the deflated
-    Sharpe ratio of the first row among all combinations, None where it cannot be said."""
+    """The best combinations of a sweep by a metric. `frame`: combination, the swept parameters, RESULTS. `computed`:
+    combinations computed by this call. `deflated`: deflated Sharpe ratio of the first row among all combinations, None
+    if it is undefined."""
 
     sweep_id: int
     trial: Trial
@@ -51,9 +51,9 @@ def sweep(
     least_trades: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Ranked:
-    """Compute what of the sweep is not stored yet, store it, and rank all of it; see `Request` and `prepare`.
+    """Compute and store the missing combinations of a sweep, and rank all of them; see `Request` and `prepare`.
 
-    `progress` is told how many combinations of how many are done. AlgobotError says what is wrong with the request.
+    Calls `progress(done, total)` after every chunk. Raises AlgobotError for an invalid request.
     """
     check_metric(metric)
     trial = prepare(store, request)
@@ -64,13 +64,13 @@ def sweep(
 
 
 def check_metric(metric: str) -> None:
-    """SettingsError where combinations cannot be ranked by it."""
+    """Raise SettingsError if combinations cannot be ranked by this metric."""
     if metric not in METRICS:
-        raise SettingsError(f"There is no metric {metric!r} to rank by; there are {', '.join(METRICS)}.")
+        raise SettingsError(f"{metric!r} is not a metric. Use one of {', '.join(METRICS)}.")
 
 
 def register(connection: psycopg.Connection, table: str, trial: Trial, key: bytes, **more: object) -> int:
-    """The id of the row with that key, made where there is none."""
+    """Return the id of the row with that key; insert the row if it does not exist."""
     grid = canonical({"parameters": trial.grid.parameters, "risk": trial.grid.risk})
     values = dict(
         zip(
@@ -97,11 +97,12 @@ def register(connection: psycopg.Connection, table: str, trial: Trial, key: byte
         ),
         list(values.values()),
     )
-    return connection.execute(sql.SQL("SELECT id FROM {} WHERE key = %s").format(name), (key,)).fetchone()[0]
+    ((number,),) = connection.execute(sql.SQL("SELECT id FROM {} WHERE key = %s").format(name), (key,)).fetchall()
+    return int(number)
 
 
 def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:
-    """Compute and store the missing chunks; how many combinations that were."""
+    """Compute and store the missing chunks; return the number of combinations computed."""
     grid, total = trial.grid, len(trial.grid)
     held = query(store, "SELECT combination FROM sweep_results WHERE sweep_id = %s", (sweep_id,))
     stored = np.zeros(total, dtype=bool)
@@ -113,8 +114,8 @@ def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:
     risks = [canonical(risk) for risk in grid.risks]
     computed = 0
     for chunk in work.chunks(lambda numbers: bool(stored[numbers].all())):
-        frame = _rows(trial, sweep_id, chunk, risks)
-        store.retrying(lambda c, frame=frame: _store(c, sweep_id, frame), f"Storing results of sweep {sweep_id}")
+        store_chunk = partial(_store, sweep_id=sweep_id, frame=_rows(trial, sweep_id, chunk, risks))
+        store.retrying(store_chunk, f"Storing results of sweep {sweep_id}")
         stored[chunk.numbers] = True
         computed += len(chunk.numbers)
         progress(int(stored.sum()), total)
@@ -144,7 +145,7 @@ def _rows(trial: Trial, sweep_id: int, chunk: Chunk, risks: list[str]) -> pl.Dat
 
 
 def _store(connection: psycopg.Connection, sweep_id: int, frame: pl.DataFrame) -> None:
-    """A chunk in one transaction; those of it that another process has stored meanwhile are left as they are."""
+    """Store the rows of a chunk that no other process has stored meanwhile."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('algobot.sweep'), %s)", (sweep_id % 2**31,))
     there = connection.execute(
         "SELECT combination FROM sweep_results WHERE sweep_id = %s AND combination = ANY(%s)",
@@ -155,7 +156,7 @@ def _store(connection: psycopg.Connection, sweep_id: int, frame: pl.DataFrame) -
 
 
 def rank(store: Store, sweep_id: int, trial: Trial, metric: str, top: int, least_trades: int = 0) -> pl.DataFrame:
-    """The `top` combinations with the greatest `metric`, with their swept parameters; those without it come last."""
+    """Return the `top` combinations by `metric`, with their swept parameters; undefined values come last."""
     rows = query(
         store,
         f"SELECT combination, {', '.join(RESULTS)} FROM sweep_results WHERE sweep_id = %s AND total_trades >= %s "
@@ -172,7 +173,7 @@ def rank(store: Store, sweep_id: int, trial: Trial, metric: str, top: int, least
 
 
 def _deflated(store: Store, sweep_id: int, trial: Trial, frame: pl.DataFrame) -> float | None:
-    """Of the first row, run again alone by the ordinary way: its daily returns are not stored."""
+    """Return the deflated Sharpe ratio of the first row, run again because its daily returns are not stored."""
     if frame.is_empty() or len(trial.grid) < 2:
         return None
     sharpes = query(store, "SELECT sharpe_ratio::float8 AS sharpe FROM sweep_results WHERE sweep_id = %s", (sweep_id,))[
@@ -189,7 +190,7 @@ def _deflated(store: Store, sweep_id: int, trial: Trial, frame: pl.DataFrame) ->
 
 
 def daily_equity(trial: Trial, number: int) -> np.ndarray:
-    """Equity at the end of each day of one combination, run alone part by part as the ledger's asset does."""
+    """Return the equity at the end of each day of one combination, run part by part as the ledger is."""
     work = Sweep(trial.strategy, trial.market, trial.account, trial.grid, [])
     signal, _ = work.signals(number // trial.grid.terms)
     risk, span = trial.grid[number].risk, Span(trial.first, trial.last + DAY)

@@ -1,8 +1,4 @@
-"""`algobot try`: a strategy in a user's file on stored candles, nothing written.
-
-Here: the run, the verdict, and errors of the user's file with their line. Not here: the kernel (compute/sweep.py), the
-look-ahead check (lookahead.py).
-"""
+"""Backtest a strategy from a user's file without storing anything."""
 
 from __future__ import annotations
 
@@ -25,8 +21,8 @@ from algobot_assets.store.connection import Store
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What trying showed: the figures of backtest_results, trades, signals by kind, and the look-ahead, if any."""
+class TryResult:
+    """Result of a trial: figures of backtest_results, trades, signals by kind, and the look-ahead found, if any."""
 
     trial: Trial
     parameters: dict[str, Any]
@@ -38,16 +34,18 @@ class Tried:
     ahead: Change | None
 
 
-def try_strategy(store: Store, request: Request) -> Tried:
-    """Run the strategy of the file over the days; see `Request`. Each parameter takes one value.
+def try_strategy(store: Store, request: Request) -> TryResult:
+    """Backtest the strategy of the file; see `Request`. Each parameter takes one value.
 
-    SettingsError names the line of the file where it cannot be read, run, or gives no signals.
+    Raises SettingsError, with the line of the file, if it cannot be read or run, or returns no signals.
     """
     path = Path(request.strategy).resolve()
-    with lines_of(path):
+    with error_lines_of(path):
         trial = prepare(store, request)
         if len(trial.grid) > 1:
-            raise SettingsError(f"{', '.join(trial.grid.swept())}: give one value each, or run `algobot sweep`.")
+            raise SettingsError(
+                f"Several values for {', '.join(trial.grid.swept())}. Pass one each, or run `algobot sweep`."
+            )
         combination = trial.grid[0]
         signal, events = Sweep(trial.strategy, trial.market, trial.account, trial.grid, []).signals(0)
         ahead = sample_look_ahead(trial, combination.parameters)
@@ -61,7 +59,7 @@ def try_strategy(store: Store, request: Request) -> Tried:
     begin = int(trial.market.first[trial.market.index(trial.first)])
     decided = signal[events[events >= begin]]
     result = run.results.row(-1, named=True)
-    return Tried(
+    return TryResult(
         trial,
         combination.parameters,
         combination.risk,
@@ -74,20 +72,20 @@ def try_strategy(store: Store, request: Request) -> Tried:
 
 
 def verdict(ahead: Change | None, decided: int = 1) -> str:
-    """What the look-ahead check says of a strategy that decided so many signals, for people."""
+    """Return the verdict of the look-ahead check on a strategy that made `decided` signals."""
     if ahead is not None:
         return (
             f"LOOKS AHEAD: the signal of {ahead.timestamp:%Y-%m-%d %H:%M} changes with candles from "
-            f"{ahead.cut:%Y-%m-%d %H:%M} on, which come after it. No figure of this strategy is worth anything."
+            f"{ahead.cut:%Y-%m-%d %H:%M} on, which come after it. Its figures are worthless."
         )
     if not decided:
-        return "No look-ahead was found, but there was no signal to look at."
+        return "No look-ahead found, but there was no signal to test."
     return "No look-ahead: cutting off or poisoning later candles changes no signal before them."
 
 
 @contextmanager
-def lines_of(path: Path) -> Iterator[None]:
-    """Errors that arise in the file become a sentence with its line; others pass."""
+def error_lines_of(path: Path) -> Iterator[None]:
+    """Turn errors raised in the file into a SettingsError with the line; let others pass."""
     try:
         yield
     except Exception as error:

@@ -1,11 +1,9 @@
-"""Walk-forward: parameters chosen on train windows, tried on the windows after them, joined into one result.
+"""Walk-forward: choose parameters on train windows, test them on the days after, and join the tests into one result.
 
-Here: choosing, joining, storing. Not here: the windows (compute/folds.py), the figures (compute/sweep.py).
-
-Signals are decided from the market's first candle on, so averages are warm in every window; a train window's account
-begins flat on its first day and knows no candle after its last. The joined account trades all test windows in turn:
-where the parameters change, open lots keep the levels set at their entry, the new parameters' signals close them, and
-an order decided at the last close is filled.
+Signals start at the market's first candle, so that averages are warm in every window. The account of a train window
+starts flat on its first day and sees no candle after its last. The joined account trades all test windows in turn.
+When the parameters change, open lots keep the levels set at their entry, signals of the new parameters close them, and
+an order decided at the last close is still filled.
 """
 
 from __future__ import annotations
@@ -37,8 +35,8 @@ from algobot_assets.store.digests import digest
 
 @dataclass(frozen=True)
 class Window:
-    """One pair of windows: the combination chosen, its figure in the train window, its deflated Sharpe ratio there
-    (NaN where it cannot be said), and its result in the test window from a flat account."""
+    """One pair of windows: the combination chosen, its metric and its deflated Sharpe ratio (NaN if undefined) in the
+    train window, and its result in the test window from a flat account."""
 
     fold: Fold
     combination: int
@@ -50,7 +48,7 @@ class Window:
 @dataclass(frozen=True)
 class WalkForward:
     """A walk-forward: its windows, the joined account's last result and equity by day, the deflated Sharpe ratio of
-    the joined result (None where it cannot be said), and the look-ahead that was found in the strategy, if any."""
+    the joined result (None if undefined), and the look-ahead found in the strategy, if any."""
 
     trial: Trial
     windows: list[Window]
@@ -72,7 +70,7 @@ def walk_forward(
     least_trades: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> WalkForward:
-    """Run and store; the same walk-forward stored before is replaced. AlgobotError says what is wrong."""
+    """Run a walk-forward and store it in place of the same one stored before. Raise AlgobotError if it is invalid."""
     check_metric(metric)
     trial = prepare(store, request)
     pairs = folds(trial.first, trial.last, train_days, test_days, anchored=anchored)
@@ -85,7 +83,7 @@ def walk_forward(
 def run(
     trial: Trial, pairs: list[Fold], metric: str, least_trades: int = 0, progress: Progress = lambda done, total: None
 ) -> WalkForward:
-    """The walk-forward of these windows, without a database."""
+    """Run the walk-forward of these windows without a database."""
     spans = [Span(pair.train_first, pair.train_end) for pair in pairs]
     spans.append(Span(pairs[0].test_first, pairs[-1].test_end))  # the trials, as long as the joined result
     work = Sweep(trial.strategy, trial.market, trial.account, trial.grid, spans)
@@ -106,7 +104,7 @@ def run(
     for pair, train in zip(pairs, trials[:-1], strict=True):
         row = best(train, metric, least_trades)
         if row is None:
-            short = " It is NULL under 30 days: take longer windows or another metric." * (
+            short = " It is NULL under 30 days: use longer windows or another metric." * (
                 metric in ("sharpe_ratio", "annual_return")
             )
             raise WindowError(
@@ -184,5 +182,6 @@ def _row(number: int, window: int, chosen: dict[str, Any], result: dict[str, Any
 
 
 def _decimal(value: float | None) -> Decimal | None:
-    """A figure as its column holds it."""
-    return ratio_column("", np.array([np.nan if value is None else value]))[0]
+    """Round a figure as its column holds it."""
+    rounded: Decimal | None = ratio_column("", np.array([np.nan if value is None else value]))[0]
+    return rounded

@@ -59,9 +59,9 @@ def _request(strategy: str, given: dict[str, Any]) -> Request:
 
 
 def _lines(strategy: str) -> Any:
-    from algobot_assets.research.try_file import lines_of
+    from algobot_assets.research.try_file import error_lines_of
 
-    return lines_of(Path(strategy).resolve()) if strategy.endswith(".py") else nullcontext()
+    return error_lines_of(Path(strategy).resolve()) if strategy.endswith(".py") else nullcontext()
 
 
 @contextmanager
