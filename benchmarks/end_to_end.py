@@ -20,13 +20,18 @@ from unittest import mock
 
 from algobot_assets.cli import runs
 from algobot_assets.defs import io_manager
-from algobot_assets.defs.assets import market, reference, trading
 from algobot_assets.defs.checks import base
 from algobot_assets.feed.folder import Folder
-from algobot_assets.pipeline import frames as windows
-from algobot_assets.pipeline import ledger_inputs
-from algobot_assets.pipeline import market_data as candles
-from algobot_assets.pipeline import parallel_writes as lanes
+from algobot_assets.pipeline import (
+    indicators,
+    ledger_inputs,
+    ledger_tables,
+    market_data,
+    parallel_writes,
+    reference,
+    signals,
+)
+from algobot_assets.pipeline import table as tables
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import lineage, writer
 from algobot_assets.store.server import control as servers
@@ -46,23 +51,23 @@ def table_of(_: Any, window: Window, *__: Any) -> str:
 
 WATCHED = (
     *((Folder, name, "fetch", None) for name in ("__init__", "known_through", "first_open", "_read")),
-    (market, "compute_indicators", "compute", None),
-    (market, "compute_signals", "compute", None),
-    (trading, "run_ledger", "compute", None),
-    (trading, "candle_arrays", "compute", None),
-    (windows, "read_window", "read", table_of),
-    (candles, "read_window", "read", table_of),
-    (trading, "read_window", "read", table_of),
-    *((module, "read_table", "read", None) for module in (windows, ledger_inputs, reference)),
+    (indicators, "compute_indicators", "compute", None),
+    (signals, "compute_signals", "compute", None),
+    (ledger_tables, "run_ledger", "compute", None),
+    (ledger_tables, "candle_arrays", "compute", None),
+    (tables, "read_window", "read", table_of),
+    (market_data, "read_window", "read", table_of),
+    (ledger_tables, "read_window", "read", table_of),
+    *((module, "read_table", "read", None) for module in (tables, ledger_inputs, reference)),
     (base, "look", "checks", None),
     (io_manager, "settle", "vacuum", None),
-    (candles, "day_digests", "digest", None),
+    (market_data, "day_digests", "digest", None),
     (writer, "day_digests", "digest", None),
     (writer, "copy_in", "copy", None),
     (writer, "_compare", "verify", None),
     (lineage, "read", "lineage", None),
     (lineage, "write", "lineage", None),
-    (lanes, "write_window", "write", table_of),
+    (parallel_writes, "write_window", "write", table_of),
     (io_manager.PostgresIOManager, "handle_output", "asset", lambda _, context, __: context.asset_key.path[-1]),
     (io_manager.PostgresIOManager, "load_input", "asset", lambda _, context: context.asset_key.path[-1]),
 )
@@ -100,7 +105,7 @@ def whole_run(
             changes.append(written.changed)
             return written
 
-        with again_stages.watching(*WATCHED), mock.patch.object(lanes, "write_window", write_window):
+        with again_stages.watching(*WATCHED), mock.patch.object(parallel_writes, "write_window", write_window):
             began = time.perf_counter()
             again = runs.materialise(instance, FIRST, last)
             again_total = time.perf_counter() - began
@@ -131,11 +136,11 @@ def against_bare(server: servers.Server, number: int, days: int) -> dict[str, fl
     with fresh(server, f"copied_{number}", beside=True) as (instance, store, bare):
         stages = Stages()
         beside = BareCopy(bare, stages, last + timedelta(days=1))
-        watched = [item for item in WATCHED if item[:2] != (lanes, "write_window")]
+        watched = [item for item in WATCHED if item[:2] != (parallel_writes, "write_window")]
         with (
             stages.watching(*watched),
-            mock.patch.multiple(lanes, LANES=1, HELD=0),
-            mock.patch.object(lanes, "write_window", beside.write_window),
+            mock.patch.multiple(parallel_writes, LANES=1, HELD=0),
+            mock.patch.object(parallel_writes, "write_window", beside.write_window),
         ):
             result = runs.materialise(instance, FIRST, last)
         if not result.success or result.left_out:

@@ -26,7 +26,7 @@ from tables import content
 
 from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
-from algobot_assets.defs.assets import trading
+from algobot_assets.pipeline import ledger_tables
 from algobot_assets.schema.intervals import day_of, phase_of
 from algobot_assets.store.connection import Store
 
@@ -374,10 +374,10 @@ def check(world: World, plan: Plan, server: Any, instance: Any, folder: Path) ->
         played.play(plan)
         with Store.open(run_id="test") as store:
             assert stale(store).rows() == []
-            trading._walks.clear()  # what is remembered would not be computed again
+            ledger_tables._walks.clear()  # what is remembered would not be computed again
             assert [f.difference for f in verify(store, world.first, world.last)] == [None] * 6
         found = played.content()
-    trading._walks.clear()
+    ledger_tables._walks.clear()
     with database(server, "one_pass") as url:
         fresh = Played(world, Project(folder, instance), url)
         fresh.source, fresh.edited = played.source, played.edited

@@ -123,8 +123,8 @@ _CHILD = """
 import sys
 from datetime import date
 import dagster as dg
-from algobot_assets import runs
-from algobot_assets.resources import StateResource
+from algobot_assets.cli import runs
+from algobot_assets.defs.resources import StateResource
 
 with dg.DagsterInstance.ephemeral() as instance:
     state = StateResource(path=sys.argv[1])

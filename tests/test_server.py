@@ -40,11 +40,11 @@ CALL = """
 import json, sys
 from algobot_assets.errors import AlgobotError
 from algobot_assets.settings import Settings
-from algobot_assets.store import server
+from algobot_assets.store.server import control
 settings = Settings(home=sys.argv[1], database_url=None, _env_file=None)
 try:
     for name in sys.argv[2:]:
-        found = getattr(server, name)(settings)
+        found = getattr(control, name)(settings)
     print(json.dumps({"pid": getattr(found, "pid", None)}))
 except AlgobotError as error:
     print(json.dumps({"error": str(error)}))
@@ -53,7 +53,7 @@ except AlgobotError as error:
 EIGHT = """
 import json, os, sys
 from algobot_assets.settings import Settings
-from algobot_assets.store import server
+from algobot_assets.store.server import control
 settings = Settings(home=sys.argv[1], database_url=None, _env_file=None)
 wait, go = os.pipe()
 children = []
@@ -62,7 +62,7 @@ for number in range(8):
     if child == 0:
         os.close(go)
         os.read(wait, 1)  # returns for all at once when the parent closes the other end
-        print(server.ensure_running(settings).pid, flush=True)
+        print(control.ensure_running(settings).pid, flush=True)
         os._exit(0)
     children.append(child)
 os.close(go)
@@ -72,11 +72,11 @@ assert all(os.waitpid(child, 0)[1] == 0 for child in children)
 KILLED = """
 import os, signal, sys, time
 from algobot_assets.settings import Settings
-from algobot_assets.store import server
+from algobot_assets.store.server import control
 for home, delay in zip(sys.argv[1::2], sys.argv[2::2]):
     child = os.fork()
     if child == 0:
-        server.ensure_running(Settings(home=home, database_url=None, _env_file=None), durable=False)
+        control.ensure_running(Settings(home=home, database_url=None, _env_file=None), durable=False)
         os._exit(0)
     time.sleep(float(delay))
     os.kill(child, signal.SIGKILL)
