@@ -7,6 +7,7 @@ products are rounded by rint(x * 1e8) / 1e8, and quantity is a float64 quotient 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
@@ -83,6 +84,7 @@ class Book:
     marks: list[Decimal] = field(default_factory=list)
     day_ends: list[Decimal] = field(default_factory=list)
     skipped: int = 0
+    unfilled: Counter[tuple[date, str]] = field(default_factory=Counter)
     largest: Decimal = Decimal(0)
     ended: bool = False
 
@@ -96,11 +98,14 @@ def equity(book: Book, price: Decimal) -> Decimal:
     return total
 
 
-def quantity(book: Book, price: Decimal) -> Decimal:
+def quantities(book: Book, price: Decimal) -> tuple[float, float]:
+    """What the risk parameters ask for, and what the cash pays for."""
     deal, p = book.deal, float(price)
     wanted = float(deal.risk) * float(book.order[2]) / (float(deal.stop_pct / 100) * p)
-    free = float(book.cash) / (p * (1.0 + float(deal.fee) + float(deal.bps) / 10000.0))
-    q = min(wanted, free)
+    return wanted, float(book.cash) / (p * (1.0 + float(deal.fee) + float(deal.bps) / 10000.0))
+
+
+def in_steps(deal: Deal, q: float) -> Decimal:
     step = deal.step or EIGHT
     while q / float(step) >= 2**53:
         step *= 10
@@ -111,10 +116,17 @@ def quantity(book: Book, price: Decimal) -> Decimal:
 
 def enter(book: Book, side: int, candle: Candle) -> None:
     deal, price = book.deal, candle.open
-    q = quantity(book, price)
+    wanted, free = quantities(book, price)
+    q = in_steps(deal, min(wanted, free))
     notional = r8(float(q) * float(price))
     if q <= 0 or notional <= 0 or notional < deal.least:
         book.skipped += 1
+        asked = in_steps(deal, wanted)
+        worth = r8(float(asked) * float(price))
+        reason = "rounded_to_zero" if q <= 0 or notional <= 0 else "below_min_notional"
+        if wanted <= 0 or (asked > 0 and worth > 0 and worth >= deal.least):
+            reason = "no_capital"
+        book.unfilled[candle.day, reason] += 1
         return
     stop, reason = price * (1 - side * deal.stop_pct / 100), "stop_loss"
     if side < 0 and stop > 2 * price:
@@ -278,7 +290,7 @@ def reference(
             continue
         if milliseconds(day) >= until and not book.lots and book.order is None:
             book.ended = True
-        traded = len(book.trades)
+        traded, ordered = len(book.trades), set()
         for candle in (c for c in candles if c.day == day and c.start >= begin):
             if book.ended:
                 break
@@ -286,14 +298,20 @@ def reference(
             if candle.start >= until:
                 for lot in list(book.lots):
                     leave(book, lot, candle, candle.open, candle.start, "superseded")
+                book.unfilled[day, "outside_dates"] += book.order is not None
                 book.order, book.ended = None, True
             else:
                 if book.order is not None:
                     side, decided, _ = book.order
-                    for lot in [x for x in book.lots if x.side != side]:
+                    others = [x for x in book.lots if x.side != side]
+                    for lot in others:
                         leave(book, lot, candle, candle.open, candle.start, "signal", decided=decided)
                     if len(book.lots) < deal.max_lots and (side > 0 or deal.shorting):
                         enter(book, side, candle)
+                    elif side > 0 or deal.shorting:
+                        book.unfilled[day, "at_max_open_trades"] += 1
+                    elif not others:
+                        book.unfilled[day, "shorting_off"] += 1
                     book.order = None
                 inside(book, candle, minutes or {})
             capital = equity(book, candle.close)
@@ -303,6 +321,9 @@ def reference(
                 metrics += [{"entry_time": t["entry_time"], "day": day, **row} for t in book.trades[before:]]
             if candle.signal and not book.ended:
                 book.order = (candle.signal, candle.start, capital)
+                ordered.add(candle.start)
+        unheard = [c for c in candles if c.day == day and c.signal and c.start not in ordered]
+        book.unfilled[day, "outside_dates"] += len(unheard)
         clock = milliseconds(day + timedelta(days=1))
         if day == days[-1] and as_of is not None:
             clock = min(clock, max(as_of, milliseconds(day)))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from reference_ledger import EIGHT, Candle, Deal, reference
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.ledger.run import LedgerRun, run_ledger
+from algobot_assets.compute.ledger.run import UNFILLED_REASONS, LedgerRun, run_ledger
 from algobot_assets.compute.ledger.state import read_state
 from algobot_assets.compute.ledger.terms import CostTerms, LedgerError, RiskTerms, RuleTerms, StrategyTerms, Terms
 
@@ -108,7 +108,12 @@ def check_against(run: LedgerRun, expected: tuple) -> None:
     for row in run.results.iter_rows(named=True):
         done = run.trades.filter(pl.col("day") <= row["day"])["net_profit"].to_list()
         assert row["final_capital"] == book.deal.initial + sum(done, Decimal(0)) + row["open_profit"]
+    for row in run.unfilled.iter_rows(named=True):
+        counted = {reason: book.unfilled[row["day"], reason] for reason in UNFILLED_REASONS}
+        assert row == {"day": row["day"], **counted}
     if run.states:
+        counts = run.unfilled.select("below_min_notional", "rounded_to_zero", "no_capital").sum().row(0)
+        assert (run.unfilled["day"].to_list(), sum(counts)) == (list(run.states), book.skipped)
         account = read_state(list(run.states.values())[-1])
         assert (account.cash, account.skipped_entries, len(account.lots)) == (
             book.cash,
@@ -119,7 +124,7 @@ def check_against(run: LedgerRun, expected: tuple) -> None:
 
 
 def same(a: LedgerRun, parts: list[LedgerRun]) -> None:
-    for name in ("trades", "metrics", "results"):
+    for name in ("trades", "metrics", "results", "unfilled"):
         whole = pl.concat([getattr(p, name) for p in parts])
         assert getattr(a, name).equals(whole, null_equal=True), name
     states = {day: state for p in parts for day, state in p.states.items()}

@@ -180,6 +180,8 @@ def walk_document(found: WalkForward, metric: str) -> dict[str, Any]:
 
 
 def show_tried(tried: TryResult) -> None:
+    from algobot_assets.compute.ledger.unfilled import describe_unfilled
+
     _show_figures(tried.result, tried.trial.label)
     held = ", ".join(f"{name} {value}" for name, value in tried.parameters.items()) or "none"
     risk = ", ".join(f"{_abbreviated(name)} {value}" for name, value in tried.risk.items())
@@ -187,6 +189,8 @@ def show_tried(tried: TryResult) -> None:
     click.echo(textwrap.fill(f"Parameters: {held}.", WIDTH))
     click.echo(textwrap.fill(f"Risk: {risk}.", WIDTH))
     click.echo(signals)
+    if unfilled := describe_unfilled(tried.unfilled):
+        click.echo(textwrap.fill(unfilled, WIDTH))
     click.echo(textwrap.fill(_verdict(tried.ahead, tried.buys + tried.sells), WIDTH))
 
 
@@ -212,5 +216,6 @@ def try_document(tried: TryResult) -> dict[str, Any]:
         "risk": tried.risk,
         "result": tried.result,
         "signals": {"buy": tried.buys, "sell": tried.sells},
+        "unfilled_signals": tried.unfilled,
         "look_ahead": None if tried.ahead is None else _verdict(tried.ahead),
     }

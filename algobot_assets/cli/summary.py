@@ -1,18 +1,18 @@
-"""What is stored, for a person and for scripts: rows, markets, newest results, the database's health.
-
-Here: the questions of `algobot status`, `demo` and `backfill`, and how their answers are shown.
-"""
+"""Read and show what is stored: rows, markets, newest results, health. Used by `status`, `demo` and `backfill`."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import polars as pl
 from polars import selectors
 
-from algobot_assets.cli.console import console, grid
+from algobot_assets.cli.console import WIDTH, console, grid
+from algobot_assets.compute.ledger.unfilled import LABELS, describe_unfilled
 from algobot_assets.schema.tables import NINE
 from algobot_assets.store.connection import Store
 from algobot_assets.store.health import Health
@@ -44,6 +44,13 @@ SELECT s.strategy_name AS strategy, s.version, b.day::text AS as_of, b.final_cap
   FROM strategies AS s JOIN LATERAL (
        SELECT * FROM backtest_results AS b WHERE b.strategy_id = s.id ORDER BY day DESC LIMIT 1) AS b ON true
  ORDER BY s.strategy_name, s.version
+"""
+
+
+_UNFILLED = """
+SELECT s.strategy_name AS strategy, s.version, {sums}, min(u.day)::text AS counted_from, max(u.day)::text AS counted_to
+  FROM strategies AS s JOIN unfilled_signals AS u ON u.strategy_id = s.id
+ GROUP BY s.strategy_name, s.version ORDER BY s.strategy_name, s.version
 """
 
 
@@ -86,6 +93,7 @@ class Summary:
     results: pl.DataFrame
     absent: pl.DataFrame
     notes: int
+    unfilled: pl.DataFrame
 
     @classmethod
     def read(cls, store: Store) -> Summary:
@@ -93,7 +101,9 @@ class Summary:
         markets, results, absent = (query(store, statement) for statement in (_MARKETS, _RESULTS, ABSENT))
         notes = query(store, "SELECT count(*) AS notes FROM sources WHERE note IS NOT NULL").item()
         results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # as the columns are
-        return cls(Tables.read(store), markets, results, absent, notes)
+        sums = ", ".join(f"sum(u.{reason})::bigint AS {reason}" for reason in LABELS)
+        unfilled = query(store, _UNFILLED.format(sums=sums))
+        return cls(Tables.read(store), markets, results, absent, notes, unfilled)
 
     def show(self) -> None:
         """For a person."""
@@ -113,11 +123,15 @@ class Summary:
             pl.col("final_capital").alias("equity"),
             (100 * pl.col("total_return").cast(pl.Float64)).alias("return %"),
             pl.col("sharpe_ratio").alias("sharpe"),
-            (100 * pl.col("max_drawdown").cast(pl.Float64)).alias("fall %"),
+            (100 * pl.col("max_drawdown").cast(pl.Float64)).alias("max drawdown %"),
             pl.col("total_trades").alias("trades"),
         )
-        money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "fall %": ".2f", "trades": ","}
-        grid(shown, "Backtests as of their newest day (fall: largest drawdown)", money)
+        money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "max drawdown %": ".2f", "trades": ","}
+        grid(shown, "Backtests as of their newest day", money)
+        for row in self.unfilled.iter_rows(named=True):
+            if text := describe_unfilled({reason: row[reason] for reason in LABELS}):
+                number = f" v{row['version']}" if row["version"] > 1 else ""
+                click.echo(textwrap.fill(f"{row['strategy']}{number}: {text}", WIDTH, subsequent_indent="  "))
 
     def document(self) -> dict[str, Any]:
         """For a script."""
@@ -127,6 +141,7 @@ class Summary:
             "gaps": self.absent,
             "notes": self.notes,
             "strategies": self.results,
+            "unfilled_signals": self.unfilled,
         }
 
 

@@ -17,6 +17,9 @@ import psycopg
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.lineage import DayInputs
 
+#: Stores, in the transaction of a window's rows, what belongs to them.
+Record = Callable[[psycopg.Connection], None]
+
 
 @dataclass(frozen=True)
 class WindowFrame:
@@ -30,7 +33,7 @@ class WindowFrame:
     window: Window
     frame: pl.DataFrame
     days: Sequence[DayInputs]
-    record: Callable[[psycopg.Connection], None] | None = None
+    record: Record | None = None
     digests: Mapping[date, tuple[int, bytes]] | None = None
 
 
@@ -51,21 +54,33 @@ _JOINED_DAYS = 366
 def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
     """The same rows in fewer windows: consecutive windows of one strategy become one.
 
-    For tables that are cut by day and not by leaf; a frame that must record something is left as it is.
+    For tables that are cut by day and not by leaf. What the frames record is recorded in their order.
     """
     waiting: dict[tuple, WindowFrame] = {}
     for item in frames:
         held = waiting.pop(item.window.key, None)
         if held is not None:
             days = (item.window.end - held.window.first).days
-            apart = held.window.end != item.window.first or days > _JOINED_DAYS
-            if apart or held.record is not None or item.record is not None:
+            if held.window.end != item.window.first or days > _JOINED_DAYS:
                 yield held
             else:
                 item = WindowFrame(
                     held.window.of(held.window.first, item.window.end),
                     pl.concat([held.frame, item.frame]),
                     [*held.days, *item.days],
+                    _both(held.record, item.record),
                 )
         waiting[item.window.key] = item
     yield from waiting.values()
+
+
+def _both(one: Record | None, other: Record | None) -> Record | None:
+    """Run two records one after the other."""
+    if one is None or other is None:
+        return one or other
+
+    def record(connection: psycopg.Connection) -> None:
+        one(connection)
+        other(connection)
+
+    return record

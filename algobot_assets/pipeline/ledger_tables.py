@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import polars as pl
+import psycopg
 
 from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, ledger_code_version, run_ledger
 from algobot_assets.pipeline.frames import WindowFrame
@@ -25,6 +28,7 @@ from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import consecutive, end_of, midnight
 from algobot_assets.schema.windows import Window
+from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import digest, state_digest
 from algobot_assets.store.reader import read_window
 
@@ -74,8 +78,11 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
         run.refuse(f"{version['strategy_name']}: {legal.refusal}")
     run.proceeded += bool(legal.days)
 
+    unfilled: dict[date, pl.DataFrame] = {}
+
     def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, list[np.ndarray]]:
         walk = _walk(inputs, version, days, state, upstream)
+        unfilled[days[0]] = walk.unfilled
         frame = walk.trades.with_columns(
             pl.lit(strategy, dtype=pl.Int64).alias("strategy_id"),
             pl.lit(version["symbol"]).alias("symbol"),
@@ -83,7 +90,7 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
         ).select(list(schema_of("trade_history")))
         return frame, [walk.states[day] for day in days]
 
-    yield from run_chain(
+    for item in run_chain(
         window,
         legal,
         own,
@@ -94,7 +101,20 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
         recompute=run.options.recompute,
         tally=run.tally,
         interval=inputs.cut_by(version),
+    ):
+        counts = unfilled.pop(item.window.first)
+        yield replace(item, record=partial(_store_unfilled, window=item.window, counts=counts))
+
+
+def _store_unfilled(connection: psycopg.Connection, window: Window, counts: pl.DataFrame) -> None:
+    """Replace the window's counts of signals that led to no order."""
+    strategy = window.strategy_id
+    connection.execute(
+        "DELETE FROM unfilled_signals WHERE strategy_id = %s AND day >= %s AND day < %s",
+        (strategy, window.first, window.end),
     )
+    rows = counts.with_columns(pl.lit(strategy, pl.Int64).alias("strategy_id"))
+    copy_in(connection, "unfilled_signals", rows.select(list(schema_of("unfilled_signals"))))
 
 
 def _walk(
@@ -155,6 +175,7 @@ def _walked(
         pl.concat([r.metrics for r in runs]),
         pl.concat([r.results for r in runs]),
         {day: state for r in runs for day, state in r.states.items()},
+        pl.concat([r.unfilled for r in runs]),
     )
 
 

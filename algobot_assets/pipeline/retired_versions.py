@@ -56,6 +56,7 @@ def _withdraw(connection: psycopg.Connection, version: dict) -> None:
             if table != "performance_metrics":  # deleted with their trades
                 statement = sql.SQL("DELETE FROM {} WHERE strategy_id = %s AND day > %s").format(sql.Identifier(table))
                 connection.execute(statement, (strategy, closing))
+        connection.execute("DELETE FROM unfilled_signals WHERE strategy_id = %s AND day > %s", (strategy, closing))
         for records in ("lineage", "dirty_days"):
             connection.execute(
                 sql.SQL("DELETE FROM {} WHERE strategy_id = %s AND table_name = ANY(%s) AND day > %s").format(

@@ -18,6 +18,7 @@ from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
 from algobot_assets.compute.ledger import kernel as ledger_kernel
 from algobot_assets.compute.ledger.state import Account, read_state
+from algobot_assets.compute.ledger.unfilled import LABELS
 from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve
 from algobot_assets.declared.versions import effective, lifetimes, settings
 from algobot_assets.reports import candles as charts
@@ -68,6 +69,7 @@ class Facts:
     records: list[dict[str, Any]]
     stale: int
     rules_from: date | None
+    unfilled: dict[str, int] | None
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     walks: list[dict[str, Any]] = field(default_factory=list)
 
@@ -247,4 +249,15 @@ def _records(connection, item: StoredVersion, last: date) -> dict[str, Any]:
              WHERE {tried} ORDER BY w.id DESC LIMIT 5""",
         of_type,
     ).fetchall()
-    return {"account": account, "records": records, "rules_from": rules["first"], "sweeps": sweeps, "walks": walks}
+    sums = ", ".join(f"sum({reason})::bigint AS {reason}" for reason in LABELS)
+    (unfilled,) = cursor.execute(
+        f"SELECT count(*) AS days, {sums} FROM unfilled_signals WHERE strategy_id = %s", (item.id,)
+    ).fetchall()
+    return {
+        "account": account,
+        "records": records,
+        "rules_from": rules["first"],
+        "unfilled": unfilled if unfilled.pop("days") else None,
+        "sweeps": sweeps,
+        "walks": walks,
+    }

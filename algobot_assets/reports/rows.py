@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from algobot_assets.compute.ledger.unfilled import describe_unfilled
 from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.reports.facts import Facts
 from algobot_assets.reports.figures import money, pairs, percent, plain, price, ratio
@@ -99,9 +100,11 @@ def quality(facts: Facts) -> list[tuple[str, str]]:
         share = f" ({last['ambiguous_stops'] / last['total_trades']:.1%} of trades)" if last["total_trades"] else ""
         text = f"{last['ambiguous_stops']:,}{share}: stop and target in one candle, the stop assumed"
         found.append(("Ambiguous stops", text))
-    if facts.account:
+    if facts.unfilled is not None:
+        found.append(("Signals without an order", describe_unfilled(facts.unfilled) or "none"))
+    elif facts.account:  # computed before the reasons were counted
         text = f"{facts.account.skipped_entries:,}: the quantity was zero or worth less than the smallest order"
-        found.append(("Entries not made", text))
+        found.append(("Skipped entries", text))
     return found
 
 

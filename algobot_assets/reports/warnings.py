@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from algobot_assets.compute.ledger.unfilled import TOO_SMALL, describe_unfilled
 from algobot_assets.compute.metrics.performance import MIN_DAYS
 from algobot_assets.reports.facts import Facts
 
@@ -54,6 +55,10 @@ def warnings_of(facts: Facts) -> list[Warning]:
         text = (f"In {last['ambiguous_stops']:,} of {trades:,} trades stop and target lay in one candle, and the stop "
                 f"was assumed (rule: more than {AMBIGUOUS_SHARE:.0%}). With stop_path: 1m minutes tell.")  # fmt: skip
         found.append(Warning("model", "Many ambiguous stops", text))
+    too_small = {reason: (facts.unfilled or {}).get(reason, 0) for reason in TOO_SMALL}
+    if any(too_small.values()):
+        text = f"{describe_unfilled(too_small)} The account is too small for this market or these risk parameters."
+        found.append(Warning("model", "Orders too small", text))
     if facts.item.symbol.endswith(".UM"):
         found.append(Warning("model", "Futures", "Funding and liquidation are not modelled."))
     if facts.rules_from is None or facts.rules_from > facts.item.effective_from:

@@ -22,7 +22,8 @@ from algobot_assets.store.connection import Store
 
 @dataclass(frozen=True)
 class TryResult:
-    """Result of a trial: figures of backtest_results, trades, signals by kind, and the look-ahead found, if any."""
+    """Result of a trial: figures of backtest_results, trades, signals by kind, signals that led to no
+    order by reason, and the look-ahead found, if any."""
 
     trial: Trial
     parameters: dict[str, Any]
@@ -31,6 +32,7 @@ class TryResult:
     trades: pl.DataFrame
     buys: int
     sells: int
+    unfilled: dict[str, int]
     ahead: Change | None
 
 
@@ -67,6 +69,7 @@ def try_strategy(store: Store, request: Request) -> TryResult:
         run.trades,
         int((decided > 0).sum()),
         int((decided < 0).sum()),
+        run.unfilled.drop("day").sum().row(0, named=True),
         ahead,
     )
 

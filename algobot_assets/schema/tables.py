@@ -519,6 +519,28 @@ def _counts() -> list[sa.Column]:
     ]
 
 
+unfilled_signals = sa.Table(
+    "unfilled_signals",
+    metadata,
+    _column(
+        "strategy_id",
+        sa.BigInteger,
+        "Strategy version, strategies.id.",
+        sa.ForeignKey("strategies.id", ondelete="CASCADE"),
+    ),
+    _column("day", sa.Date, "UTC day on which the order would have been filled."),
+    _column("below_min_notional", sa.Integer, "The order was worth less than the market's minimum notional."),
+    _column("rounded_to_zero", sa.Integer, "The quantity, rounded down to the market's step, was zero."),
+    _column("no_capital", sa.Integer, "Free cash paid for less than the smallest order, though risk allowed one."),
+    _column("at_max_open_trades", sa.Integer, "As many lots were open as max_open_trades allows."),
+    _column("outside_dates", sa.Integer, "Decided before effective_from, or the version ended before the fill."),
+    _column("shorting_off", sa.Integer, "A sell signal without an open long, while the strategy does not short."),
+    sa.PrimaryKeyConstraint("strategy_id", "day"),
+    comment="Signals that led to no order, counted by reason per strategy version and day of its ledger. A day "
+    "without a row was computed by a version that did not count them.",
+)
+
+
 def _tried() -> list[sa.Column]:
     return [
         _column("strategy_type", sa.String(255), "Registered function that decides, e.g. ema_cross."),

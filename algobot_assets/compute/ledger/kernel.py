@@ -55,6 +55,12 @@ SNAPSHOT = 14
     K_SHORTING, K_MINUTES,
 ) = range(12)
 KNOBS = 12
+
+# One row per day: signals that led to no order, by reason.
+(
+    U_BELOW_MIN_NOTIONAL, U_ROUNDED_TO_ZERO, U_NO_CAPITAL, U_AT_MAX_OPEN_TRADES, U_OUTSIDE_DATES, U_SHORTING_OFF,
+) = range(6)
+UNFILLED = 6
 # fmt: on
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, COLLATERAL, SUPERSEDED = 1.0, 2.0, 3.0, 4.0, 5.0
@@ -206,14 +212,14 @@ def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs,
 
 
 @compiled()
-def order_size(head, knobs, quote):
-    """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
-    costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
-    quantity = min(
-        knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote),
-        head[CASH] / UNIT / (quote * costs),
-    )
-    step = knobs[K_STEP]
+def risked_quantity(head, knobs, quote):
+    """Quantity that loses the risked share of equity if an entry at the price `quote` is stopped out."""
+    return knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote)
+
+
+@compiled()
+def whole_steps(quantity, step):
+    """(quantity, whole steps, step in units) of `quantity` rounded down to the step."""
     while quantity / (step / UNIT) >= TWO_53:  # float64 cannot count so many: a coarser power of ten
         step *= 10.0
     n = UNIT / step
@@ -225,12 +231,42 @@ def order_size(head, knobs, quote):
 
 
 @compiled()
-def open_lot(head, lots, side, price, time, knobs):
+def order_size(head, knobs, quote):
+    """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
+    costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
+    return whole_steps(min(risked_quantity(head, knobs, quote), head[CASH] / UNIT / (quote * costs)), knobs[K_STEP])
+
+
+@compiled()
+def count_unfilled(unfilled, d, reason):
+    """Count a signal of day `d` that led to no order; a sweep counts none and passes no rows."""
+    if d < unfilled.shape[0]:
+        unfilled[d, reason] += 1.0
+
+
+@compiled()
+def why_too_small(head, knobs, price, steps, notional):
+    """Reason why an entry is too small to order: no capital if the risked quantity alone would be large enough."""
+    wanted = risked_quantity(head, knobs, price / UNIT)
+    if wanted <= 0.0:
+        return U_NO_CAPITAL
+    quantity, whole, _ = whole_steps(wanted, knobs[K_STEP])
+    worth = np.rint(quantity * (price / UNIT) * UNIT)
+    if whole > 0.0 and worth > 0.0 and worth >= knobs[K_MIN_NOTIONAL]:
+        return U_NO_CAPITAL
+    if steps <= 0.0 or notional <= 0.0:
+        return U_ROUNDED_TO_ZERO
+    return U_BELOW_MIN_NOTIONAL
+
+
+@compiled()
+def open_lot(head, lots, side, price, time, knobs, unfilled, d):
     """Buy (side 1) or sell short (-1) at `price`; an order below the minimum notional is counted only."""
     quantity, steps, step = order_size(head, knobs, price / UNIT)
     notional = np.rint(quantity * (price / UNIT) * UNIT)
     if steps <= 0.0 or notional <= 0.0 or notional < knobs[K_MIN_NOTIONAL]:
         head[SKIPPED] += 1.0
+        count_unfilled(unfilled, d, why_too_small(head, knobs, price, steps, notional))
         return True
     n = np.int64(head[LOTS])
     lots[n, ENTRY_TIME], lots[n, ENTRY_SIGNAL] = time, head[ORDER_TIME]
@@ -334,13 +370,18 @@ def close_all(head, lots, price, time, reason, signal_time, knobs, day, trades, 
 
 
 @compiled()
-def execute(head, lots, price, time, knobs, day, trades, t):
+def execute(head, lots, price, time, knobs, day, trades, t, unfilled, d):
     """Fill the pending order at the candle's open: closes of the other side, then one entry."""
-    ok, side = True, head[ORDER]
+    ok, side, t0 = True, head[ORDER], t
     if head[SIDE] == -side:
         t, ok = close_all(head, lots, price, time, SIGNAL, head[ORDER_TIME], knobs, day, trades, t)
-    if head[LOTS] < knobs[K_MAX_LOTS] and (side > 0.0 or knobs[K_SHORTING] > 0.0):
-        ok = open_lot(head, lots, side, price, time, knobs) and ok
+    if side < 0.0 and knobs[K_SHORTING] <= 0.0:
+        if t == t0:
+            count_unfilled(unfilled, d, U_SHORTING_OFF)
+    elif head[LOTS] < knobs[K_MAX_LOTS]:
+        ok = open_lot(head, lots, side, price, time, knobs, unfilled, d) and ok
+    else:
+        count_unfilled(unfilled, d, U_AT_MAX_OPEN_TRADES)
     return t, ok
 
 
@@ -393,6 +434,7 @@ def lead(
     marks,
     daily,
     log,
+    unfilled,
 ):
     """Lead the account from its state (`head`, `lots`, changed in place) through whole days of candles.
 
@@ -407,6 +449,7 @@ def lead(
     lots                 room for every lot that may be open; minutes: see along_minutes
     trades, marks        rows for closed trades and their snapshots, at least one: the last takes the rest
     daily, log           a snapshot and the carried state at the end of each day, or no rows at all
+    unfilled             a row per day that counts signals without an order by reason, or no rows at all
     Returns (closed trades, index of the candle at which money passed LIMIT or -1).
     """
     t, e = 0, np.searchsorted(events, first[0])
@@ -417,6 +460,10 @@ def lead(
         if day >= until and head[LOTS] == 0.0 and head[ORDER] == 0.0:
             head[ENDED] = 1.0
         i, stop = max(first[d], begin), first[d + 1]
+        if d < unfilled.shape[0]:
+            for early in range(first[d], min(i, stop)):
+                if signal[early] != 0:
+                    count_unfilled(unfilled, d, U_OUTSIDE_DATES)
         while i < stop and head[ENDED] == 0.0:
             if head[ORDER] == 0.0 and i < limit:  # the hot loops: pass over candles at which nothing happens
                 pause = min(stop, limit)
@@ -445,10 +492,12 @@ def lead(
             t0, lots0, ok, inside = t, head[LOTS], True, True
             if i >= limit:
                 t, ok = close_all(head, lots, open_[i], times[i], SUPERSEDED, np.nan, knobs, day, trades, t)
+                if head[ORDER] != 0.0:
+                    count_unfilled(unfilled, d, U_OUTSIDE_DATES)
                 head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY], head[ENDED] = 0.0, np.nan, np.nan, 1.0
             else:
                 if head[ORDER] != 0.0:
-                    t, ok = execute(head, lots, open_[i], times[i], knobs, day, trades, t)
+                    t, ok = execute(head, lots, open_[i], times[i], knobs, day, trades, t, unfilled, d)
                     head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY] = 0.0, np.nan, np.nan
                 traded = t > t0 or head[LOTS] != lots0
                 if head[LOTS] > 0.0 and (traded or low[i] <= down or high[i] >= up):
@@ -469,7 +518,13 @@ def lead(
                     snapshot(head, lots, count, mean, m2, ends[i], marks, min(row, marks.shape[0] - 1))
             if head[ENDED] == 0.0 and signal[i] != 0:
                 head[ORDER], head[ORDER_TIME], head[ORDER_EQUITY] = signal[i], times[i], head[EQUITY]
+            elif signal[i] != 0:
+                count_unfilled(unfilled, d, U_OUTSIDE_DATES)
             i += 1
+        if d < unfilled.shape[0]:
+            for late in range(i, stop):
+                if signal[late] != 0:
+                    count_unfilled(unfilled, d, U_OUTSIDE_DATES)
         if head[LOTS] > 0.0 and stop > first[d]:
             if not mark(head, account_equity(head, lots, close[stop - 1])):
                 return t, stop - 1
@@ -541,6 +596,7 @@ def walk(
     marks,
     daily,
     log,
+    unfilled,
 ):
     """`lead` over one set of terms; see there for the arguments."""
     return lead(
@@ -565,6 +621,7 @@ def walk(
         borrowed(marks),
         borrowed(daily),
         borrowed(log),
+        borrowed(unfilled),
     )
 
 
@@ -601,7 +658,7 @@ def walk_many(
         most = max(most, min(np.int64(knobs[0, c, K_MAX_LOTS]), events.size + 1))
     head, lots = np.empty(HEAD), np.empty((most, LOT))
     trades, marks = np.empty((1, TRADE)), np.empty((1, SNAPSHOT))
-    none = np.empty((0, SNAPSHOT))
+    none, uncounted = np.empty((0, SNAPSHOT)), np.empty((0, UNFILLED))
     for c in range(knobs.shape[1]):
         head[:] = begin
         for p in range(parts.size - 1):
@@ -628,6 +685,7 @@ def walk_many(
                 borrowed(marks),
                 none,
                 none,
+                uncounted,
             )
             if broken >= 0:
                 return c

@@ -39,6 +39,15 @@ from algobot_assets.compute.units import from_units, frozen, ratio_column, steps
 
 UTC_US = pl.Datetime("us", "UTC")
 DAY_MS = int(k.DAY_MS)
+UNFILLED_REASONS = (
+    "below_min_notional",
+    "rounded_to_zero",
+    "no_capital",
+    "at_max_open_trades",
+    "outside_dates",
+    "shorting_off",
+)
+"""Why a signal led to no order, in the order of the kernel's columns."""
 
 
 class CandleArrays(NamedTuple):
@@ -61,12 +70,14 @@ class LedgerRun:
     results  one row per day from effective_from on; columns of backtest_results. From effective_to on only
              the days at whose end a lot is still open, and the day in which the last one closes
     states   the state at the end of each day from effective_from on; that of an unfinished day starts nothing
+    unfilled one row per day like `states`: signals that led to no order, by reason; columns of unfilled_signals
     """
 
     trades: pl.DataFrame
     metrics: pl.DataFrame
     results: pl.DataFrame
     states: dict[date, np.ndarray]
+    unfilled: pl.DataFrame
 
 
 def candle_arrays(candles: pl.DataFrame, ends: pl.Series, label: str = "this market") -> CandleArrays:
@@ -133,6 +144,7 @@ def run_ledger(
             new_state(strategy),
             strategy,
             {},
+            np.empty((0, k.UNFILLED)),
         )
     if state is None:
         state = new_state(strategy, (window[0] - strategy.effective_from).days)
@@ -147,6 +159,7 @@ def run_ledger(
     marks = np.empty((len(held) + orders, k.SNAPSHOT))
     daily = np.empty((len(window), k.SNAPSHOT))
     log = np.empty((len(window), k.HEAD + len(lots) * k.LOT))
+    unfilled = np.zeros((len(window), k.UNFILLED))
     first = np.append(days.ends[skip - 1] if skip else 0, days.ends[skip:]).astype(np.int64)
     day_starts = day_ms(window[0]) + k.DAY_MS * np.arange(len(window))
     clock = day_starts[-1] + k.DAY_MS
@@ -170,6 +183,7 @@ def run_ledger(
         marks,
         daily,
         log,
+        unfilled,
     )
     if broken >= 0:
         day = window[int(np.searchsorted(first, broken, side="right")) - 1]
@@ -178,7 +192,7 @@ def run_ledger(
             "money is not exact. Begin with a smaller initial_balance."
         )
     states = {day: log[i, : k.HEAD + int(log[i, k.LOTS]) * k.LOT].copy() for i, day in enumerate(window)}
-    return _frames(trades[:closed], marks[:closed], daily, window, start, strategy, states)
+    return _frames(trades[:closed], marks[:closed], daily, window, start, strategy, states, unfilled)
 
 
 def ledger_code_version() -> str:
@@ -225,12 +239,24 @@ def _frames(
     start: np.ndarray,
     strategy: ledger_terms.StrategyTerms,
     states: dict[date, np.ndarray],
+    unfilled: np.ndarray,
 ) -> LedgerRun:
     return LedgerRun(
         _trade_frame(trades),
         _metric_frame(trades, marks, start),
         _result_frame(daily, window, start, strategy),
         states,
+        _unfilled_frame(unfilled, window),
+    )
+
+
+def _unfilled_frame(rows: np.ndarray, window: tuple[date, ...]) -> pl.DataFrame:
+    counts = np.ascontiguousarray(rows.T).astype(np.int32)
+    return pl.DataFrame(
+        [
+            pl.Series("day", window, dtype=pl.Date),
+            *(pl.Series(name, values) for name, values in zip(UNFILLED_REASONS, counts, strict=True)),
+        ]
     )
 
 

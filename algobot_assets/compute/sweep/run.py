@@ -266,6 +266,7 @@ def alone(
         pl.concat([run.metrics for run in runs]),
         pl.concat([run.results for run in runs]),
         {day: kept for run in runs for day, kept in run.states.items()},
+        pl.concat([run.unfilled for run in runs]),
     )
 
 
