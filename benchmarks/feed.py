@@ -26,7 +26,7 @@ import polars as pl
 
 from algobot_assets.cli import runs
 from algobot_assets.feed import klines
-from algobot_assets.feed.archive import ArchiveName, _unzip
+from algobot_assets.feed.archive_files import ArchiveName, _unzip
 from algobot_assets.feed.binance_client import public_client
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.simulated.exchange import SimulatedExchange

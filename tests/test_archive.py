@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from algobot_assets.errors import BadCandles, SettingsError, SourceError, SourceUnavailable
-from algobot_assets.feed.archive import Archive, ArchiveName, check_sum, is_published, name_of, read_zip
+from algobot_assets.feed.archive import Archive
+from algobot_assets.feed.archive_files import ArchiveName, check_sum, is_published, name_of, read_zip
 from algobot_assets.feed.folder import Folder
 from algobot_assets.feed.retry import Retry
 from algobot_assets.feed.simulated import faults

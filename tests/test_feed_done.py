@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from conftest import Project
 
-from algobot_assets.feed.archive import ArchiveName, interval_of, name_of
+from algobot_assets.feed.archive_files import ArchiveName, interval_of, name_of
 from algobot_assets.feed.klines import PUBLISHED
 from algobot_assets.schema.intervals import day_of, phase_of
 

@@ -32,7 +32,7 @@ from algobot_assets.compute.strategies import get_strategy, strategy_types
 from algobot_assets.declared.reading import load
 from algobot_assets.errors import AlgobotError, BadCandles, SettingsError
 from algobot_assets.feed import archive, klines
-from algobot_assets.feed.archive import ArchiveName
+from algobot_assets.feed.archive_files import ArchiveName
 
 TYPES = {kind: get_strategy(kind).resolve for kind in strategy_types()}
 TRIED = int(os.environ.get("ALGOBOT_FUZZ", "300"))

@@ -116,7 +116,7 @@ def test_microseconds_and_milliseconds_of_one_market_join_without_a_seam() -> No
 @needs_data
 def test_six_columns_are_refused_with_a_sentence() -> None:
     table = pl.read_parquet(DATA / "klines/spot-ohlcv6/SHIBUSDT-1h-2021-05_2023-12.parquet")
-    with pytest.raises(BadCandles, match=r"SHIBUSDT 1h: the file has 6 columns .* where a kline has 12"):
+    with pytest.raises(BadCandles, match=r"SHIBUSDT 1h: the file has 6 columns .* instead of the 12 of a kline"):
         klines.from_published(table, "SHIBUSDT", "1h", where="the file")
     with pytest.raises(BadCandles, match="6 columns"):
         klines.from_csv(as_csv(row()[:6]), "SHIBUSDT", "1h")
@@ -199,8 +199,8 @@ def test_spellings_of_a_quantity(text: str, value: str) -> None:
         ("taker_buy_quote_volume", "-0.1", "below zero"),
         ("high", "100.6", "the high 100.6.* is below the close 100.75"),
         ("low", "100.6", "the low 100.6.* is above the open 100.5"),
-        ("count", -1, "no number of trades"),
-        ("count", 2**31, "no number of trades"),
+        ("count", -1, "not a number of trades"),
+        ("count", 2**31, "not a number of trades"),
     ],
 )
 def test_a_bad_value_is_refused_by_market_candle_and_column(column: str, text: object, what: str) -> None:
@@ -223,8 +223,8 @@ def test_a_price_that_is_a_float_is_refused() -> None:
         (b"<html>busy</html>\n", "1 columns"),
         (as_csv(row()) + b"1672531260000,1,1\n", "is missing|not a whole number"),
         (as_csv(row()) + as_csv([*row(1), "7"]), "not a table of klines"),
-        (as_csv(row(open_time=1672531200)), "no time in milliseconds"),
-        (as_csv(row(open_time=16725312000000000)), "no time in milliseconds"),
+        (as_csv(row(open_time=1672531200)), "not a time in milliseconds"),
+        (as_csv(row(open_time=16725312000000000)), "not a time in milliseconds"),
         (as_csv(row(), row(1, open_time="x")), "row 2, column open_time: 'x' is not a whole number"),
         (b"a,b,c,d,e,f,g,h,i,j,k,l\n" + as_csv(row()), "neither a kline nor Binance's header"),
         (as_csv(row())[:-8] + b"\xff\xfe\n", "."),

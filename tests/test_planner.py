@@ -14,9 +14,10 @@ import pytest
 
 from algobot_assets.errors import SourceError, SourceUnavailable
 from algobot_assets.feed import klines
-from algobot_assets.feed.archive import Archive, ArchiveName
+from algobot_assets.feed.archive import Archive
+from algobot_assets.feed.archive_files import ArchiveName
 from algobot_assets.feed.exchange import Exchange
-from algobot_assets.feed.planner import Feed
+from algobot_assets.feed.planner import ArchiveAndRest
 from algobot_assets.feed.retry import Retry
 from algobot_assets.feed.simulated import faults
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
@@ -35,18 +36,18 @@ def utc(*fields: int) -> datetime:
     return datetime(*fields, tzinfo=UTC)
 
 
-def feed_of(simulated: SimulatedExchange) -> Feed:
+def feed_of(simulated: SimulatedExchange) -> ArchiveAndRest:
     def retry() -> Retry:
         return Retry(sleep=simulated.advance, clock=simulated.timestamp)
 
-    return Feed(Exchange(simulated.url, retry=retry()), Archive(simulated.url, retry=retry()))
+    return ArchiveAndRest(Exchange(simulated.url, retry=retry()), Archive(simulated.url, retry=retry()))
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., tuple[SimulatedExchange, Feed]]]:
-    started: list[tuple[SimulatedExchange, Feed]] = []
+def serve() -> Iterator[Callable[..., tuple[SimulatedExchange, ArchiveAndRest]]]:
+    started: list[tuple[SimulatedExchange, ArchiveAndRest]] = []
 
-    def serve(now: datetime = NOW, **options: object) -> tuple[SimulatedExchange, Feed]:
+    def serve(now: datetime = NOW, **options: object) -> tuple[SimulatedExchange, ArchiveAndRest]:
         simulated = SimulatedExchange(**{"prices": PRICES, "now": now, **options})
         simulated.start()
         started.append((simulated, feed_of(simulated)))

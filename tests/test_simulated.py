@@ -17,11 +17,12 @@ import pytest
 import requests
 
 from algobot_assets.feed import klines
-from algobot_assets.feed.archive import ArchiveName
+from algobot_assets.feed.archive_files import ArchiveName
 from algobot_assets.feed.simulated import faults
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.feed.simulated.faults import Answer
-from algobot_assets.feed.simulated.prices import LISTINGS, SimulatedPrices
+from algobot_assets.feed.simulated.listings import LISTINGS
+from algobot_assets.feed.simulated.prices import SimulatedPrices
 from algobot_assets.feed.simulated.replay import ReplayedPrices
 from algobot_assets.schema.intervals import INTERVALS, expected_opens, phase_of
 

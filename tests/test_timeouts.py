@@ -19,8 +19,9 @@ from pydantic import SecretStr
 from algobot_assets import cli
 from algobot_assets.defs.automation import webhook
 from algobot_assets.errors import SourceUnavailable, StoreError
-from algobot_assets.feed import bounded_read as arriving
-from algobot_assets.feed.archive import Archive, ArchiveName
+from algobot_assets.feed import bounded_read
+from algobot_assets.feed.archive import Archive
+from algobot_assets.feed.archive_files import ArchiveName
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.retry import Retry
 from algobot_assets.settings import Settings
@@ -82,7 +83,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 @pytest.mark.parametrize("head", [b"", ANSWER], ids=["silent", "a byte now and then"])
 def test_a_source_that_never_finishes_is_given_up(silent, monkeypatch, head):
-    monkeypatch.setattr(arriving, "DEADLINE", 0.3)
+    monkeypatch.setattr(bounded_read, "DEADLINE", 0.3)
     address = f"http://127.0.0.1:{silent(head)}"
     exchange = Exchange(address, timeout=(1.0, 0.3), retry=ONCE)
     with contextlib.closing(exchange), pytest.raises(SourceUnavailable, match="1 times in a row"):

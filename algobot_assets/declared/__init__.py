@@ -1,7 +1,7 @@
-"""The declared state: markets, strategies, risk parameters and configurations as one human-edited YAML file.
+"""The declared state: markets, strategies, risk parameters and configurations in one YAML file that people edit.
 
-From the ground up: rules (single values), parameters (canonical JSON), configurations (the known settings),
-model (what may be declared), yaml_file (text to nodes that know their line), fields (mappings, dated
-entries), reading (nodes to model), versions (rows and versions by day), differences (declared against
-stored). Pure: no Dagster, no database, no clock.
+Bottom up: rules (single values), parameters (canonical JSON), configurations (the known settings), model (valid
+entries), yaml_file (text to nodes with line numbers), fields (mappings and dated entries), reading and
+strategy_reading (nodes to model), versions (rows, and versions by day), differences (declared compared with stored).
+Pure functions: no Dagster, no database, no clock. Only state_file reads a file.
 """

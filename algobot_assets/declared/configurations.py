@@ -1,7 +1,4 @@
-"""The known configurations: names, types, defaults, bounds and meanings of the computations' settings.
-
-What belongs here: one line per setting. What a computation does with it does not.
-"""
+"""The known configurations: name, type, default, bounds and meaning of each setting of the computations."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ class Setting:
     choices: tuple[str, ...] = ()
 
     def check(self, value: Any) -> None:
-        """Raise Refusal unless ``value`` has the default's type and lies within the bounds or choices."""
+        """Raise Refusal unless ``value`` has the type of the default and lies within the bounds or choices."""
         match self.default:
             case int():
                 check_whole("value", value, int(self.low), int(self.high))
@@ -35,11 +32,11 @@ class Setting:
                 raise Refusal(("value",), f"value is {value!r:.40}; write one of {', '.join(self.choices)}")
 
     def parse(self, text: str) -> int | Decimal | str:
-        """The value whose text is stored in configurations.config_value."""
+        """Return the value behind a text of configurations.config_value."""
         return type(self.default)(text)
 
 
-#: Every configuration there is. One that is not declared has its default.
+#: Every configuration there is. One that is not declared takes its default.
 CONFIGURATIONS: dict[str, Setting] = {
     "indicators.ema_window": Setting(14, "candles of the exponential moving average", 2, 10_000),
     "indicators.rsi_window": Setting(14, "candles of the relative strength index", 2, 10_000),
@@ -76,5 +73,5 @@ class Configuration:
 
     @property
     def text(self) -> str:
-        """The value as configurations.config_value holds it: plain notation without trailing zeros."""
+        """The value as stored in configurations.config_value: plain notation without trailing zeros."""
         return plain(self.value) if isinstance(self.value, Decimal) else str(self.value)

@@ -1,11 +1,10 @@
-"""What is declared against what is stored: new versions, corrections, retirements, disappearances.
+"""Compare the declared state with the stored one: new versions, corrections, retirements, missing entries.
 
-What belongs here: finding the differences, saying them in sentences, and refusing those that nobody asked
-for. Writing rows does not. Frames are those of the contract of each table; stored strategies also carry their
-id.
+A new date is a new version and always accepted. The same date with other values is a correction and needs
+``rewrite``, because it changes days that are already computed. effective_to retires a version. A stored entry that is
+missing from the file is refused.
 
-The rule: a new date is a new version and welcome. The same date with other values is a correction and needs
-``rewrite``, because days already computed change. effective_to retires. What merely disappears is refused.
+Frames have the columns of their table; stored strategies also carry their id.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _MOST_SHOWN = 20
 
 
 class Kind(StrEnum):
-    """What a difference is; CORRECTION needs rewrite, DISAPPEARED is refused, the others are welcome."""
+    """The kind of a difference: CORRECTION needs rewrite, DISAPPEARED is refused, the others are accepted."""
 
     NEW = "new version"
     CORRECTION = "correction"
@@ -43,7 +42,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The stored rows, all versions; columns as in schema_of of each table, strategies also with id."""
+    """All stored versions; columns as in schema_of of each table, strategies also with id."""
 
     configurations: pl.DataFrame
     strategies: pl.DataFrame
@@ -51,14 +50,14 @@ class Stored:
 
     @classmethod
     def nothing(cls) -> Stored:
-        """What a new database holds."""
+        """The content of a new database."""
         identity = pl.Series("id", [], pl.Int64)
         return cls(empty("configurations"), empty("strategies").insert_column(0, identity), empty("risk_parameters"))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value that differs, as texts; column is "parameters.<key>" for one inside the parameters."""
+    """A changed value as texts; column is "parameters.<key>" for one inside the parameters."""
 
     column: str
     stored: str
@@ -70,8 +69,8 @@ class Difference:
     """One row that differs.
 
     table; name: configuration or strategy; day: effective_from of the row, its partition; affected_from: the
-    first day whose computations use other values, None where none does; changes: what differs, empty unless
-    the row is both stored and declared; hint: what may have been meant.
+    first day whose computations use other values, None if none does; changes: the values that differ, empty unless
+    the row is both stored and declared; hint: the likely intention.
     """
 
     kind: Kind
@@ -92,28 +91,28 @@ class Difference:
 
 
 def differences(state: DeclaredState, stored: Stored, first: date = date.min, end: date = date.max) -> list[Difference]:
-    """The differences of rows whose effective_from lies in [first, end), by table, name and day."""
+    """Return the differences of rows whose effective_from lies in [first, end), by table, name and day."""
     found = [item for table in TABLES for item in _compare(table, _declared(table, state), _held(table, stored))]
     return [item for item in found if first <= item.day < end]
 
 
 def refuse(found: Iterable[Difference], rewrite: bool = False) -> None:
-    """SettingsError that lists what in ``found`` must not be applied; with rewrite, corrections may be."""
+    """Raise SettingsError with everything in ``found`` that must not be applied; rewrite allows corrections."""
     found = list(found)
     gone = [item for item in found if item.kind is Kind.DISAPPEARED]
     corrections = [] if rewrite else [item for item in found if item.kind is Kind.CORRECTION]
     sentences = []
     if corrections:
         sentences.append(
-            "The declared state has other values under dates that are already stored; give the change an "
+            "The declared state has other values under dates that are already stored. Give the change an "
             "effective_from of its own to make it a new version, or run `algobot apply --rewrite` (run "
-            "config rewrite: true) to change what is stored:"
+            "config rewrite: true) to change the stored values:"
         )
         sentences += _listed(corrections)
     if gone:
         sentences.append(
-            "Entries are stored but no longer declared; put them back. To end a strategy write "
-            "effective_to, to end other values write a new version:"
+            "Entries are stored but missing from the declared state. Restore them. To end a strategy, write "
+            "effective_to; to change other values, write a new version:"
         )
         sentences += _listed(gone)
     if sentences:
@@ -123,10 +122,10 @@ def refuse(found: Iterable[Difference], rewrite: bool = False) -> None:
 def rows_to_hold(
     table: str, state: DeclaredState, stored: Stored, first: date, end: date, rewrite: bool = False
 ) -> pl.DataFrame:
-    """The rows that partitions [first, end) of a reference table must hold, dtypes as in schema_of.
+    """Return the rows that partitions [first, end) of a reference table must hold, dtypes as in schema_of.
 
-    SettingsError where a stored row of the window would be corrected without rewrite, or would disappear;
-    WindowError where risk parameters belong to a strategy that is not stored yet.
+    Raises SettingsError if a stored row of the window would be corrected without rewrite, or would disappear;
+    WindowError if risk parameters belong to a strategy that is not stored yet.
     """
     refuse((item for item in differences(state, stored, first, end) if item.table == table), rewrite)
     match table:
@@ -144,7 +143,7 @@ def _listed(found: list[Difference]) -> list[str]:
     return lines + ([f"- and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else [])
 
 
-#: A row by what identifies it: name and effective_from, for risk parameters after those of their strategy.
+#: Rows by their identity: name and effective_from; for risk parameters, preceded by those of their strategy.
 _Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 
@@ -229,7 +228,7 @@ def _changed(
 
 
 def _hint(key: tuple[Any, ...], declared: _Rows, held: _Rows) -> str:
-    """Where the same name is newly declared from another day, the date may only have moved."""
+    """Suggest that only the date has moved if the same name is newly declared from another day."""
     others = [other[-1] for other in declared.keys() - held.keys() if other[:-1] == key[:-1]]
     if not others:
         return ""

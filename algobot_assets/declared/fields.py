@@ -1,7 +1,6 @@
-"""Mappings with known keys, entries by date, and the lines that errors are about.
+"""Shapes that several sections of the declared file share: mappings with known keys, and entries by date.
 
-What belongs here: reading shapes that occur in several sections of the declared file. Syntax is in
-yaml_file.py; the sections themselves are in reading.py and strategy_reading.py.
+They remember the line of every value, so that an error can name it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Lines = dict[tuple[str | int, ...], int]
 
 
 class Fields:
-    """A mapping in which only ``known`` keys may occur; ``what`` names it in sentences."""
+    """A mapping that allows only ``known`` keys; ``what`` names it in errors."""
 
     def __init__(self, node: Node, what: str, known: Collection[str]) -> None:
         if not isinstance(node, Mapping):
@@ -48,17 +47,17 @@ class Fields:
         return self.node.values[key]
 
     def line_of(self, key: str) -> int:
-        """The line of ``key``, or that of the mapping where the key is absent."""
+        """Return the line of ``key``, or that of the mapping if the key is absent."""
         place = self.node.keys.get(key)
         return self.node.line if place is None else place.line
 
     def decimal(self, key: str) -> Decimal:
-        """The number under ``key``."""
+        """Return the number under ``key``."""
         return decimal_of(self[key], key)
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """Turn a rule's refusal of a value into a Problem at the line of the value."""
+        """Turn a Refusal into a Problem at the line of the refused value."""
         try:
             yield
         except Refusal as refusal:
@@ -66,7 +65,7 @@ class Fields:
 
 
 def dated(node: Node, what: str, known: Collection[str], default: date) -> list[tuple[date, Fields]]:
-    """The dated entries under a key: one mapping, or a list by effective_from, which the first may omit."""
+    """Return the dated entries under a key: one mapping, or a list by effective_from, which the first may omit."""
     items = node.items if isinstance(node, Sequence) else (node,)
     if not items:
         raise Problem(node.line, f"{what} is an empty list; add an entry, or remove the key")
@@ -78,7 +77,7 @@ def dated(node: Node, what: str, known: Collection[str], default: date) -> list[
         elif not entries:
             day = default
         else:
-            raise Problem(item.line, f"{what} after the first has no effective_from; add the day it begins")
+            raise Problem(item.line, f"{what} after the first has no effective_from; add the day from which it holds")
         if entries and day <= entries[-1][0]:
             raise Problem(
                 fields.line_of("effective_from"),
@@ -90,7 +89,7 @@ def dated(node: Node, what: str, known: Collection[str], default: date) -> list[
 
 
 def line_at(lines: Lines, path: tuple[str | int, ...], default: int) -> int:
-    """The line of what ``path`` leads to, or of the nearest thing around it that has one."""
+    """Return the line of the value at ``path``, or of the nearest enclosing value that has one."""
     for length in range(len(path), -1, -1):
         if path[:length] in lines:
             return lines[path[:length]]

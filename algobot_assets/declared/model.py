@@ -1,7 +1,6 @@
-"""What may be declared: markets, strategies with their risk parameters, and the whole state.
+"""Markets, strategies with their risk parameters, and the whole declared state, each validated when it is built.
 
-The rules of entries, alone and together, are here, so that a state built in code obeys the same rules as one
-read from a file. How a file is read, and how rows are stored, does not belong here.
+A state built in code therefore obeys the same rules as one read from a file.
 
 Units: fractions are fractions (0.02 = 2 %), names that end in _percentage hold percent (2 = 2 %), money is in
 the quote asset, days are UTC. Day ranges are half-open: effective_to is the first day that no longer counts.
@@ -31,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """A symbol and interval whose candles are kept from the UTC day ``start`` on."""
+    """A symbol and interval whose candles are stored from the UTC day ``start`` on."""
 
     symbol: str
     interval: str
@@ -53,7 +52,7 @@ class Market:
 
     @property
     def name(self) -> str:
-        """As it is written in the file: "BTCUSDT 1h"."""
+        """The spelling of the file: "BTCUSDT 1h"."""
         return f"{self.symbol} {self.interval}"
 
 
@@ -126,9 +125,9 @@ class Strategy:
         if type(self.shorting) is not bool:
             raise Refusal(("shorting",), "shorting must be true or false")
         if self.stop_path not in (None, "1m"):
-            raise Refusal(("stop_path",), f"stop_path is {self.stop_path!r:.40}; write 1m or leave it out")
+            raise Refusal(("stop_path",), f"stop_path is {self.stop_path!r:.40}; write 1m or remove it")
         if self.stop_path and self.interval in ("1s", "1m"):
-            raise Refusal(("stop_path",), f"stop_path 1m says nothing about candles of {self.interval}; leave it out")
+            raise Refusal(("stop_path",), f"stop_path 1m adds nothing to candles of {self.interval}; remove it")
         check_day("effective_from", self.effective_from)
         if self.effective_to is not None:
             check_day("effective_to", self.effective_to)
@@ -146,42 +145,42 @@ class Strategy:
             raise Refusal(
                 ("risk", 0, "effective_from"),
                 f"the first risk parameters hold from {self.risk[0].effective_from}, but the strategy "
-                f"begins on {self.effective_from}; give both the same date, or leave effective_from of the "
-                "first risk out",
+                f"begins on {self.effective_from}; give both the same date, or remove effective_from from the "
+                "first risk",
             )
         for number, (earlier, later) in enumerate(pairwise(self.risk), start=1):
             if later.effective_from <= earlier.effective_from:
-                raise Refusal(("risk", number, "effective_from"), "risk parameters must be in order of their dates")
+                raise Refusal(("risk", number, "effective_from"), "risk parameters must be in order of date")
             self._check_before(later, self.effective_to, number)
 
     def _check_before(self, risk: RiskParameters, end: date | None, number: int) -> None:
         if end is not None and risk.effective_from >= end:
             raise Refusal(
                 ("risk", number, "effective_from"),
-                f"risk parameters from {risk.effective_from} on never hold, as this version ends on {end}; "
+                f"risk parameters from {risk.effective_from} on never apply, because this version ends on {end}; "
                 "remove them or choose an earlier day",
             )
 
     def check_replaced_on(self, day: date) -> None:
-        """Refuse an end or risk parameters later than ``day``, on which the name's next version begins."""
+        """Refuse an end or risk parameters later than ``day``, the start of the next version of the same name."""
         if self.effective_to is not None and self.effective_to > day:
             raise Refusal(
                 ("effective_to",),
                 f"effective_to ({self.effective_to}) is later than the next version ({day}), which ends "
-                "this one anyway; leave it out",
+                "this one anyway; remove it",
             )
         for number, risk in enumerate(self.risk):
             self._check_before(risk, day, number)
 
     @property
     def market(self) -> str:
-        """As it is written in the file: "BTCUSDT 1h"."""
+        """The spelling of the file: "BTCUSDT 1h"."""
         return f"{self.symbol} {self.interval}"
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredState:
-    """All that is declared; each tuple is put in order of name and date. Refusal where entries contradict."""
+    """Everything that is declared, each tuple in order of name and date. Refusal if entries contradict each other."""
 
     markets: tuple[Market, ...]
     strategies: tuple[Strategy, ...] = ()
@@ -232,7 +231,7 @@ class DeclaredState:
                 raise Refusal(
                     (*here, "stop_path"),
                     f"stop_path 1m of strategy {strategy.name} needs the market {strategy.symbol} 1m; add "
-                    "it to `markets` or leave stop_path out",
+                    "it to `markets` or remove stop_path",
                 )
         order = sorted(range(len(self.strategies)), key=lambda i: _version_order(self.strategies[i]))
         for before, after in pairwise(order):

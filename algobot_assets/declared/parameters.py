@@ -1,10 +1,7 @@
-"""Parameters of strategies as canonical JSON, so that equality is equality of texts.
-
-What belongs here: the one written form of a strategy's parameters, and the keys in it that belong to the
-execution rather than to the strategy's function. Which parameters a strategy takes does not.
+"""Write the parameters of strategies as canonical JSON, so that equal parameters are equal texts.
 
 Canonical form: keys sorted, no spaces, numbers in plain notation without trailing zeros (50, 50.0 and 5e1 are
-the same text), as they come back unchanged from a JSONB column whatever it does to order and spacing.
+the same text). It survives a JSONB column, which changes order and spacing.
 """
 
 from __future__ import annotations
@@ -15,19 +12,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-#: Keys of strategies.parameters that hold how the strategy is executed; no parameter may bear these names.
+#: Keys of strategies.parameters that say how the strategy is executed; no parameter may have these names.
 RESERVED = ("shorting", "stop_path")
-#: Up to this many digits a decimal number survives the way through float64 unchanged.
+#: A decimal number of up to this many digits passes through float64 unchanged.
 MAX_DIGITS = 15
 _MAX_EXPONENT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class StoredParameters:
-    """What one value of strategies.parameters holds.
+    """One value of strategies.parameters.
 
     parameters: arguments of the strategy's function; shorting: whether -1 may open shorts; stop_path: "1m"
-    where stored minutes decide the order of stops and targets, else None.
+    if stored minutes decide the order of stops and targets, else None.
     """
 
     parameters: dict[str, Any]
@@ -36,7 +33,7 @@ class StoredParameters:
 
 
 def _plain(number: Decimal) -> int | float:
-    """``number`` as int where it is whole, else as float. ValueError if it would not come back the same."""
+    """Return ``number`` as int if it is whole, else as float. ValueError if it would not come back the same."""
     if not number.is_finite():
         raise ValueError(f"{number} is not a finite number")
     if not number:
@@ -51,7 +48,7 @@ def _plain(number: Decimal) -> int | float:
 
 
 def normal(value: Any) -> Any:
-    """``value`` with numbers as int (whole) or float and mappings in order of keys. ValueError if unfit."""
+    """Return ``value`` with numbers as int (whole) or float and sorted mappings. ValueError if it cannot be stored."""
     match value:
         case None | bool() | str():
             return value
@@ -80,26 +77,26 @@ def _written(value: Any) -> str:
 
 
 def canonical(value: Any) -> str:
-    """The canonical JSON of a value, or of a JSON text as a database returns it. ValueError if unfit."""
+    """Return the canonical JSON of a value, or of a JSON text from a database. ValueError if it cannot be stored."""
     if isinstance(value, str):
         value = json.loads(value, parse_float=Decimal, parse_int=Decimal)
     return _written(normal(value))
 
 
 def texts(text: str) -> dict[str, str]:
-    """The canonical JSON of each value in a JSON object, by key."""
+    """Return the canonical JSON of each value in a JSON object, by key."""
     return {
         key: _written(value) for key, value in normal(json.loads(text, parse_float=Decimal, parse_int=Decimal)).items()
     }
 
 
 def to_json(parameters: Mapping[str, Any], shorting: bool, stop_path: str | None) -> str:
-    """The canonical text of strategies.parameters: the parameters and, beside them, the RESERVED keys."""
+    """Return the canonical text of strategies.parameters: the parameters and the RESERVED keys."""
     return canonical({**parameters, "shorting": shorting, "stop_path": stop_path})
 
 
 def from_json(text: str) -> StoredParameters:
-    """What strategies.parameters holds; the inverse of to_json, for JSON of any spacing and order."""
+    """Parse strategies.parameters; the inverse of to_json, for JSON of any spacing and order."""
     held = json.loads(canonical(text))
     shorting, stop_path = held.pop("shorting", False), held.pop("stop_path", None)
     return StoredParameters(held, shorting, stop_path)

@@ -1,8 +1,4 @@
-"""The declared state from its YAML file.
-
-What belongs here: which keys there are, their defaults, and which line an error is about (those of
-strategies: strategy_reading.py). Rules about values are in model.py and rules.py, syntax is in yaml_file.py.
-Problems of several entries are said together.
+"""Read the declared state from its YAML file, and report the problems of all entries together, each with its line.
 
 Shape::
 
@@ -52,7 +48,7 @@ _MOST_PROBLEMS = 20
 
 
 def load(path: Path, types: Types) -> DeclaredState:
-    """The state declared in the file at ``path``. SettingsError with file, line and cure of each problem."""
+    """Load the state from the file at ``path``. SettingsError with file, line and remedy of each problem."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -60,14 +56,14 @@ def load(path: Path, types: Types) -> DeclaredState:
         raise SettingsError(f"{path.name}, line {line}: not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         raise SettingsError(
-            f"the declared state cannot be read from {path}: {error.strerror}; put the file there, or name "
-            "the one you have in the settings"
+            f"The declared state cannot be read from {path}: {error.strerror}. Put the file there, or set "
+            "ALGOBOT_STATE_FILE to the one you have."
         ) from None
     return loads(text, types, path.name)
 
 
 def loads(text: str, types: Types, file: str = "algobot.yaml") -> DeclaredState:
-    """The state declared in ``text``; ``file`` is its name in errors. SettingsError as load."""
+    """Load the state from ``text``; ``file`` is its name in errors. SettingsError like `load`."""
     reader = _Reader(types)
     state = None
     with reader.noting():
@@ -84,7 +80,7 @@ def loads(text: str, types: Types, file: str = "algobot.yaml") -> DeclaredState:
 
 
 class _Reader:
-    """Builds the state, notes problems entry by entry, and remembers the line of every entry."""
+    """A reader that notes problems entry by entry and remembers the line of every entry."""
 
     def __init__(self, types: Types) -> None:
         self.types = types
@@ -93,18 +89,18 @@ class _Reader:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note a problem instead of raising it, so that the next entry is read too."""
+        """Note a Problem instead of raising it, so that the next entry is read too."""
         try:
             yield
         except Problem as problem:
             self.problems.append(problem)
 
     def state(self, root: Node) -> DeclaredState | None:
-        """The state, or None where problems were noted."""
+        """Return the state, or None if problems were noted."""
         fields = Fields(root, "the file", ("markets", "strategies", "configurations"))
         markets = self.markets(fields["markets"])
         if self.problems:
-            return None  # what follows would be refused for the missing markets alone
+            return None  # everything below would be refused for the missing markets alone
         starts = {market.name: market.start for market in markets}
         strategies: list[Strategy] = []
         for name, node in self.named(fields, "strategies"):
@@ -124,7 +120,7 @@ class _Reader:
             raise Problem(line_at(self.lines, refusal.path, root.line), str(refusal)) from None
 
     def named(self, fields: Fields, key: str) -> list[tuple[Scalar, Node]]:
-        """The entries under ``key``, by name; none where the key is absent or has no value."""
+        """Return the entries under ``key``, by name; none if the key is absent or empty."""
         node = fields.node.values.get(key)
         if node is None or (isinstance(node, Scalar) and node.is_empty):
             return []
@@ -134,7 +130,7 @@ class _Reader:
         return [(node.keys[name], value) for name, value in node.values.items()]
 
     def markets(self, node: Node) -> list[Market]:
-        """The declared markets; problems of single ones are noted."""
+        """Return the declared markets, and note the problems of single ones."""
         if not isinstance(node, Sequence) or not node.items:
             raise Problem(
                 node.line,
@@ -154,7 +150,7 @@ class _Reader:
         return markets
 
     def intervals(self, fields: Fields) -> tuple[Node, ...]:
-        """The nodes of a market's intervals, written as one interval or a list of intervals."""
+        """Return the nodes of a market's intervals: one interval or a list of them."""
         if "intervals" not in fields:
             return (fields["interval"],)
         node = fields["intervals"]
@@ -165,10 +161,10 @@ class _Reader:
         return node.items
 
     def configuration(self, name: Scalar, node: Node, default: date) -> list[Configuration]:
-        """The versions of the configuration ``name``."""
+        """Return the versions of the configuration ``name``."""
         if name.text not in CONFIGURATIONS:
-            cure = yaml_file.nearest(name.text, CONFIGURATIONS)
-            raise Problem(name.line, f"`configurations` has the unknown key {yaml_file.shown(name)}; {cure}")
+            remedy = yaml_file.nearest(name.text, CONFIGURATIONS)
+            raise Problem(name.line, f"`configurations` has the unknown key {yaml_file.shown(name)}; {remedy}")
         if isinstance(node, Scalar):
             node = Mapping({"value": name}, {"value": node}, node.line, node.column)
         what = f"configuration {name.text}"

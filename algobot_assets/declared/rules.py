@@ -1,7 +1,4 @@
-"""Rules about single declared values, and the refusal that says which value broke one.
-
-What belongs here: ranges of dates and numbers. Rules of one kind of entry, and between entries, do not.
-"""
+"""Rules for single declared values (ranges of dates and numbers), and the error that names the value that broke one."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from typing import Any
 from algobot_assets.errors import SettingsError
 from algobot_assets.schema.intervals import FIRST_DAY
 
-#: Days from here on are taken for typing errors.
+#: Days from here on are treated as typing errors.
 END_OF_DAYS = date(2100, 1, 1)
 _EIGHT_PLACES = Decimal("1e-8")
 
 
 class Refusal(SettingsError):
-    """A declared value or entry breaks a rule; ``path`` leads to it from the object that refused it."""
+    """A declared value or entry that breaks a rule; ``path`` leads to it from the object that refused it."""
 
     def __init__(self, path: tuple[str | int, ...], text: str) -> None:
         super().__init__(text)
@@ -26,6 +23,7 @@ class Refusal(SettingsError):
 
 
 def check_day(field: str, value: Any) -> None:
+    """Raise Refusal unless ``value`` is a date that can be meant."""
     if type(value) is not date:
         raise Refusal((field,), f"{field} must be a date, written YYYY-MM-DD")
     if not FIRST_DAY <= value < END_OF_DAYS:
@@ -33,7 +31,8 @@ def check_day(field: str, value: Any) -> None:
 
 
 def check_number(field: str, value: Any, low: Decimal, high: Decimal, rule: str, open_ends: str = "") -> None:
-    """``open_ends`` says which of "low" and "high" are excluded; ``rule`` is the same for people."""
+    """Raise Refusal unless the number lies between the bounds; ``open_ends`` names those that are excluded ("low",
+    "high"), and ``rule`` words the same for people."""
     if not isinstance(value, Decimal):
         raise Refusal((field,), f"{field} must be a Decimal; {rule}")
     inside = value.is_finite() and low <= value <= high
@@ -46,16 +45,18 @@ def check_number(field: str, value: Any, low: Decimal, high: Decimal, rule: str,
 
 
 def check_fraction(field: str, value: Any) -> None:
+    """Raise Refusal unless ``value`` is a fraction above 0."""
     rule = "write a fraction above 0 and at most 1 (0.02 means 2 %)"
     check_number(field, value, Decimal(0), Decimal(1), rule, "low")
 
 
 def check_whole(field: str, value: Any, low: int, high: int) -> None:
+    """Raise Refusal unless ``value`` is a whole number between the bounds."""
     if type(value) is not int or not low <= value <= high:
         raise Refusal((field,), f"{field} is {value!s:.40}; write a whole number from {low} to {high}")
 
 
 def plain(number: Decimal) -> str:
-    """``number`` in plain notation without trailing zeros: the one text of a value however it was written."""
+    """Return ``number`` in plain notation without trailing zeros: one text per value, however it was written."""
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

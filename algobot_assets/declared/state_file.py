@@ -1,4 +1,4 @@
-"""The declared state on disk, read with the parameters of the registered strategies."""
+"""The declared state on disk, validated against the registered strategy types."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class StateFile:
     path: str = ""
 
     def load(self) -> DeclaredState:
-        """Read and validate the file anew. SettingsError names the line of what is wrong."""
+        """Read and validate the file. SettingsError names the line of each problem."""
         path = Path(self.path) if self.path else Settings().state_file
         return load(path, {name: get_strategy(name).resolve for name in strategy_types()})

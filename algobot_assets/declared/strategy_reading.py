@@ -1,7 +1,6 @@
-"""Strategies and their risk parameters from the nodes of the declared file.
+"""Read strategies, their versions and their risk parameters from the nodes of the declared file.
 
-What belongs here: the keys of a strategy, which of them its versions share, and their defaults; reading.py
-shows the shape. Rules about values are in model.py and rules.py.
+The shape is shown in reading.py.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from algobot_assets.declared.yaml_file import Node, Problem, Scalar, Sequence
 from algobot_assets.errors import AlgobotError
 
 #: Strategy types by name, each with a function that takes the parameters as written (int, float, bool, text,
-#: lists, mappings), returns them completed with defaults, and raises ValueError or TypeError where they do
-#: not fit.
+#: lists, mappings), returns them completed with defaults, and raises ValueError or TypeError if they are invalid.
 Types = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 
 _RISK = (
@@ -46,9 +44,9 @@ _VERSION = (
 
 
 def read_strategy(name: Scalar, node: Node, starts: Mapping[str, date], types: Types) -> list[tuple[Strategy, Lines]]:
-    """The versions of the strategy ``name``, each with the lines of its values.
+    """Return the versions of the strategy ``name``, each with the lines of its values.
 
-    starts: first day of each declared market, by "BTCUSDT 1h". Problem where something is wrong.
+    starts: first day of each declared market, by "BTCUSDT 1h". Raises Problem for the first error.
     """
     what = f"strategy {name.text:.60}"
     shared = Fields(node, what, (*_VERSION, "versions"))
@@ -72,25 +70,25 @@ def read_strategy(name: Scalar, node: Node, starts: Mapping[str, date], types: T
 
 
 def _first_day(own: Fields, shared: Fields, starts: Mapping[str, date]) -> date:
-    """The first day of a strategy: as its first version says, else the start of its market."""
+    """Return the first day of a strategy: that of its first version, else the start of its market."""
     if "effective_from" in own:
         return yaml_file.day_of(own["effective_from"], "effective_from")
     return starts[_market(own if "market" in own else shared, starts)]
 
 
 def _market(fields: Fields, starts: Mapping[str, date]) -> str:
-    """The declared market that ``fields`` names."""
+    """Return the declared market that ``fields`` names."""
     node = fields["market"]
     market = " ".join(yaml_file.text_of(node, "market").split())
     if market not in starts:
-        cure = yaml_file.nearest(market, starts)
-        raise Problem(node.line, f"{fields.what} trades {yaml_file.shown(node)}, not one of `markets`; {cure}")
+        remedy = yaml_file.nearest(market, starts)
+        raise Problem(node.line, f"{fields.what} trades {yaml_file.shown(node)}, not one of `markets`; {remedy}")
     return market
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """A version to read: its own keys (``own is shared`` where there are no versions), and its days.
+    """One version to read: its own keys (``own is shared`` without versions) and its days.
 
     first: the strategy's first day; later: the day of the next version; last: whether there is none.
     """
@@ -104,23 +102,25 @@ class _Version:
     last: bool
 
     def holder(self, key: str) -> Fields:
-        """Where ``key`` is written: in the version, else beside the versions."""
+        """Return the mapping that holds ``key``: the version's own, else the one beside the versions."""
         return self.own if key in self.own else self.shared
 
     def node(self, key: str) -> Node:
-        """The node of ``key``; Problem where it is nowhere."""
+        """Return the node of ``key``. Problem if it is missing."""
         return self.holder(key)[key]
 
     def has(self, key: str) -> bool:
+        """Whether ``key`` is written for this version."""
         return key in self.holder(key)
 
     def read(self, starts: Mapping[str, date], types: Types) -> tuple[Strategy, Lines]:
-        """The version and the lines of its values."""
+        """Return the version and the lines of its values."""
         symbol, interval = _market(self.holder("market"), starts).split(" ")
         kind = yaml_file.text_of(self.node("type"), "type")
         if kind not in types:
-            cure = yaml_file.nearest(kind, types)
-            raise Problem(self.node("type").line, f"{yaml_file.shown(self.node('type'))} is no strategy type; {cure}")
+            written = yaml_file.shown(self.node("type"))
+            remedy = yaml_file.nearest(kind, types)
+            raise Problem(self.node("type").line, f"{written} is not a strategy type; {remedy}")
         lines: Lines = {(key,): self.holder(key).line_of(key) for key in _VERSION}
         lines[()] = self.name.line if self.own is self.shared else self.own.node.line
         lines["name",] = self.name.line
@@ -145,7 +145,7 @@ class _Version:
             raise Problem(line_at(lines, refusal.path, self.name.line), str(refusal)) from None
 
     def end(self) -> date | None:
-        """effective_to: a version's own, or for the last version the one beside the versions."""
+        """Return effective_to: the version's own, or for the last version the one beside the versions."""
         holders = {id(fields) for fields in (self.own, self.shared) if "effective_to" in fields}
         if self.last and len(holders) == 2:
             raise Problem(
@@ -156,14 +156,15 @@ class _Version:
         return yaml_file.day_of(holder["effective_to"], "effective_to") if "effective_to" in holder else None
 
     def parameters(self, lines: Lines) -> dict[str, Any]:
-        """The parameters as written; their lines are added to ``lines``."""
+        """Return the parameters as written, and add their lines to ``lines``."""
         if not self.has("parameters"):
             return {}
         node = self.node("parameters")
         if not isinstance(node, yaml_file.Mapping):
             raise Problem(node.line, "parameters must be a mapping, like {fast: 9, slow: 21}; or remove the key")
         lines.update({("parameters", key): place.line for key, place in node.keys.items()})
-        return yaml_file.value_of(node, "parameters")
+        parameters: dict[str, Any] = yaml_file.value_of(node, "parameters")
+        return parameters
 
     def completed(
         self,
@@ -171,7 +172,7 @@ class _Version:
         parameters: Mapping[str, Any],
         lines: Lines,
     ) -> Mapping[str, Any]:
-        """The parameters as the type completes them; its refusal is put at the one it mentions first."""
+        """Return the parameters completed by the type; its error is reported at the parameter it mentions first."""
         try:
             return complete(dict(parameters))
         except (ValueError, TypeError, AlgobotError) as error:
@@ -181,7 +182,7 @@ class _Version:
             raise Problem(line, f"parameters of {self.shared.what}: {error}") from None
 
     def risk(self, lines: Lines) -> tuple[RiskParameters, ...]:
-        """The risk parameters; those beside the versions as far as they fall into this version."""
+        """Return the risk parameters; of those beside the versions, the ones that apply to this version."""
         inherited = "risk" not in self.own
         entries = dated(self.node("risk"), f"risk of {self.shared.what}", _RISK, self.first if inherited else self.day)
         if inherited and self.day != self.first:

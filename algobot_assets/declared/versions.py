@@ -1,9 +1,6 @@
-"""Versions by day: the rows a partition of a reference table must hold, and which version is in force when.
+"""Turn the declared state into rows of the reference tables, and find the versions in force on a day.
 
-What belongs here: declared state to frames, and pure questions to frames of configurations, strategies and
-risk_parameters, declared or stored. What is to be done about differences between the two does not.
-
-A version number counts per name (risk parameters: per strategy version) in order of effective_from, from 1. A
+Version numbers count per name (risk parameters: per strategy version) in order of effective_from, from 1. A
 row belongs to the partition of its effective_from. Day ranges are half-open.
 """
 
@@ -24,12 +21,12 @@ from algobot_assets.declared.parameters import to_json
 from algobot_assets.errors import WindowError
 from algobot_assets.schema.frames import schema_of
 
-#: What tells the versions of one thing from those of another, per table.
+#: The column that names the thing of which a row is a version, per table.
 NAMED_BY = {"configurations": "config_name", "strategies": "strategy_name", "risk_parameters": "strategy_id"}
 
 
 def configurations(state: DeclaredState, first: date, end: date) -> pl.DataFrame:
-    """Rows of configurations that become effective in [first, end), ascending by name and day."""
+    """Return the rows of configurations that take effect in [first, end), ascending by name and day."""
     rows = _numbered(
         {
             "config_name": item.name,
@@ -42,10 +39,10 @@ def configurations(state: DeclaredState, first: date, end: date) -> pl.DataFrame
 
 
 def strategies(state: DeclaredState, first: date, end: date) -> pl.DataFrame:
-    """Rows of strategies that become effective in [first, end), ascending by name and day.
+    """Return the rows of strategies that take effect in [first, end), ascending by name and day.
 
-    effective_to is what was declared: a version that is merely replaced keeps null there, so that a new
-    version changes no row of an earlier partition. See lifetimes.
+    effective_to is the declared one: a version that is merely replaced keeps null there, so that a new version
+    changes no row of an earlier partition. See `lifetimes`.
     """
     rows = _numbered(
         {
@@ -65,10 +62,10 @@ def strategies(state: DeclaredState, first: date, end: date) -> pl.DataFrame:
 
 
 def risk_parameters(state: DeclaredState, stored_strategies: pl.DataFrame, first: date, end: date) -> pl.DataFrame:
-    """Rows of risk_parameters that become effective in [first, end), ascending by strategy and day.
+    """Return the rows of risk_parameters that take effect in [first, end), ascending by strategy and day.
 
     stored_strategies: the stored strategies with id, strategy_name and effective_from, at least those
-    declared with risk parameters in the window. WindowError names the first that is not stored yet.
+    declared with risk parameters in the window. WindowError names the first one that is not stored yet.
     """
     ids = {
         (row["strategy_name"], row["effective_from"]): row["id"]
@@ -81,9 +78,8 @@ def risk_parameters(state: DeclaredState, stored_strategies: pl.DataFrame, first
                 continue
             if (strategy.name, strategy.effective_from) not in ids:
                 raise WindowError(
-                    f"strategy {strategy.name} of {strategy.effective_from} is declared but not stored, so "
-                    f"its risk parameters cannot be; materialise strategies of {strategy.effective_from} "
-                    "first."
+                    f"strategy {strategy.name} of {strategy.effective_from} is declared but not stored, so its risk "
+                    f"parameters cannot be stored. Materialise strategies of {strategy.effective_from} first."
                 )
             rows.append(
                 {
@@ -100,7 +96,7 @@ def risk_parameters(state: DeclaredState, stored_strategies: pl.DataFrame, first
 
 
 def _numbered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """``rows``, ascending by their first column and day, with version numbers."""
+    """Number the versions in ``rows``, which ascend by their first column and day."""
     numbered: list[dict[str, Any]] = []
     count: dict[str, int] = {}
     for row in rows:
@@ -119,12 +115,12 @@ def _within(frame: pl.DataFrame, first: date, end: date) -> pl.DataFrame:
 
 
 def _named_by(frame: pl.DataFrame) -> str:
-    """The column that names the things whose versions ``frame`` holds."""
+    """Return the column that names the things whose versions ``frame`` holds."""
     return next(column for column in NAMED_BY.values() if column in frame.columns)
 
 
 def lifetimes(frame: pl.DataFrame) -> pl.DataFrame:
-    """``frame`` with the column "until" (Date): the first day on which a version no longer holds, or null.
+    """Add the column "until" (Date): the first day on which a version no longer applies, or null.
 
     It is the name's next effective_from or the version's effective_to, whichever is earlier. The frame must
     hold every version of its names from the earliest day of interest on.
@@ -138,14 +134,14 @@ def lifetimes(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def effective(frame: pl.DataFrame, day: date) -> pl.DataFrame:
-    """The version in force on ``day`` of each thing in ``frame``, ascending by name; none where retired."""
+    """Return the version in force on ``day`` of each thing in ``frame``, ascending by name, without retired ones."""
     holds = (pl.col("effective_from") <= day) & (pl.col("until").is_null() | (pl.col("until") > day))
     return lifetimes(frame).filter(holds).drop("until")
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The days [first, end) on which the same versions are in force: ``rows``, as effective gives them."""
+    """Days [first, end) on which the same versions are in force: ``rows``, as `effective` returns them."""
 
     first: date
     end: date
@@ -153,9 +149,9 @@ class Period:
 
 
 def periods(frame: pl.DataFrame, first: date, end: date) -> list[Period]:
-    """[first, end) split where the versions in force change, ascending and without gaps; may be empty.
+    """Split [first, end) at the days on which the versions in force change; ascending, without gaps.
 
-    Periods on which nothing is in force have no rows. To split by one strategy, filter the frame before.
+    Periods in which nothing is in force have no rows. To split by one strategy, filter the frame before.
     """
     changes = {day for column in ("effective_from", "until") for day in lifetimes(frame)[column].drop_nulls()}
     days = [first, *sorted(day for day in changes if first < day < end), end]
@@ -163,9 +159,9 @@ def periods(frame: pl.DataFrame, first: date, end: date) -> list[Period]:
 
 
 def settings(frame: pl.DataFrame, day: date) -> dict[str, int | Decimal | str]:
-    """The value on ``day`` of every known configuration, by name; its default where ``frame`` has none then.
+    """Return the value of every known configuration on ``day``, by name; its default if ``frame`` has none.
 
-    frame: configurations. A stored name that is not known any more is left out.
+    frame: configurations. Stored names that are no longer known are skipped.
     """
     stored = dict(effective(frame, day).select("config_name", "config_value").iter_rows())
     return {

@@ -1,10 +1,10 @@
-"""A strict subset of YAML read into nodes that know their line and column, and typed reading of those nodes.
+"""Parse a strict subset of YAML into nodes that know their line and column, and read typed values from them.
 
-What belongs here: syntax. PyYAML's safe loader only turns text into events; the values are read from the text
-of each scalar by whoever knows which type is meant, so 0.1 is never a float on its way to a decimal, and none
-of YAML 1.1's surprises (no, 010, 1:30) happens. What the keys mean does not belong here.
+PyYAML's safe loader only turns text into events. Each value is read from the text of its scalar by code that knows
+the expected type, so 0.1 is never a float on its way to a decimal, and none of YAML 1.1's surprises (no, 010, 1:30)
+can happen.
 
-Refused: aliases and anchors, tags, several documents, duplicate and non-text keys, characters that a database
+Rejected: aliases and anchors, tags, several documents, duplicate and non-text keys, characters that a database
 cannot hold, nesting deeper than MAX_DEPTH, and files longer than MAX_CHARACTERS.
 """
 
@@ -29,7 +29,7 @@ _MAX_NUMBER = 60
 
 
 class Problem(Exception):
-    """Something wrong at a line (from 1) of the file; the text says what and the cure."""
+    """An error at a line (from 1) of the file; the text names the fact and the remedy."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)
@@ -38,7 +38,7 @@ class Problem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value as written; ``plain`` if without quotes. Lines and columns count from 1."""
+    """A single value as written; ``plain`` means without quotes. Lines and columns count from 1."""
 
     text: str
     plain: bool
@@ -47,7 +47,7 @@ class Scalar:
 
     @property
     def is_empty(self) -> bool:
-        """True where the file gives no value, or a null."""
+        """Whether the file gives no value, or a null."""
         return self.plain and self.text in ("", "~", "null", "Null", "NULL")
 
 
@@ -62,7 +62,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Keys in the order of the file, with the places of the keys."""
+    """Keys in the order of the file, with the position of each key."""
 
     keys: dict[str, Scalar]
     values: dict[str, Node]
@@ -74,7 +74,7 @@ Node = Scalar | Sequence | Mapping
 
 
 def parse(text: str) -> Node:
-    """The document in ``text``. Problem where it is not the YAML that is read here."""
+    """Return the document in ``text``. Raises Problem if it is not the YAML accepted here."""
     if len(text) > MAX_CHARACTERS:
         raise Problem(1, f"the file is longer than {MAX_CHARACTERS} characters; is it the right one?")
     events = _events(text)
@@ -82,7 +82,7 @@ def parse(text: str) -> Node:
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent):
             if root is not None:
-                raise Problem(event.start_mark.line + 1, "a second document begins here; keep one, remove the ---")
+                raise Problem(_position(event)[0], "a second document begins here; keep one, remove the ---")
             root = _node(next(events), events, 1)
     if root is None or (isinstance(root, Scalar) and root.is_empty):
         raise Problem(1, "the file is empty; declare at least one market under `markets`")
@@ -93,29 +93,36 @@ def _events(text: str) -> Iterator[yaml.Event]:
     line = 1
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1
+            line, _ = _position(event)
             yield event
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is not None:
             line = mark.line + 1
         said = (error.problem or error.context or "the text cannot be read").replace("\n", " ")
-        cure = "indent with spaces" if "\\t" in said else "check indentation, colons and quotes here and above"
-        raise Problem(line, f"not YAML: {said}; {cure}") from None
+        remedy = "indent with spaces" if "\\t" in said else "check indentation, colons and quotes here and above"
+        raise Problem(line, f"not valid YAML: {said}; {remedy}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise Problem(line, f"the character U+{error.character:04X} cannot be read; remove it") from None
     except (ValueError, OverflowError):
         # PyYAML lets chr() and int() fail on escapes and versions that are out of range.
-        raise Problem(line, "not YAML: a number in an escape or directive is out of range; remove it") from None
+        raise Problem(line, "not valid YAML: a number in an escape or directive is out of range; remove it") from None
+
+
+def _position(event: yaml.Event) -> tuple[int, int]:
+    """Line and column of an event, from 1."""
+    mark = event.start_mark
+    assert mark is not None, "the loader marks every event"
+    return mark.line + 1, mark.column + 1
 
 
 def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
-    line, column = event.start_mark.line + 1, event.start_mark.column + 1
-    if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise Problem(line, "anchors (&) and aliases (*) are not read; write the values out, or quote the text")
+    line, column = _position(event)
+    if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) or event.anchor is not None:
+        raise Problem(line, "anchors (&) and aliases (*) are not supported; write the values out, or quote the text")
     if event.tag is not None:
-        raise Problem(line, "tags (!) are not read; remove it, or quote the text")
+        raise Problem(line, "tags (!) are not supported; remove it, or quote the text")
     if depth > MAX_DEPTH:
         raise Problem(line, f"nested deeper than {MAX_DEPTH} levels; check the indentation or brackets")
     match event:
@@ -144,7 +151,7 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
 
 
 def shown(node: Node) -> str:
-    """A node as it is quoted in a sentence."""
+    """Return a node as it is quoted in an error."""
     match node:
         case Sequence():
             return "a list"
@@ -158,33 +165,33 @@ def shown(node: Node) -> str:
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """The cure for an unknown word: the most similar known one, or all of them."""
+    """Return the remedy for an unknown word: the most similar known one, or all of them."""
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(word[:60].lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean `{by_lower[close[0]]}`?" if close else f"known are {', '.join(known)}"
 
 
 def text_of(node: Node, what: str) -> str:
-    """A text of one line that is not empty."""
+    """Read a non-empty text of one line."""
     if not isinstance(node, Scalar) or node.is_empty or not node.text.strip() or "\n" in node.text:
         raise Problem(node.line, f"{what} is {shown(node)}; write a text")
     return node.text
 
 
 def decimal_of(node: Node, what: str) -> Decimal:
-    """A number, exactly as written."""
+    """Read a number exactly as written."""
     if isinstance(node, Scalar) and node.plain and len(node.text) <= _MAX_NUMBER and _NUMBER.fullmatch(node.text):
         return Decimal(node.text.replace("_", ""))
-    cure = "write a number, like 0.02"
+    remedy = "write a number, like 0.02"
     if isinstance(node, Scalar) and not node.plain and _NUMBER.fullmatch(node.text):
-        cure = "remove the quotes"
+        remedy = "remove the quotes"
     elif isinstance(node, Scalar) and node.text.endswith("%"):
-        cure = "write a number without the percent sign"
-    raise Problem(node.line, f"{what} is {shown(node)}; {cure}")
+        remedy = "write a number without the percent sign"
+    raise Problem(node.line, f"{what} is {shown(node)}; {remedy}")
 
 
 def whole_of(node: Node, what: str) -> int:
-    """A whole number."""
+    """Read a whole number."""
     number = decimal_of(node, what)
     if number != number.to_integral_value():
         raise Problem(node.line, f"{what} is {shown(node)}; write a whole number")
@@ -192,24 +199,24 @@ def whole_of(node: Node, what: str) -> int:
 
 
 def truth_of(node: Node, what: str) -> bool:
-    """true or false, written so."""
+    """Read true or false."""
     if isinstance(node, Scalar) and node.plain and node.text in ("true", "false"):
         return node.text == "true"
     raise Problem(node.line, f"{what} is {shown(node)}; write true or false")
 
 
 def day_of(node: Node, what: str) -> date:
-    """A day, written YYYY-MM-DD."""
+    """Read a date written YYYY-MM-DD."""
     if isinstance(node, Scalar) and _DAY.fullmatch(node.text):
         try:
             return date.fromisoformat(node.text)
         except ValueError:
-            raise Problem(node.line, f"{what} is {shown(node)}, a day that no calendar has") from None
-    raise Problem(node.line, f"{what} is {shown(node)}; write a day as YYYY-MM-DD, like 2024-01-01")
+            raise Problem(node.line, f"{what} is {shown(node)}, which is not a day of the calendar") from None
+    raise Problem(node.line, f"{what} is {shown(node)}; write a date as YYYY-MM-DD, like 2024-01-01")
 
 
 def value_of(node: Node, what: str) -> Any:
-    """Whatever is written: a Decimal, True, False, text, a list or a mapping of these; never null."""
+    """Read any value: a Decimal, True, False, text, a list or a mapping of these; never null."""
     match node:
         case Sequence():
             return [value_of(item, f"an item of {what}") for item in node.items]

@@ -1,6 +1,6 @@
-"""How python-binance is set up here: public endpoints of a given address, no key, no streams.
+"""Set up python-binance for the public endpoints of an address: no key, no streams.
 
-Its imports and its constructor have side effects that belong nowhere else; the requests belong to exchange.
+The side effects of its import and constructor are contained here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ FUTURES_URL = "https://fapi.binance.com"
 
 
 def public_client(url: str, futures_url: str, timeout: tuple[float, float]) -> Client:
-    """A python-binance client for ``url``. Its constructor makes an event loop for streams that are not used
-    here; made in a thread of its own, that loop does not touch the caller's and can be closed at once."""
+    """Return a python-binance client for ``url``. Its constructor makes an event loop for streams, which are not used
+    here; in a thread of its own, that loop does not touch the caller's and can be closed at once."""
     with ThreadPoolExecutor(1) as thread:
         client = thread.submit(Client, ping=False, requests_params={"timeout": timeout}).result()
     client.loop.close()
@@ -48,12 +48,12 @@ def public_client(url: str, futures_url: str, timeout: tuple[float, float]) -> C
 
 
 def refuse_testnet(url: str) -> None:
-    """SettingsError unless ``url`` is the address of a server with real candles."""
+    """Raise SettingsError unless ``url`` is the address of a server with real candles."""
     host = urlsplit(url).hostname
     if not host:
-        raise SettingsError(f"{url!r} is no address of an exchange; write it as {SPOT_URL}.")
+        raise SettingsError(f"{url!r} is not the address of an exchange. Write it like {SPOT_URL}.")
     if "testnet" in host or host.startswith("demo-"):
         raise SettingsError(
-            f"{host} is Binance's test network, whose candles are made up and wiped every month; set the"
+            f"{host} is Binance's test network, whose candles are made up and wiped every month. Set the"
             f" exchange's address to {SPOT_URL}."
         )

@@ -1,7 +1,7 @@
-"""Bodies of answers over HTTP that must arrive within a time, however slowly they trickle.
+"""Read HTTP bodies with a deadline.
 
-A timeout of requests counts from one packet to the next, so that a server which sends a byte now and then would be
-listened to for ever. What is asked, and what an answer means, belongs to those who ask.
+A timeout of requests counts from one packet to the next, so a server that sends a byte now and then could hold the
+client forever.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import requests
 import urllib3
 
-#: Bytes read at once, at most.
+#: Most bytes read at once.
 _PART = 1 << 18
-#: Seconds in which an answer of REST, a few hundred kilobytes at most, must be whole.
+#: Seconds for a whole answer of REST, which is a few hundred kilobytes at most.
 DEADLINE = 60.0
 
 
 class TooSlow(requests.exceptions.ReadTimeout):
-    """The body was not there in time."""
+    """A body that did not arrive before its deadline."""
 
 
-def arriving(answer: requests.Response, deadline: float) -> Iterator[bytes]:
-    """The body of a streamed answer as it arrives; TooSlow after ``deadline`` seconds, else what requests raises."""
+def read_parts(answer: requests.Response, deadline: float) -> Iterator[bytes]:
+    """Yield the body of a streamed answer as it arrives. TooSlow after ``deadline`` seconds; else requests' errors."""
     until = time.monotonic() + deadline
     try:
         while part := answer.raw.read1(_PART, decode_content=True):
@@ -38,14 +38,14 @@ def arriving(answer: requests.Response, deadline: float) -> Iterator[bytes]:
 
 
 class BoundedSession(requests.Session):
-    """A session whose answers are whole within ``DEADLINE`` seconds of their first byte."""
+    """A session that reads every answer within ``DEADLINE`` seconds of its first byte."""
 
     def request(self, *args: Any, **options: Any) -> requests.Response:
-        """As requests does, with an end."""
+        """Send a request like requests does, and read the whole body before the deadline."""
         answer = super().request(*args, **{**options, "stream": True})
         try:
-            answer._content = b"".join(arriving(answer, DEADLINE))
-            answer._content_consumed = True
+            answer._content = b"".join(read_parts(answer, DEADLINE))
+            answer._content_consumed = True  # type: ignore[attr-defined]  # private to requests, not in its stubs
         finally:
             answer.close()
         return answer

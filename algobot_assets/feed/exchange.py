@@ -1,10 +1,9 @@
-"""Candles and symbol rules from Binance's REST API, through python-binance.
+"""Fetch candles and symbol rules from Binance's REST API, through python-binance.
 
-Here belong the endpoints, the request weights, the paging and the meaning of Binance's error codes. The
-shape of a kline belongs to klines, waiting to retry, the choice between REST and archive to planner.
+Endpoints, request weights, paging and the meaning of Binance's error codes.
 
-A candle counts as closed by the exchange's clock only; the one still forming, which REST delivers as its last
-row, is never handed on.
+A candle counts as closed by the exchange's clock only. The forming candle, which REST delivers as its last row, is
+never returned.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ _CLOCK_KEPT = 60.0  # seconds
 _TRANSIENT_CODES = {-1000, -1001, -1003, -1006, -1007, -1008}
 _UNKNOWN_INTERVAL = -1120
 _UNKNOWN_SYMBOL = -1121
-#: Weight of one page of 1000 klines, and the limit per minute assumed until exchangeInfo has told it.
+#: Weight of one page of 1000 klines, and the limit per minute assumed until exchangeInfo states it.
 _PAGE_WEIGHT = {"spot": 2, "um": 5}
 _ASSUMED_LIMIT = {"spot": 6000, "um": 2400}
 
 
 class Exchange:
-    """Binance's REST API as a `Source`; one object serves one thread.
+    """Binance's REST API as a `Source`; not safe for several threads.
 
     url: base URL of the spot API; the default serves public market data without a key or a location check.
-    futures_url: base URL of the USD-M API, asked only for symbols ending in .UM; defaults to ``url`` where
+    futures_url: base URL of the USD-M API, used only for symbols ending in .UM; defaults to ``url`` if
     that is not one of Binance's own hosts. timeout: seconds to connect and between two bytes of an answer.
     """
 
@@ -71,7 +70,7 @@ class Exchange:
         self._retry = retry or Retry()
         self._client = public_client(url, futures_url, timeout)
         self._clock_ahead = 0.0  # the exchange's clock minus ours, seconds
-        self._told: tuple[float, datetime] | None = None  # when the exchange told its time, and what
+        self._told: tuple[float, datetime] | None = None  # our time and the exchange's at the last answer
         self._limits: dict[str, int] = {}
         self._used: dict[str, tuple[int, int]] = {}  # market -> (minute, weight used in it)
         self._infos: dict[str, dict[str, Any]] = {}
@@ -79,13 +78,15 @@ class Exchange:
 
     @property
     def name(self) -> str:
+        """The API and its host."""
         return f"Binance REST ({self._host})"
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close_connection()
 
     def server_time(self) -> datetime:
-        """The exchange's clock, UTC, to the millisecond."""
+        """Return the exchange's clock, UTC, to the millisecond."""
         answer = self._ask("spot", self._client.get_server_time, "the exchange's clock", 1)
         moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(answer["serverTime"]))
         self._clock_ahead = moment.timestamp() - self._retry.clock()
@@ -93,13 +94,13 @@ class Exchange:
         return moment
 
     def known_through(self, symbol: str, interval: str) -> datetime:
-        """The exchange's clock, as it was at most a minute ago: it knows every market up to then. So the markets of
-        a run cost one question, and an older answer only promises less."""
+        """Return the exchange's clock as of at most a minute ago: the exchange knows every market up to then. All
+        markets of a run share one request, and an older answer only promises less."""
         told = self._told
         return told[1] if told and time.monotonic() - told[0] < _CLOCK_KEPT else self.server_time()
 
     def first_open(self, symbol: str, interval: str) -> datetime | None:
-        """The open of the market's first candle; None before its first trade."""
+        """Return the open of the market's first candle; None before its first trade."""
         key = (symbol, interval)
         if key not in self._first_opens:
             page = self._page(symbol, interval, 0, None, 1)
@@ -109,17 +110,16 @@ class Exchange:
         return self._first_opens[key]
 
     def next_open(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> datetime | None:
-        """The open of the first candle in [lo, hi), None if there is none: one request, whatever the
-        range."""
+        """Return the open of the first candle in [lo, hi), None if there is none: one request for any range."""
         page = self._page(symbol, interval, _ms(lo), _ms(hi) - 1, 1)
         return datetime.fromtimestamp(page[0][0] / 1000, UTC) if page else None
 
     def symbols(self, market: str = "spot") -> list[str]:
-        """Every symbol of the market ('spot' or 'um'), whatever its status."""
+        """Return every symbol of the market ('spot' or 'um'), whatever its status."""
         return sorted(symbol_of(market, entry["symbol"]) for entry in self._info(market)["symbols"])
 
     def rules(self, symbol: str) -> SymbolRules:
-        """Today's trading rules of ``symbol``; SourceError with the nearest name if there is no such
+        """Return today's trading rules of ``symbol``. SourceError with the nearest name if there is no such
         symbol."""
         market, name = market_of(symbol)
         for entry in self._info(market, name)["symbols"]:
@@ -128,25 +128,24 @@ class Exchange:
         raise self._unknown(symbol)
 
     def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
-        """None for each: REST publishes no files."""
+        """Return None for each: REST publishes no files."""
         return [None] * len(files)
 
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
-        """Closed candles that open in [lo, hi), a stretch per calendar month; see `Source.fetch`."""
+        """Yield the closed candles that open in [lo, hi), a stretch per calendar month; see `Source.fetch`."""
         now = self.server_time()
         end = min(hi, self.closed_before(symbol, interval, now))
         return self.fetch_closed(symbol, interval, lo, end, now)
 
     def closed_before(self, symbol: str, interval: str, now: datetime) -> datetime:
-        """The open of the candle forming at ``now``: what opens earlier is final."""
+        """Return the open of the candle forming at ``now``: earlier candles are final."""
         first = self.first_open(symbol, interval) if interval == "3d" else None
         return floor_to_grid(interval, now, phase_of(first) if first else 0)
 
     def fetch_closed(
         self, symbol: str, interval: str, lo: datetime, end: datetime, asked: datetime
     ) -> Iterator[Fetched]:
-        """As `fetch`, for a range known to be closed at ``asked``, a time taken from this exchange's
-        clock."""
+        """Fetch a range known to be closed at ``asked``, a time taken from this exchange's clock."""
         endpoint = "fapi/v1/klines" if market_of(symbol)[0] == "um" else "api/v3/klines"
         origin = Origin("rest", endpoint, requested_at=asked)
         pages = self._pages(symbol, interval, _ms(lo), _ms(end))
@@ -165,15 +164,14 @@ class Exchange:
             lo = stop
 
     def _pages(self, symbol: str, interval: str, lo: int, end: int) -> Iterator[list[list[Any]]]:
-        """Pages of the klines that open in [lo, end), milliseconds."""
+        """Yield pages of the klines that open in [lo, end), milliseconds."""
         while lo < end:
             page = self._page(symbol, interval, lo, end - 1, PAGE)
             full = len(page) == PAGE
             if page and page[0][0] < lo:
                 raise BadCandles(
-                    f"{symbol} {interval}: REST answered with candles before those asked for ({lo} ms), so"
-                    " its pages cannot be joined; run again, and check the address of the exchange if it"
-                    " stays so."
+                    f"{symbol} {interval}: REST answered with candles before the requested ones ({lo} ms), so its"
+                    " pages cannot be joined. Run again; if it happens again, check the address of the exchange."
                 )
             page = [row for row in page if row[0] < end]
             if page:
@@ -199,10 +197,11 @@ class Exchange:
                 raise Transient("the answer was not a list of klines")
             return [row for row in rows if row]
 
-        return self._ask(market, page, f"{symbol} {interval}", _PAGE_WEIGHT[market], symbol, interval)
+        rows: list[list[Any]] = self._ask(market, page, f"{symbol} {interval}", _PAGE_WEIGHT[market], symbol, interval)
+        return rows
 
     def _info(self, market: str, name: str | None = None) -> dict[str, Any]:
-        """exchangeInfo of one spot symbol or of a whole market, asked once per object."""
+        """Return exchangeInfo of one spot symbol or of a whole market, requested once per object."""
         key = f"{market} {name}" if market == "spot" and name else market
         if key not in self._infos:
             if market == "um":
@@ -229,7 +228,7 @@ class Exchange:
         symbol: str | None = None,
         interval: str | None = None,
     ) -> Any:
-        """The answer to ``request``: throttled, retried, its errors turned into sentences."""
+        """Return the answer to ``request``: throttled, retried, its errors turned into sentences."""
 
         def once() -> Any:
             self._throttle(market, weight)
@@ -248,7 +247,7 @@ class Exchange:
         return self._retry.call(once, f"{what} from {self.name}")
 
     def _throttle(self, market: str, weight: int) -> None:
-        """Wait for the next minute of the exchange's clock if this one has no room for ``weight``."""
+        """Wait for the next minute of the exchange's clock if the current one has no room for ``weight``."""
         now = self._retry.clock() + self._clock_ahead
         minute, used = self._used.get(market, (0, 0))
         limit = self._limits.get(market, _ASSUMED_LIMIT[market])
@@ -262,7 +261,7 @@ class Exchange:
             self._used[market] = (int((self._retry.clock() + self._clock_ahead) // 60), int(used))
 
     def _meaning(self, error: BinanceAPIException, what: str, symbol: str | None, interval: str | None) -> Exception:
-        """What an error answer means: `Transient`, or the sentence to stop with."""
+        """Translate an error answer: `Transient`, or the error to stop with."""
         status, code, text = error.status_code, error.code, str(error.message)
         if status in (418, 429):
             return Transient(f"the exchange said too many requests ({status})", retry_after(error.response.headers))
@@ -275,7 +274,7 @@ class Exchange:
         if status == 403:
             return SourceUnavailable(
                 f"{what}: the firewall of {self._host} refused the request (HTTP 403). Wait some minutes,"
-                " then run again with fewer markets at once; a proxy in between can be the cause, too."
+                " then run again with fewer markets at once; a proxy in between can also be the cause."
             )
         if status >= 500 or code in _TRANSIENT_CODES:
             return Transient(f"the exchange failed with {code or status}", retry_after(error.response.headers))
@@ -284,20 +283,20 @@ class Exchange:
         if code == _UNKNOWN_INTERVAL and symbol:
             return _unknown_interval(symbol, str(interval))
         return SourceError(
-            f"{what}: {self.name} refused the request ({code or f'HTTP {status}'}: {text[:200]}). Repeating"
-            " it will not help; check the market's symbol, interval and start."
+            f"{what}: {self.name} refused the request ({code or f'HTTP {status}'}: {text[:200]}). Retrying"
+            " will not help; check the market's symbol, interval and start."
         )
 
     def _unknown(self, symbol: str) -> SourceError:
         market, _ = market_of(symbol)
         near = difflib.get_close_matches(symbol, self.symbols(market), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; see the exchange's list of symbols."
-        return SourceError(f"{symbol} is no symbol of {self.name}{hint} Correct it in the declared markets.")
+        return SourceError(f"{symbol} is not a symbol of {self.name}{hint} Correct it in the declared markets.")
 
 
 def _unknown_interval(symbol: str, interval: str) -> SourceError:
     return SourceError(
-        f"{symbol}: {interval} is no interval of Binance; use one of {', '.join(INTERVALS)} (1m is a minute,"
+        f"{symbol}: {interval} is not an interval of Binance; use one of {', '.join(INTERVALS)} (1m is a minute,"
         " 1M a month)."
     )
 

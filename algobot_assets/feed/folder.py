@@ -26,7 +26,7 @@ import polars as pl
 
 from algobot_assets.errors import BadCandles, SettingsError, SourceError
 from algobot_assets.feed import klines
-from algobot_assets.feed.archive import ArchiveName, check_sum, interval_of, name_of, read_zip
+from algobot_assets.feed.archive_files import ArchiveName, check_sum, interval_of, name_of, read_zip
 from algobot_assets.feed.source import Fetched, Origin, market_of, symbol_of
 from algobot_assets.schema.intervals import INTERVALS, candle_end, midnight, next_month
 
@@ -101,7 +101,8 @@ class Folder:
         """The open of the market's first candle in the folder."""
         for stretch in self.fetch(symbol, interval, *self._extent(symbol, interval)):
             if stretch.frame.height:
-                return stretch.frame["timestamp"][0]
+                first: datetime = stretch.frame["timestamp"][0]
+                return first
         return None
 
     def symbols(self, market: str = "spot") -> list[str]:

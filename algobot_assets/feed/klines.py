@@ -1,11 +1,11 @@
-"""From published klines to the market_data frame: the one place where Binance's text becomes numbers.
+"""Turn published klines into the market_data frame: the one place where Binance's text becomes numbers.
 
-Here belong the layout of a kline (12 columns), its units and the checks every row must pass, whatever it came
-from: REST's lists, an archive's CSV, or Parquet with the same columns. Fetching belongs to the sources.
+A kline has 12 columns, and every row passes the same checks, whether it comes from REST's lists, a CSV of the archive
+or Parquet with the same columns.
 
 Numbers stay text until they become exact decimals; no value passes through a float. A row that cannot be a
-candle is refused with `BadCandles`, a sentence that names market, candle and column. Not refused, because
-real candles have them: an odd close_time, an open_time off the grid, gaps, zero volume."""
+candle is refused with `BadCandles`, which names market, candle and column. Accepted, because real candles have them:
+odd close times, opens off the grid, gaps, zero volume."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LATEST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 
 
 def empty() -> pl.DataFrame:
-    """A market_data frame without rows."""
+    """Return a market_data frame without rows."""
     return pl.DataFrame(schema=SCHEMA)
 
 
@@ -59,9 +59,9 @@ def from_rest(
     hi: datetime | None = None,
     where: str = "the answer",
 ) -> pl.DataFrame:
-    """market_data of REST's klines: lists of 12 with times and count as numbers, all other values as text.
+    """Convert REST's klines: lists of 12 with times and count as numbers, all other values as text.
 
-    lo, hi, where: as of `from_published`.
+    lo, hi, where: see `from_published`.
     """
     if not rows:
         return empty()
@@ -93,9 +93,9 @@ def from_csv(
     hi: datetime | None = None,
     where: str = "the file",
 ) -> pl.DataFrame:
-    """market_data of an archive's CSV: with or without header, times in milliseconds or microseconds.
+    """Convert a CSV of the archive: with or without header, times in milliseconds or microseconds.
 
-    lo, hi, where: as of `from_published`.
+    lo, hi, where: see `from_published`.
     """
     first = data[: data.find(b"\n") + 1 or len(data)].strip()
     if not first:
@@ -106,7 +106,7 @@ def from_csv(
     header = not first[:1].isdigit()
     if header and first.decode("utf-8", "replace").replace(" ", "") != ",".join(PUBLISHED):
         raise BadCandles(
-            f"{symbol} {interval}: {where} begins with a line that is neither a kline nor Binance's header,"
+            f"{symbol} {interval}: the first line of {where} is neither a kline nor Binance's header,"
             " so its columns are unknown; nothing of it is used."
         )
     try:
@@ -136,12 +136,11 @@ def from_published(
     where: str = "the table",
     exponents: bool = True,
 ) -> pl.DataFrame:
-    """market_data of a table with Binance's 12 columns: values as text, times and count as text or integers.
+    """Convert a table with Binance's 12 columns: values as text, times and count as text or integers.
 
-    lo, hi: the half-open range of opens the table claims to hold; a row outside is refused. where: what
-    people call the table in a message. A row repeated identically is kept once; a second, different row for
-    the same open is refused, as are rows out of order. exponents: False where no value is known to hold a letter e,
-    which saves looking for one in each."""
+    lo, hi: the half-open range of opens the table claims to hold; a row outside is refused. where: the table's name in
+    messages. A row repeated identically is kept once; a second, different row for the same open is refused, as are
+    rows out of order. exponents: False if no value is known to contain a letter e, which saves searching each."""
     if tuple(frame.columns) != PUBLISHED:
         raise BadCandles(columns_sentence(symbol, interval, where, frame.width))
     if frame.is_empty():
@@ -164,27 +163,28 @@ def from_published(
 
 
 class _Report:
-    """Puts what is wrong with one row into a sentence."""
+    """Words the errors of single rows."""
 
     def __init__(self, symbol: str, interval: str, where: str) -> None:
         self._market = f"{symbol} {interval}"
         self._where = where
 
     def refuse(self, opened: datetime | int | None, row: int, column: str, what: str) -> BadCandles:
+        """Return the error for one row."""
         if isinstance(opened, int):
             opened = datetime.fromtimestamp(opened / 1_000_000, UTC)
         candle = f"the candle of {opened:%Y-%m-%d %H:%M:%S} UTC" if opened else f"row {row + 1}"
         return BadCandles(
-            f"{self._market}, {candle}, column {column}: {what}. Nothing of {self._where} is used; fetch it"
-            " again, and if it stays so the source itself is wrong."
+            f"{self._market}, {candle}, column {column}: {what}. Nothing of {self._where} is used. Fetch it"
+            " again; if the error stays, the source itself is wrong."
         )
 
 
 def columns_sentence(symbol: str, interval: str, where: str, width: int) -> str:
-    """Why a table of ``width`` columns is refused."""
+    """Return the error for a table of ``width`` columns."""
     hint = " (prices and volume only)" if width == 6 else ""
     return (
-        f"{symbol} {interval}: {where} has {width} columns{hint} where a kline has 12, so the traded value"
+        f"{symbol} {interval}: {where} has {width} columns{hint} instead of the 12 of a kline, so the traded value"
         " and the number of trades are unknown; take the candles from Binance's archive or REST instead."
     )
 
@@ -194,7 +194,7 @@ def _as_time(micros: pl.Series, name: str) -> pl.Series:
 
 
 def _integers(frame: pl.DataFrame, report: _Report) -> dict[str, pl.Series]:
-    """open_time and close_time in microseconds and count, all Int64."""
+    """Return open_time and close_time in microseconds, and count, all Int64."""
     numbers = {name: frame[name].cast(pl.Int64, strict=False) for name in ("open_time", "close_time", "count")}
     opens = numbers["open_time"]
     for name, series in numbers.items():
@@ -209,26 +209,26 @@ def _integers(frame: pl.DataFrame, report: _Report) -> dict[str, pl.Series]:
         if bad.any():
             row = bad.arg_max() or 0
             text = numbers[name][row]
-            raise report.refuse(None, row, name, f"{text} is no time in milliseconds or microseconds since 1970")
+            raise report.refuse(None, row, name, f"{text} is not a time in milliseconds or microseconds since 1970")
         numbers[name] = micros
     count = numbers["count"]
     bad = ~count.is_between(0, 2**31 - 1)
     if bad.any():
         row = bad.arg_max() or 0
-        raise report.refuse(numbers["open_time"][row], row, "count", f"{count[row]} is no number of trades")
+        raise report.refuse(numbers["open_time"][row], row, "count", f"{count[row]} is not a number of trades")
     return numbers
 
 
 def _micros(times: pl.Series) -> pl.Series:
-    """Milliseconds or microseconds, told apart row by row by their size, in microseconds."""
+    """Convert milliseconds or microseconds, distinguished row by row by their size, to microseconds."""
     return pl.select(pl.when(times > MICROSECONDS_FROM).then(times).otherwise(times * 1000)).to_series()
 
 
 def _decimals(frame: pl.DataFrame, opens: pl.Series, report: _Report, exponents: bool) -> list[pl.Series]:
-    """The value columns as exact decimals.
+    """Return the value columns as exact decimals.
 
-    Polars cuts a ninth decimal off without a word, so texts that could lose something (more than eight
-    decimals, an exponent, or not parsed at all) are compared with what was read of them.
+    Polars silently cuts off a ninth decimal, so texts that could lose digits (more than eight decimals, an exponent,
+    or not parsed at all) are compared with the parsed value.
     """
     texts = frame.select(*_VALUES)
     values = texts.select(
@@ -250,7 +250,7 @@ def _decimals(frame: pl.DataFrame, opens: pl.Series, report: _Report, exponents:
 
 
 def _inexact(text: str | None, value: Decimal | None, dtype: pl.Decimal) -> str | None:
-    """Why ``value`` is not exactly what ``text`` says; None if it is."""
+    """Explain why ``value`` is not exactly ``text``; None if it is."""
     try:
         number = Decimal((text or "").strip())
     except InvalidOperation:
@@ -267,7 +267,7 @@ def _inexact(text: str | None, value: Decimal | None, dtype: pl.Decimal) -> str 
 
 
 def _check(frame: pl.DataFrame, report: _Report, lo: datetime | None, hi: datetime | None) -> pl.DataFrame:
-    """The frame without repeated rows, once every row has passed the checks."""
+    """Return the frame without repeated rows, after checking every row."""
     opens = frame["timestamp"]
     if not opens.is_sorted():
         row = (opens < opens.shift(1)).arg_max() or 0

@@ -1,4 +1,4 @@
-"""Opening the source of candles that the settings name."""
+"""Open the source of candles that the settings name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from algobot_assets.feed.archive import Archive
 from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.folder import Folder
-from algobot_assets.feed.planner import Feed
+from algobot_assets.feed.planner import ArchiveAndRest
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.feed.source import Source
 from algobot_assets.settings import Settings
@@ -17,18 +17,18 @@ from algobot_assets.settings import Settings
 
 @contextmanager
 def open_source(settings: Settings) -> Iterator[Source]:
-    """The source for the time of the block: Binance, the simulated exchange on loopback, or a folder of
+    """Open the source for the duration of the block: Binance, the simulated exchange on loopback, or a folder of
     klines.
 
-    SettingsError where the folder is none; whether an exchange can be reached shows with the first
-    question."""
+    SettingsError if the folder does not exist or holds no klines. Whether an exchange answers shows with the first
+    request."""
     match settings.candles_from:
         case "binance":
             exchange = Exchange(settings.exchange_url, settings.futures_url)
-            with closing(Feed(exchange, Archive(settings.archive_url))) as feed:
+            with closing(ArchiveAndRest(exchange, Archive(settings.archive_url))) as feed:
                 yield feed
         case "simulated":
-            with SimulatedExchange() as url, closing(Feed(Exchange(url), Archive(url))) as feed:
+            with SimulatedExchange() as url, closing(ArchiveAndRest(Exchange(url), Archive(url))) as feed:
                 yield feed
         case folder:
             with closing(Folder(folder)) as source:
@@ -48,16 +48,16 @@ class CandleFeed:
 
     @contextmanager
     def opened(self) -> Iterator[Source]:
-        """The source, open for the time of the block."""
+        """Open the source for the duration of the block."""
         with open_source(self.settings) as source:
             yield source
 
     @property
     def is_folder(self) -> bool:
-        """Whether candles come from files, which end where they end."""
+        """Whether candles come from files, which do not grow by themselves."""
         return self.settings.candles_from not in ("binance", "simulated")
 
     @property
     def exchange(self) -> str:
-        """Which exchange the candles are of: binance or simulated."""
+        """The exchange of the candles: binance or simulated."""
         return self.settings.exchange

@@ -1,17 +1,13 @@
-"""Archive and REST of one exchange as a single source: which to ask for which stretch.
-
-Here belongs the choice, and the rule by which a candle counts as absent. Fetching belongs to exchange and
-archive.
+"""Choose between archive and REST for each stretch of an exchange's candles, and decide when a candle is absent.
 
 - Whole past months come from monthly archives, longer stretches of whole past days from daily archives, the
-  rest from REST: today, days whose archive is missing, corrupt or not out yet, anything three pages of REST
-  can bring, and all intervals from 1d on, of which one page holds years.
-- An archive alone never proves that a candle does not exist: files have been published early and with
-  holes. Each day of an archive that lacks a candle of the grid is asked from REST, and what REST holds of
-  that day is taken in its place, unless the archive holds more. Only then are the candles that are still
-  absent confirmed so.
-- A monthly archive is sometimes whole and still wrong. Each of its days is compared with REST's 1d candle, which is
-  the sum of its candles; a day that differs is asked from REST as if it lacked one."""
+  rest from REST: today, days whose archive is missing, corrupt or not published yet, anything that fits into three
+  pages of REST, and all intervals from 1d on, of which one page holds years.
+- An archive alone never proves that a candle does not exist: files have been published early and with gaps. Days with
+  missing candles are fetched from REST instead, unless the archive has more of them. Only then are the candles that
+  are still missing confirmed as absent.
+- A monthly archive is sometimes complete and still wrong. Each of its days is compared with REST's 1d candle, which is
+  the sum of its candles; a day that differs is fetched from REST instead."""
 
 from __future__ import annotations
 
@@ -22,7 +18,8 @@ from itertools import groupby
 import polars as pl
 
 from algobot_assets.errors import BadCandles
-from algobot_assets.feed.archive import Archive, ArchiveName
+from algobot_assets.feed.archive import Archive
+from algobot_assets.feed.archive_files import ArchiveName
 from algobot_assets.feed.exchange import PAGE, Exchange
 from algobot_assets.feed.source import Fetched, SymbolRules
 from algobot_assets.schema.intervals import (
@@ -37,11 +34,11 @@ from algobot_assets.schema.intervals import (
 )
 
 _DAY = timedelta(days=1)
-_FEW_PAGES = 3  # holds two days of minutes: what an everyday refresh asks for
+_FEW_PAGES = 3  # two days of minutes: the size of an everyday refresh
 
 
-class Feed:
-    """Candles of one exchange from its archive and its REST API, as a `Source`."""
+class ArchiveAndRest:
+    """The archive and the REST API of one exchange as a single `Source`."""
 
     def __init__(self, exchange: Exchange, archive: Archive) -> None:
         self._exchange = exchange
@@ -50,32 +47,40 @@ class Feed:
 
     @property
     def name(self) -> str:
+        """The REST API's name, and that its archive is used."""
         return f"{self._exchange.name} with its archive"
 
     def close(self) -> None:
+        """Close the connections."""
         self._exchange.close()
         self._archive.close()
 
     def server_time(self) -> datetime:
+        """Return the exchange's clock."""
         return self._exchange.server_time()
 
     def known_through(self, symbol: str, interval: str) -> datetime:
+        """Return the exchange's clock as of at most a minute ago."""
         return self._exchange.known_through(symbol, interval)
 
     def first_open(self, symbol: str, interval: str) -> datetime | None:
+        """Return the open of the market's first candle; None before its first trade."""
         return self._exchange.first_open(symbol, interval)
 
     def symbols(self, market: str = "spot") -> Sequence[str]:
+        """Return every symbol of the market, whatever its status."""
         return self._exchange.symbols(market)
 
     def rules(self, symbol: str) -> SymbolRules:
+        """Return today's trading rules of the symbol."""
         return self._exchange.rules(symbol)
 
     def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return the checksums that the archive publishes now."""
         return self._archive.checksums(symbol, interval, files)
 
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
-        """Closed candles that open in [lo, hi), a stretch per origin and calendar month; see
+        """Yield the closed candles that open in [lo, hi), a stretch per origin and calendar month; see
         `Source.fetch`."""
         now = self._exchange.known_through(symbol, interval)
         if self._exchange.closed_before(symbol, interval, now) < hi:
@@ -83,7 +88,7 @@ class Feed:
         end = min(hi, self._exchange.closed_before(symbol, interval, now))
         first = self._exchange.first_open(symbol, interval) if is_intraday(interval) else None
         listed = end if first is None else min(max(first, lo), end)
-        # Before the listing, or for candles of a day and longer, a request or two to REST answer it all.
+        # Before the listing, and for candles of a day and longer, a request or two to REST suffice.
         yield from self._exchange.fetch_closed(symbol, interval, lo, listed, now)
         lo = max(lo, listed)
         while lo < end:
@@ -94,14 +99,14 @@ class Feed:
 
 
 class _DayCandles:
-    """REST's closed 1d candles, a page of each symbol at a time: one request answers for years of months."""
+    """REST's closed 1d candles, a page per symbol: one request serves years of months."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._pages: dict[str, tuple[datetime, datetime, pl.DataFrame]] = {}
 
     def read(self, symbol: str, lo: datetime, hi: datetime, now: datetime) -> pl.DataFrame:
-        """The 1d candles that open in [lo, hi)."""
+        """Return the 1d candles that open in [lo, hi)."""
         begin, end, page = self._pages.get(symbol, (hi, lo, None))
         if page is None or lo < begin or hi > end:
             begin, end = lo, max(hi, min(lo + PAGE * _DAY, midnight(now.date())))
@@ -111,7 +116,7 @@ class _DayCandles:
 
 
 class _Month:
-    """A stretch of one market within one calendar month, on which its candles are being gathered."""
+    """The candles of one market within one calendar month, while they are collected."""
 
     def __init__(
         self, exchange: Exchange, archive: Archive, days: _DayCandles, symbol: str, interval: str, now: datetime
@@ -125,6 +130,7 @@ class _Month:
         self._notes: list[str] = []
 
     def fetch(self, lo: datetime, hi: datetime, listing: datetime | None) -> Iterator[Fetched]:
+        """Yield the candles that open in [lo, hi); ``listing`` is the open of the market's first candle."""
         month = month_start(lo.date())
         begin = max(midnight(month), listing) if listing else midnight(month)
         whole = lo <= begin and hi == midnight(next_month(month))
@@ -142,7 +148,7 @@ class _Month:
         yield from self._complete(parts, lo, hi, doubtful)
 
     def _files(self, names: Iterator[ArchiveName] | list[ArchiveName]) -> list[Fetched]:
-        """What can be had of the files; one that cannot be used is noted and left to the next best source."""
+        """Read the files that can be used; note the others, whose candles come from the next best source."""
         found = []
         for _, answer in self._archive.read_all(names):
             if isinstance(answer, BadCandles):
@@ -152,12 +158,12 @@ class _Month:
         return found
 
     def _complete(self, parts: list[Fetched], lo: datetime, hi: datetime, doubtful: set[date]) -> Iterator[Fetched]:
-        """[lo, hi) without a hole: each day from its archive, or from REST where that lacks a candle or is in doubt."""
+        """Yield [lo, hi) completely: each day from its archive, or from REST if candles are missing or in doubt."""
         held = [part for part in parts if part.frame.height]
         short = self._short_days(held, lo, hi) | doubtful
 
         def provider(day: date) -> int:
-            """Which of ``held`` answers for the day; -1 for REST."""
+            """Return the index in ``held`` of the part that covers the day; -1 for REST."""
             if day in short:
                 return -1
             return next((i for i, part in enumerate(held) if part.lo <= midnight(day) < part.hi), -1)
@@ -172,7 +178,7 @@ class _Month:
                 yield from self._compare(answer, held)
 
     def _short_days(self, held: list[Fetched], lo: datetime, hi: datetime) -> set[date]:
-        """The days of [lo, hi) on which a candle of the grid is in none of the files."""
+        """Return the days of [lo, hi) with a candle of the grid that none of the files has."""
         present = pl.concat([part.frame.select("timestamp") for part in held]) if held else None
         expected = expected_opens(self._interval, lo, hi).to_frame("timestamp")
         if present is not None:
@@ -180,7 +186,7 @@ class _Month:
         return set(expected["timestamp"].dt.date().unique().to_list())
 
     def _doubtful_days(self, parts: list[Fetched], lo: datetime, hi: datetime) -> set[date]:
-        """The days whose candles in the monthly file do not add up to REST's 1d candle."""
+        """Return the days whose candles in the monthly file do not add up to REST's 1d candle."""
         if not parts or not is_intraday(self._interval):
             return set()
         sums = (
@@ -195,12 +201,11 @@ class _Month:
             )
         )
         wanted = self._day_candles.read(self._symbol, lo, hi, self._now).select(sums.columns)
-        wrong = wanted.join(sums.cast(dict(wanted.schema)), on=sums.columns, how="anti")
+        wrong = wanted.join(sums.cast(wanted.schema), on=sums.columns, how="anti")
         return set(wrong["timestamp"].dt.date().to_list())
 
     def _compare(self, answer: Fetched, held: list[Fetched]) -> Iterator[Fetched]:
-        """REST's answer, day by day replaced by an archive that holds more of the day; differences are
-        noted."""
+        """Yield REST's answer, each day replaced by an archive that has more of it; note the differences."""
         chosen: list[tuple[date, Fetched]] = []
         for day in _days(answer.lo, answer.hi):
             rest = _cut(answer, max(answer.lo, midnight(day)), min(answer.hi, midnight(day + _DAY)))
@@ -226,13 +231,13 @@ class _Month:
         return self._exchange.fetch_closed(self._symbol, self._interval, lo, hi, self._now)
 
     def _noted(self, stretch: Fetched) -> Fetched:
-        """The stretch with the notes gathered so far, each of which is handed on once."""
+        """Return the stretch with the notes collected so far; each note is returned once."""
         notes, self._notes = tuple(self._notes), []
         return Fetched(stretch.frame, stretch.origin, stretch.lo, stretch.hi, (*stretch.notes, *notes))
 
 
 def _days(lo: datetime, hi: datetime) -> list[date]:
-    """The UTC days that [lo, hi) touches."""
+    """Return the UTC days that [lo, hi) touches."""
     return days_between(lo.date(), (hi - timedelta(microseconds=1)).date() + _DAY)
 
 

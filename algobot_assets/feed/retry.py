@@ -1,7 +1,7 @@
-"""Waiting and asking again: the one policy for everything that is fetched over the network.
+"""Retry network requests: backoff, Retry-After and the budget of waiting.
 
-Here belong backoff, Retry-After and the budget of waiting. What counts as transient is decided by those who
-speak the protocol (exchange, archive): they raise `Transient`, everything else passes through at once.
+The modules that speak the protocol (exchange, archive) decide which failures are transient and raise `Transient`;
+every other error passes through at once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class Transient(Exception):
-    """An answer worth asking for again.
+    """A failure worth a retry.
 
-    reason: half a sentence for people. after: seconds the server told to wait, None if it did not say.
+    reason: half a sentence for people. after: seconds the server asked to wait, None if it did not.
     """
 
     def __init__(self, reason: str, after: float | None = None) -> None:
@@ -32,13 +32,13 @@ class Transient(Exception):
 
 @dataclass
 class Retry:
-    """Repeats a request while its failure is transient.
+    """The retry policy for transient failures.
 
-    attempts: how often one request is made at most. budget: seconds that one request may spend waiting.
-    Without Retry-After the waits double from ``base`` to ``cap`` seconds, each shortened by up to a half at
-    random so that many clients do not return in step. A Retry-After is kept to the second, by every request
-    made through this object, since asking a server that has said no lengthens its ban. sleep, clock (seconds
-    since 1970) and chance (a number in [0, 1)) can be replaced in tests.
+    attempts: most attempts per request. budget: most seconds that one request may spend waiting.
+    Without Retry-After the waits double from ``base`` to ``cap`` seconds, each shortened at random by up to a half
+    so that many clients do not return in step. A Retry-After is honored to the second by every request made through
+    this object, because asking too early lengthens a ban. Tests can replace sleep, clock (seconds since 1970) and
+    chance (a number in [0, 1)).
     """
 
     attempts: int = 6
@@ -52,12 +52,12 @@ class Retry:
     _asked: float = field(default=0.0, init=False)
 
     def call(self, request: Callable[[], T], what: str) -> T:
-        """The answer of ``request``; SourceUnavailable, naming ``what``, when attempts or budget are
-        spent."""
+        """Return the answer of ``request``. SourceUnavailable, naming ``what``, when attempts or budget are
+        used up."""
         waited = 0.0
         reason = ""
         for attempt in range(1, self.attempts + 1):
-            # no longer than was asked for: a clock that was set back meanwhile must not bar the server for hours
+            # never longer than the server asked: a clock set back meanwhile must not block requests for hours
             pause = min(max(0.0, self._not_before - self.clock()), self._asked)
             if waited + pause > self.budget:
                 raise self._barred(what)
@@ -83,13 +83,13 @@ class Retry:
     def _barred(self, what: str) -> SourceUnavailable:
         until = datetime.fromtimestamp(self._not_before, UTC)
         return SourceUnavailable(
-            f"{what}: the server asks to be left alone until {until:%Y-%m-%d %H:%M:%S} UTC (too many"
+            f"{what}: the server refuses requests until {until:%Y-%m-%d %H:%M:%S} UTC (too many"
             " requests from this address). Nothing was changed; run again after that time."
         )
 
 
 def retry_after(headers: object) -> float | None:
-    """Seconds of a Retry-After header, None if there is none or it is not a number."""
+    """Return the seconds of a Retry-After header; None if there is none or it is not a number."""
     value = getattr(headers, "get", lambda _: None)("Retry-After")
     try:
         return max(0.0, float(value)) if value is not None else None

@@ -1,13 +1,12 @@
 """A simulated Binance on loopback: its REST API and its archive, over real HTTP.
 
-Here belongs how candles are served: routes, pages, weights, publication times, the clock and the faults.
-The numbers come from `SimulatedPrices`, or from a folder of real candles through `ReplayedPrices`. For
-demos without a network and for tests; nothing here is used when real candles are fetched.
+For demos without a network and for tests; never used when real candles are fetched. Candles come from
+`SimulatedPrices`, or from a folder of real candles through `ReplayedPrices`.
 
-What it copies of the real exchange: pages of 500 (default) to 1000 candles, end inclusive by open; the
+It copies the real exchange in: pages of 500 (default) to 1000 candles, end inclusive by open; the
 forming candle as the last row; request weights with 429 beyond the limit; error codes; archive files that
 appear some time after their period, with their CHECKSUM; spot archives in microseconds from 2025 on; a
-header in futures'."""
+header in those of futures."""
 
 from __future__ import annotations
 
@@ -22,11 +21,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import polars as pl
 
-from algobot_assets.feed.archive import ArchiveName, is_published, name_of
+from algobot_assets.feed.archive_files import ArchiveName, is_published, name_of
 from algobot_assets.feed.klines import PUBLISHED
 from algobot_assets.feed.simulated.faults import Answer, Fault, zipped
+from algobot_assets.feed.simulated.listings import Listing
 from algobot_assets.feed.simulated.loopback import LoopbackServer
-from algobot_assets.feed.simulated.prices import Listing, SimulatedPrices
+from algobot_assets.feed.simulated.prices import SimulatedPrices
 from algobot_assets.feed.source import market_of, symbol_of
 from algobot_assets.schema.intervals import INTERVALS, midnight, month_start, next_month
 
@@ -36,7 +36,7 @@ _KEPT_FILES = 16
 
 
 class Prices(Protocol):
-    """Where the simulated exchange takes its candles from."""
+    """The candles behind the simulated exchange."""
 
     listings: dict[str, Listing]
 
@@ -50,10 +50,10 @@ class Prices(Protocol):
 class SimulatedExchange:
     """The simulated exchange; `start` returns its base URL, for REST and archive alike.
 
-    prices: its candles. now: its clock, standing still until `set_time` or `advance`; None: the real time.
-    daily_after, monthly_after: how long after its period an archive file appears. weight_limit: per minute
-    of its clock. faults: see faults; clock_skew: added to what /time answers. requests: how often each path
-    was asked."""
+    prices: its candles. now: its clock, which stands still until `set_time` or `advance`; None: the real time.
+    daily_after, monthly_after: delay between the end of a period and the publication of its file. weight_limit: per
+    minute of its clock. faults: see faults; clock_skew: added to the answer of /time. requests: number of requests by
+    path."""
 
     def __init__(
         self,
@@ -82,23 +82,23 @@ class SimulatedExchange:
     # The clock and the content
 
     def now(self) -> datetime:
-        """The exchange's time, UTC."""
+        """Return the exchange's time, UTC."""
         return self._now or datetime.now(UTC)
 
     def set_time(self, moment: datetime) -> None:
-        """From now on the clock stands at ``moment``."""
+        """Stop the clock at ``moment``."""
         self._now = moment
 
     def advance(self, seconds: float) -> None:
-        """Move a standing clock on; as the ``sleep`` of a client, it makes waiting cost nothing."""
+        """Advance a stopped clock; as the ``sleep`` of a client, it makes waiting free."""
         self._now = self.now() + timedelta(seconds=seconds)
 
     def timestamp(self) -> float:
-        """The exchange's time in seconds since 1970; as the ``clock`` of a client."""
+        """Return the exchange's time in seconds since 1970, as the ``clock`` of a client."""
         return self.now().timestamp()
 
     def republish(self, path: str, edit: Callable[[bytes], bytes], made: datetime | None = None) -> None:
-        """Replace an archive file: its CSV becomes ``edit`` of the true one, with a CHECKSUM that fits.
+        """Replace an archive file: its CSV becomes ``edit`` of the true one, with a matching CHECKSUM.
         made: the time stamp inside the zip, now by default; a time within the period makes it a file
         published early."""
         with self._lock:
@@ -108,7 +108,7 @@ class SimulatedExchange:
     # The server
 
     def start(self) -> str:
-        """Listen on a free port of loopback; the base URL."""
+        """Listen on a free port of loopback and return the base URL."""
         self._server = LoopbackServer(self.answer)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -129,7 +129,7 @@ class SimulatedExchange:
         self.stop()
 
     def answer(self, target: str) -> Answer:
-        """The answer to a GET of ``target`` (path and query), faults included."""
+        """Answer a GET of ``target`` (path and query), faults included."""
         parts = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         with self._lock:
@@ -231,7 +231,7 @@ class SimulatedExchange:
         return _json(self._page(symbol, interval, start, end, limit).rows())
 
     def _page(self, symbol: str, interval: str, start: int | None, end: int | None, limit: int) -> pl.DataFrame:
-        """From ``start`` on, or without it the last ones; both bounds inclusive, by open."""
+        """Return a page from ``start`` on, or without it the last one; both bounds inclusive, by open."""
         now = self.now()
         lo = start or 0
         hi = _ms(now) if end is None else min(end, _ms(now))
@@ -265,7 +265,7 @@ class SimulatedExchange:
         return Answer(200, line.encode(), {"Content-Type": "text/plain"})
 
     def _file(self, name: ArchiveName) -> bytes | None:
-        """The zip's bytes; None while it is not published or where its period has no candles."""
+        """Return the zip's bytes; None if it is not published yet or its period has no candles."""
         wait = self._daily_after if name.period == "daily" else self._monthly_after
         edit, made = self._edits.get(name.path, (None, name.hi + wait))
         listed = name.symbol in self.prices.listings and is_published(name.interval, name.period)

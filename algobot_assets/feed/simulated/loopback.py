@@ -1,8 +1,4 @@
-"""The HTTP side of the simulated exchange: a threaded server on a free port of loopback.
-
-Here belongs sending an `Answer` as it is, broken off or stalled where it says so; what is answered belongs to
-simulated.
-"""
+"""The HTTP side of the simulated exchange: a threaded server on a free port of loopback."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from algobot_assets.feed.simulated.faults import Answer
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """Serves GET by ``answer`` (path and query to `Answer`), a thread per connection; see
+    """A server that answers GET by ``answer`` (path and query to `Answer`), a thread per connection; see
     `SimulatedExchange`."""
 
     daemon_threads = True
@@ -50,7 +46,7 @@ class LoopbackServer(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no event here; anything else is."""
+        """Ignore clients that went away, and report every other error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -80,4 +76,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent: the exchange counts its requests instead."""
+        """Log nothing: the exchange counts its requests instead."""

@@ -1,27 +1,25 @@
-"""Made-up but lifelike candles: the market behind the simulated exchange.
+"""Generate made-up but lifelike candles for the simulated exchange.
 
-Here belongs where the numbers come from; how they are served belongs to simulated. Every candle is a
-function of the seed, the symbol and its time alone, so any window can be made without what came before it:
-a day is a bridge between two points of the symbol's daily walk, and longer candles are sums of its minutes.
+Every candle is a function of the seed, the symbol and its time alone, so any window can be generated without the
+candles before it: a day is a bridge between two points of the symbol's daily walk, and longer candles are sums of its
+minutes.
 
-The walk has clustered volatility and a weak pull to its anchor; minutes have a daily rhythm, quiet minutes
-without a trade repeat the last price, and, as on the real exchange, a longer candle leaves such minutes
-out."""
+The walk has clustered volatility and a weak pull to its anchor. Minutes follow a daily rhythm; quiet minutes without a
+trade repeat the last price, and, as on the real exchange, longer candles ignore such minutes."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from algobot_assets.feed.klines import PUBLISHED
+from algobot_assets.feed.simulated.listings import LISTINGS, Listing
 from algobot_assets.schema.intervals import (
     candle_end,
     floor_open,
@@ -39,72 +37,8 @@ _MINUTE_MS = 60_000
 _UNIT = 10**8  # money and text are counted in units of 1e-8
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A symbol of the simulated exchange.
-
-    listed, delisted: first and (exclusive) last instant of trading, UTC. price: where the walk begins and
-    is drawn to, quote asset. daily_volatility: fraction. turnover: quote asset per minute. quiet: share of
-    minutes without a trade. decimals: how many are printed of prices, volumes and quote volumes."""
-
-    symbol: str
-    base_asset: str
-    quote_asset: str
-    listed: datetime
-    price: float
-    tick: Decimal
-    step: Decimal
-    turnover: float
-    daily_volatility: float = 0.03
-    quiet: float = 0.0
-    min_notional: Decimal = Decimal(5)
-    delisted: datetime | None = None
-    decimals: tuple[int, int, int] = (8, 8, 8)
-
-
-def _utc(*fields: int) -> datetime:
-    return datetime(*fields, tzinfo=UTC)
-
-
-def _tether(base: str, listed: datetime, price: float, tick: str, step: str, turnover: float, **more: Any) -> Listing:
-    return Listing(f"{base}USDT", base, "USDT", listed, price, Decimal(tick), Decimal(step), turnover, **more)
-
-
-#: Large and small prices, volumes of 14 digits (SHIBUSDT), a young, a delisted and a perpetual market.
-LISTINGS = (
-    _tether("BTC", _utc(2017, 8, 17, 4), 30_000, "0.01", "0.00001", 900_000),
-    _tether("ETH", _utc(2017, 8, 17, 4), 1_900, "0.01", "0.0001", 450_000, daily_volatility=0.04),
-    _tether("DOGE", _utc(2019, 7, 5, 12), 0.09, "0.00001", "1", 60_000, daily_volatility=0.05, quiet=0.02),
-    _tether("SHIB", _utc(2021, 5, 10, 11), 2.1e-6, "0.00000001", "1", 250_000, daily_volatility=0.06),
-    _tether("FRESH", _utc(2025, 3, 18, 15, 30), 1.4, "0.0001", "0.1", 9_000, daily_volatility=0.08, quiet=0.05),
-    _tether(
-        "GONE",
-        _utc(2022, 3, 11, 6),
-        0.35,
-        "0.0001",
-        "0.1",
-        900,
-        daily_volatility=0.07,
-        quiet=0.2,
-        delisted=_utc(2024, 9, 8, 9),
-    ),
-    Listing(
-        "BTCUSDT.UM",
-        "BTC",
-        "USDT",
-        _utc(2019, 9, 8, 17, 57),
-        30_000,
-        Decimal("0.1"),
-        Decimal("0.001"),
-        3_000_000,
-        min_notional=Decimal(100),
-        decimals=(2, 3, 5),
-    ),
-)
-
-
 class SimulatedPrices:
-    """The candles of ``listings`` under ``seed``; during ``outages`` (half-open ranges) no candle exists."""
+    """The candles of ``listings`` for one ``seed``; during ``outages`` (half-open ranges) no candle exists."""
 
     def __init__(
         self,
@@ -121,20 +55,20 @@ class SimulatedPrices:
         self._large_month = lru_cache(maxsize=6)(self._make_month)  # a month of minutes as text is 8 MB
 
     def ended(self, symbol: str, now: datetime) -> bool:
-        """Whether the symbol no longer trades at ``now``."""
+        """Whether the symbol has stopped trading by ``now``."""
         delisted = self.listings[symbol].delisted
         return delisted is not None and delisted <= now
 
     def months(self, symbol: str, now: datetime) -> list[date]:
-        """The months, ascending, in which the symbol has or may have candles up to ``now``."""
+        """Return the months, ascending, in which the symbol may have candles up to ``now``."""
         listing = self.listings[symbol]
         # A week or a triple of days that has begun in one month may be all there is of the next.
         first = listing.listed.date() - timedelta(days=7)
         return months_between(first, now.date() + timedelta(days=1))
 
     def candles(self, symbol: str, interval: str, month: date, now: datetime) -> pl.DataFrame:
-        """The candles that open in ``month`` as published at ``now``: Binance's 12 columns, values as text,
-        times in milliseconds; the last may still be forming."""
+        """Return the candles that open in ``month`` as published at ``now``: Binance's 12 columns, values as text,
+        times in milliseconds; the last one may still be forming."""
         if candle_end(interval, midnight(next_month(month))) <= now:
             cached = self._large_month if interval in ("1m", "3m") else self._month
             return cached(symbol, interval, month)
@@ -148,12 +82,12 @@ class SimulatedPrices:
         return self._text(symbol, self._longer(symbol, interval, self._range(symbol, lo, through), lo, hi))
 
     def _range(self, symbol: str, lo: datetime, hi: datetime) -> pl.DataFrame:
-        """The minutes that open in [lo, hi), whole numbers: see `_make_minutes`."""
+        """Return the minutes that open in [lo, hi), as whole numbers: see `_make_minutes`."""
         frames = [self._minutes(symbol, month) for month in months_between(lo.date(), hi.date() + timedelta(days=1))]
         return pl.concat(frames).filter(pl.col("open_time").is_between(_ms(lo), _ms(hi), closed="left"))
 
     def _until(self, symbol: str, lo: datetime, now: datetime) -> pl.DataFrame:
-        """The minutes from ``lo`` on as they are at ``now``; of the last, only a part has happened."""
+        """Return the minutes from ``lo`` on as of ``now``; the last one is only partly over."""
         minutes = self._range(symbol, lo, now)
         started = _ms(now) // _MINUTE_MS * _MINUTE_MS
         share = (_ms(now) - started) / _MINUTE_MS
@@ -166,7 +100,7 @@ class SimulatedPrices:
         return pl.concat([minutes.head(-1), pl.DataFrame([candle], schema=minutes.schema)])
 
     def _longer(self, symbol: str, interval: str, minutes: pl.DataFrame, lo: datetime, hi: datetime) -> pl.DataFrame:
-        """Candles of ``interval`` that open in [lo, hi), from their minutes."""
+        """Sum minutes into the candles of ``interval`` that open in [lo, hi)."""
         phase = phase_of(self.listings[symbol].listed)
         opened = _time("open_time").alias("timestamp")
         if interval == "1m":
@@ -205,7 +139,7 @@ class SimulatedPrices:
         return candles.with_columns(close_time=end - 1)
 
     def _text(self, symbol: str, candles: pl.DataFrame) -> pl.DataFrame:
-        """The candles as Binance prints them."""
+        """Print the candles as Binance does."""
         listing = self.listings[symbol]
         price, volume, quote = listing.decimals
         per_tick, per_step = _per(listing.tick), _per(listing.step)
@@ -222,7 +156,7 @@ class SimulatedPrices:
         ).select(*PUBLISHED)
 
     def _make_walk(self, symbol: str) -> np.ndarray:
-        """The logarithm of the price at each midnight from 2017 on, and each day's volatility, as two
+        """Return the logarithm of the price at each midnight from 2017 on, and each day's volatility, as two
         rows."""
         listing = self.listings[symbol]
         chance = self._chance(symbol, 0)
@@ -239,7 +173,7 @@ class SimulatedPrices:
         return walk
 
     def _make_minutes(self, symbol: str, month: date) -> pl.DataFrame:
-        """The minutes of a month: open_time in ms; open, high, low, close in ticks; volume and buy (of
+        """Return the minutes of a month: open_time in ms; open, high, low, close in ticks; volume and buy (of
         takers) in steps; quote and buy_quote in 1e-8; count. All Int64."""
         listing = self.listings[symbol]
         days = (month_start(next_month(month)) - month).days
@@ -255,7 +189,7 @@ class SimulatedPrices:
         return frame.filter(trading)
 
     def _day(self, symbol: str, day: date) -> np.ndarray:
-        """One day's minutes, rows as named in `_make_minutes`."""
+        """Return one day's minutes, rows as named in `_make_minutes`."""
         listing = self.listings[symbol]
         index = (day - _ORIGIN).days
         walk = self._walk(symbol)
@@ -305,19 +239,20 @@ class SimulatedPrices:
 
 @lru_cache(maxsize=1)
 def _rhythm() -> np.ndarray:
-    """How lively each minute of a UTC day is, mean 1: most when Europe and America are both awake."""
+    """Return the activity of each minute of a UTC day, mean 1: highest when Europe and America are both awake."""
     hour = np.arange(_MINUTES) / 60
-    lively = 0.8 + 0.5 * np.exp(-(((hour - 14.5) / 3.5) ** 2)) + 0.2 * np.exp(-(((hour - 1) / 2) ** 2))
-    return lively / lively.mean()
+    lively: np.ndarray = 0.8 + 0.5 * np.exp(-(((hour - 14.5) / 3.5) ** 2)) + 0.2 * np.exp(-(((hour - 1) / 2) ** 2))
+    rhythm: np.ndarray = lively / lively.mean()
+    return rhythm
 
 
 def _per(unit: Decimal) -> int:
-    """How many of ``unit`` make one."""
+    """Return how many of ``unit`` make one."""
     return int(1 / unit)
 
 
 def _print(column: str, per: int, decimals: int, whole: str | None = None) -> pl.Expr:
-    """Expression: whole numbers of 1/``per``, plus ``whole`` ones, as text with ``decimals`` decimals."""
+    """Return the expression that prints whole numbers of 1/``per``, plus ``whole`` ones, with ``decimals`` decimals."""
     integer = pl.col(column) // per
     if whole is not None:
         integer = integer + pl.col(whole)

@@ -1,7 +1,4 @@
-"""Real candles from Parquet files as the market behind the simulated exchange, digit by digit.
-
-Here belongs reading such files as they were published; serving them belongs to simulated.
-"""
+"""Replay real candles from Parquet files through the simulated exchange, digit by digit."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from algobot_assets.errors import SettingsError
-from algobot_assets.feed.archive import interval_of
+from algobot_assets.feed.archive_files import interval_of
 from algobot_assets.feed.klines import PUBLISHED
-from algobot_assets.feed.simulated.prices import Listing
+from algobot_assets.feed.simulated.listings import Listing
 from algobot_assets.feed.source import symbol_of
 from algobot_assets.schema.intervals import midnight, months_between, next_month
 
@@ -39,7 +36,7 @@ class ReplayedPrices:
                 if found := _FILE.fullmatch(path.name):
                     self._enter(symbol_of(market, found["symbol"]), interval_of(found["interval"]), path)
         if not self._files:
-            raise SettingsError(f"{root} holds no spot/*.parquet or futures-um/*.parquet to replay; name another.")
+            raise SettingsError(f"{root} holds no spot/*.parquet or futures-um/*.parquet to replay. Name another.")
         self._market = lru_cache(maxsize=4)(self._read)
 
     def _enter(self, symbol: str, interval: str, path: Path) -> None:
@@ -62,19 +59,19 @@ class ReplayedPrices:
         self._through[symbol] = max(last, self._through.get(symbol, last))
 
     def ended(self, symbol: str, now: datetime) -> bool:
-        """False: files do not tell a delisting from their own end."""
+        """Return False: the end of a file does not prove a delisting."""
         return False
 
     def months(self, symbol: str, now: datetime) -> list[date]:
-        """The months of the symbol's files, up to ``now``."""
+        """Return the months of the symbol's files, up to ``now``."""
         last = min(now, _EPOCH + timedelta(milliseconds=self._through[symbol]))
         return months_between(self.listings[symbol].listed.date(), last.date() + timedelta(days=1))
 
     def candles(self, symbol: str, interval: str, month: date, now: datetime) -> pl.DataFrame:
-        """The published rows that open in ``month`` and not after ``now``."""
+        """Return the published rows that open in ``month`` and not after ``now``."""
         end = min((midnight(next_month(month)) - _EPOCH), now - _EPOCH + timedelta(milliseconds=1))
-        bounds = [span // timedelta(milliseconds=1) for span in (midnight(month) - _EPOCH, end)]
-        return self._market(symbol, interval).filter(pl.col("open_time").is_between(*bounds, closed="left"))
+        lo, hi = (span // timedelta(milliseconds=1) for span in (midnight(month) - _EPOCH, end))
+        return self._market(symbol, interval).filter(pl.col("open_time").is_between(lo, hi, closed="left"))
 
     def _read(self, symbol: str, interval: str) -> pl.DataFrame:
         files = self._files.get((symbol, interval))
