@@ -1,11 +1,11 @@
-# Two commands for a newcomer: `make demo` and `make test`. Each makes its own virtual environment and installs the
-# pinned versions; nothing else has to be there but Python 3.11 to 3.13 with pip.
+# Two commands for a newcomer: `make demo` and `make test`. Each creates the virtual environment and installs the pinned
+# versions into it. All you need beforehand is Python 3.11 to 3.13 with pip.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint up bench audit clean
+.PHONY: demo test test-slow coverage lint docs hooks up bench audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/algobot demo
@@ -16,16 +16,29 @@ up: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 
-# What takes longer than the ten minutes of the default suite: the whole stack, kills, faults.
+# Tests that take longer than the default suite allows: the whole stack, kills, injected faults.
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
 
-# Style, layout, types, and the rooms' one-way imports (.importlinter).
+# The default suite with the share of statements it executes; which ones it misses: build/coverage/index.html.
+coverage: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 4 --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
+
+# Style, layout, the order of the rooms (.importlinter), and types. .pre-commit-config.yaml runs the same commands.
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# The documentation as a website in build/docs, from docs/ and mkdocs.yml; any broken link or reference is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html"
+
+# Run the checks of `make lint` before every commit.
+hooks: $(VENV)/installed-lint
+	$(BIN)/pre-commit install
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,7 +53,12 @@ $(VENV)/installed-lint: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lint]"
 	touch $@
 
-# Known vulnerabilities of the pinned versions, by pip-audit in an environment of its own (exit code 3: could not ask).
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
+# Known vulnerabilities of the pinned versions, by pip-audit in an environment of its own.
+# Exit code 3: the advisory service could not be reached.
 audit: constraints.txt
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit

@@ -1,12 +1,12 @@
-"""Where the installed packages come from: known vulnerabilities of the pinned versions, and a file of their hashes.
+"""Look up known vulnerabilities of the pinned packages, and write the file of their hashes.
 
     python deploy/supply.py audit                     # make audit
     python deploy/supply.py hashes REPORT... > hashes.txt
 
-`audit` asks an advisory service by pip-audit about every version of constraints.txt, and compares the environment with
-them. Exit code 0: nothing known; 1: something is; 3: the service could not be asked about all of them.
-`hashes` reads what `pip install --dry-run --ignore-installed --report REPORT -c constraints.txt ".[test]"` wrote, once
-for each Python, and needs no index of its own.
+`audit` asks an advisory service, through pip-audit, about every version in constraints.txt, and compares the environment
+with these versions. Exit code 0: no known vulnerability; 1: at least one; 3: the service did not answer for all of them.
+`hashes` reads the reports of `pip install --dry-run --ignore-installed --report REPORT -c constraints.txt
+".[test,lint,docs]"`, one for each Python, and needs no index of its own.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _HEAD = """\
 
 
 def plain(name: str) -> str:
-    """A package's name as indexes compare it."""
+    """Return a package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pinned() -> dict[str, str]:
-    """Version of each package of constraints.txt."""
+    """Return the version of each package in constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {plain(name): version.strip() for name, version in pairs}
 
 
 def drift() -> list[str]:
-    """Packages whose version is not the pinned one, in an environment that has the project."""
+    """Return packages whose installed version is not the pinned one, if the project is installed here."""
     installed = {plain(found.metadata["Name"]): found.version for found in metadata.distributions()}
     if "dagster" not in installed:
         return []
     return [
-        f"{name} is {installed[name]}, pinned is {version}"
+        f"{name} is {installed[name]}; pinned: {version}"
         for name, version in pinned().items()
         if name in installed and installed[name] != version
     ]
 
 
 def audit() -> int:
-    """Ask, say, and give the exit code."""
+    """Ask the service, print what it knows, and return the exit code."""
     for sentence in drift():
-        print(f"Not as pinned: {sentence}.")
+        print(f"Not the pinned version: {sentence}.")
     command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "--progress-spinner", "off",
                "--timeout", "20", "--format", "json", "-r", str(ROOT / "constraints.txt")]  # fmt: skip
     try:
@@ -84,7 +84,7 @@ def audit() -> int:
 
 
 def hashes(reports: list[str]) -> str:
-    """The text of hashes.txt from pip's reports."""
+    """Return the text of hashes.txt from pip's reports."""
     found: dict[tuple[str, str], set[str]] = {}
     for report in reports:
         for item in json.loads(Path(report).read_text())["install"]:

@@ -6,9 +6,11 @@ import importlib.util
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 _spec = importlib.util.spec_from_file_location("supply", ROOT / "deploy" / "supply.py")
@@ -22,6 +24,23 @@ def test_every_direct_dependency_has_its_reason_beside_it():
     listed = text[text.index("\ndependencies = [") : text.index("]\n\n[project.optional")].splitlines()[2:]
     assert len(listed) > 15
     assert [line for line in listed if line.strip() and not re.search(r"#\s+\w.{5,}", line)] == []
+
+
+def test_every_tool_of_an_extra_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert {"test", "lint", "docs"} <= set(extras)
+    tools = {re.split(r"[\[;]", name)[0] for extra in extras if extra != "oracles" for name in extras[extra]}
+    assert {supply.plain(name) for name in tools} - set(supply.pinned()) == set()
+
+
+def test_the_hooks_of_a_commit_run_the_commands_of_make_lint():
+    makefile = (ROOT / "Makefile").read_text()
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.M)[1]
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in lint.splitlines()]
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"] for hook in repository["hooks"]] == commands
 
 
 def test_every_hashed_version_is_the_pinned_one():
