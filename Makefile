@@ -33,7 +33,7 @@ lint: $(VENV)/installed-lint
 
 # The documentation as a website in build/docs, from docs/ and mkdocs.yml; any broken link or reference is an error.
 docs: $(VENV)/installed-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open build/docs/index.html"
 
 # Run the checks of `make lint` before every commit.

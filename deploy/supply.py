@@ -3,8 +3,9 @@
     python deploy/supply.py audit                     # make audit
     python deploy/supply.py hashes REPORT... > hashes.txt
 
-`audit` asks an advisory service, through pip-audit, about every version in constraints.txt, and compares the environment
-with these versions. Exit code 0: no known vulnerability; 1: at least one; 3: the service did not answer for all of them.
+`audit` asks an advisory service, through pip-audit, about every version in constraints.txt, and compares the
+environment with these versions. Exit code 0: no known vulnerability; 1: at least one; 3: the service did not answer
+for all of them.
 `hashes` reads the reports of `pip install --dry-run --ignore-installed --report REPORT -c constraints.txt
 ".[test,lint,docs]"`, one for each Python, and needs no index of its own.
 """
