@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, ledger_code_version, run_ledger
+from algobot_assets.compute.code_version import ledger_code_version
+from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, run_ledger
 from algobot_assets.compute.ledger.state import read_state
 from algobot_assets.compute.ledger.terms import CostTerms, LedgerError, RiskTerms, RuleTerms, StrategyTerms, Terms
 

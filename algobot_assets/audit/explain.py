@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.code_version import code_version
+from algobot_assets.compute.code_version import strategy_code_version
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.compute.trace import Trace, trace
 from algobot_assets.declared.parameters import from_json
@@ -303,7 +303,7 @@ def _traced(market: _Market, trade: dict[str, Any], opened: datetime, previous: 
             f"The strategy's state of {first - DAY} is not recorded: materialise signals of {first - DAY} first."
         )
     known = recorded.get(end - DAY)
-    if known is not None and known.code_version != code_version(kind):
+    if known is not None and known.code_version != strategy_code_version(kind):
         raise WindowError(f"The code of strategy {kind} has changed since: run `algobot refresh` first.")
     prices = market.read(window, ["timestamp", "open", "high", "low", "close", "volume"])
     columns = list(get_strategy(kind).indicators)

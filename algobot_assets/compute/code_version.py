@@ -1,102 +1,88 @@
-"""Code versions: short digests of the sources that define the bits of a table.
+"""Code versions: short digests of the sources that decide what a table holds.
 
-Here: the digest and what stands behind indicators and each strategy. Not here: what is done with a version
-(the lineage records it and calls stale what another version computed).
+Lineage records the version that computed each day; a day that another version computed is stale.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.util
-import io
 import sys
 import sysconfig
-import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.abc import InspectLoader
 from pathlib import Path
 from types import ModuleType
 
-from algobot_assets.compute import candles, carry, indicators, kernels
-from algobot_assets.compute.strategies import registered
+from algobot_assets.compute import candles, carry, indicators, kernels, units
+from algobot_assets.compute.ledger import kernel, run, state, terms
+from algobot_assets.compute.metrics import performance
+from algobot_assets.compute.source_digest import combined_digest, source_digest
+from algobot_assets.compute.strategies import Registered, registered
 from algobot_assets.compute.strategy import bars
 
 _PACKAGE = __name__.partition(".")[0]
 _DECLARATIONS = (f"{_PACKAGE}.compute.strategy", f"{_PACKAGE}.compute.strategy.definition")
 _INSTALLED = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
 
-
-def source_digest(*sources: ModuleType | str) -> str:
-    """Sixteen hex digits of the SHA-256 of sources (modules, or texts of Python code) in the order given.
-
-    Comments, docstrings and blank lines do not count, nor does the end of line; everything else does, layout
-    included. The same on every Python from 3.11 to 3.13. A module is read once per process.
-    """
-    digest = hashlib.sha256()
-    for source in sources:
-        text = source if isinstance(source, str) else _text(source)
-        digest.update(essence(text).encode() + b"\0")
-    return digest.hexdigest()[:16]
+INDICATOR_SOURCES = (carry, kernels, candles, indicators)
+"""The modules that compute the stored indicators."""
+LEDGER_SOURCES = (kernel, units, terms, state, performance, run)
+"""The modules that decide what the ledger's three tables hold."""
+STRATEGY_SOURCES = (carry, kernels, candles, bars)
+"""The modules that compute for every strategy, besides its own file."""
 
 
 def indicators_code_version() -> str:
-    """Version of the code that computes the stored indicators."""
-    return source_digest(carry, kernels, candles, indicators)
+    """Return the version of the code that computes the stored indicators."""
+    return combined_digest(map(module_digest, INDICATOR_SOURCES))
 
 
-def code_version(strategy_type: str) -> str:
-    """Version of the code that computes a strategy's signals: its file, the bars, and modules its file
-    imports.
+def ledger_code_version() -> str:
+    """Return the version of the code that computes trades, performance and backtest results."""
+    return combined_digest(map(module_digest, LEDGER_SOURCES))
 
-    Of the imported modules those count that are neither installed packages nor this package's rooms outside
-    `compute`, and what they import in turn. SettingsError for an unknown strategy.
+
+def strategy_code_version(strategy_type: str) -> str:
+    """Return the version of the code that computes a strategy's signals.
+
+    It covers the strategy's file, the modules that compute for every strategy, and the modules that the file
+    imports, directly or not, unless they belong to an installed package or to another room than ``compute``.
+    SettingsError if the strategy is unknown.
     """
-    known = registered(strategy_type)
-    modules = _own_imports(known.text, known.strategy.module)
-    return source_digest(carry, kernels, candles, bars, known.text, *(_text(sys.modules[name]) for name in modules))
+    return version_of_strategy(registered(strategy_type))
 
 
-@cache
-def essence(text: str) -> str:
-    """Python code without comments, docstrings and blank lines, lines otherwise as written.
+def version_of_strategy(strategy: Registered, frozen: Mapping[str, str] | None = None) -> str:
+    """Return the code version of a strategy; a module that ``frozen`` names counts with the digest given there.
 
-    Cut out by position, not put together from tokens, because Python 3.12 splits f-strings into other tokens.
+    Migrations use ``frozen`` to tell the version that a certain release gave to a user's strategy.
     """
-    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
-    cuts: list[tuple[tuple[int, int], tuple[int, int]]] = []
-    statement: list[tokenize.TokenInfo] = []
-    layout = (tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING)
-    for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
-        if token.type in (tokenize.COMMENT, tokenize.NL):
-            cuts.append((token.start, token.end if token.type == tokenize.COMMENT else token.start))
-        elif token.type == tokenize.NEWLINE:
-            if all(part.type == tokenize.STRING for part in statement):
-                cuts += [(part.start, part.end) for part in statement]
-            cuts.append((token.start, token.start))
-            statement = []
-        elif token.type not in layout:
-            statement.append(token)
-    # Rows with a cut lose the blanks at their end, or themselves if nothing is left; other rows, such as
-    # those inside a long string, stay as they are.
-    touched: set[int] = set()
-    for (first, left), (last, right) in sorted(cuts, reverse=True):
-        touched.update(range(first, last + 1))
-        if (first, left) != (last, right):
-            lines[first - 1 : last] = [
-                lines[first - 1][:left] + lines[last - 1][right:],
-                *[""] * (last - first),
-            ]
-    kept = [
-        line.rstrip() if row in touched else line
-        for row, line in enumerate(lines, start=1)
-        if line.strip() or row not in touched
-    ]
-    return "\n".join(kept)
+    digests = {module.__name__: module_digest(module) for module in STRATEGY_SOURCES} | dict(frozen or {})
+    imported = own_imports(strategy.text, strategy.strategy.module)
+    return combined_digest(
+        [
+            *(digests[module.__name__] for module in STRATEGY_SOURCES),
+            _text_digest(strategy.text),
+            *(digests.get(name) or module_digest(sys.modules[name]) for name in imported),
+        ]
+    )
 
 
-def _own_imports(text: str, module: str) -> list[str]:
-    """Names of the modules a source imports, at any remove, whose code is the user's or of `compute`."""
+def module_digest(module: ModuleType) -> str:
+    """Return the digest of a module's source as it was when it was first asked for.
+
+    A module that changes on disk does not change in memory.
+    """
+    return _text_digest(source_text(module))
+
+
+_text_digest = cache(source_digest)
+
+
+def own_imports(text: str, module: str) -> list[str]:
+    """Return the names of the modules that a source imports, directly or not, and that count for its version."""
     found: set[str] = set()
     todo = [(text, module)]
     while todo:
@@ -104,7 +90,7 @@ def _own_imports(text: str, module: str) -> list[str]:
         for name in _imported(text, module):
             if name not in found and name != module and _is_own(name):
                 found.add(name)
-                todo.append((_text(sys.modules[name]), name))
+                todo.append((source_text(sys.modules[name]), name))
     return sorted(found)
 
 
@@ -130,8 +116,11 @@ def _is_own(name: str) -> bool:
 
 
 @cache
-def _text(module: ModuleType) -> str:
-    """The module's source, read once: when it changes on disk, the module in memory does not."""
-    if module.__spec__ is not None and module.__spec__.loader is not None:
-        return module.__spec__.loader.get_source(module.__name__)
+def source_text(module: ModuleType) -> str:
+    """Return a module's source, read once per process."""
+    loader = module.__spec__.loader if module.__spec__ is not None else None
+    if isinstance(loader, InspectLoader):
+        return loader.get_source(module.__name__) or ""
+    if module.__file__ is None:
+        raise FileNotFoundError(f"{module.__name__} has no source file.")
     return Path(module.__file__).read_text(encoding="utf-8")

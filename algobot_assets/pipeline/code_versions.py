@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from algobot_assets.compute.code_version import code_version, indicators_code_version
-from algobot_assets.compute.ledger.run import ledger_code_version
+from algobot_assets.compute.code_version import indicators_code_version, ledger_code_version, strategy_code_version
 from algobot_assets.compute.strategies import get_strategy, strategy_types
 from algobot_assets.store.connection import Store
 
@@ -15,7 +14,9 @@ def register_code(store: Store) -> None:
     ledger = ledger_code_version()
     rows = [("indicators", "", indicators_code_version(), False)]
     rows += [(table, "", ledger, False) for table in LEDGER_TABLES]
-    rows += [("signals", kind, code_version(kind), bool(get_strategy(kind).indicators)) for kind in strategy_types()]
+    rows += [
+        ("signals", kind, strategy_code_version(kind), bool(get_strategy(kind).indicators)) for kind in strategy_types()
+    ]
     store.retrying(
         lambda connection: connection.cursor().executemany(
             """INSERT INTO code_versions (table_name, strategy_type, code_version, reads_indicators)

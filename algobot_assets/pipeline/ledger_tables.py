@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 import psycopg
 
-from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, ledger_code_version, run_ledger
+from algobot_assets.compute.code_version import ledger_code_version
+from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, run_ledger
 from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.incremental import DAY, Recorded, legal_days, run_chain
 from algobot_assets.pipeline.incremental import Days as LegalDays

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 import polars as pl
 
-from algobot_assets.compute.code_version import code_version
+from algobot_assets.compute.code_version import strategy_code_version
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.declared.parameters import from_json
@@ -83,7 +83,7 @@ def _signals(
         own,
         lambda day: inputs_of_day(upstream, day),
         lambda day: digests.on(version["id"], day),
-        code_version(version["strategy_type"]),
+        strategy_code_version(version["strategy_type"]),
         compute,
         recompute=run.options.recompute,
         tally=run.tally,

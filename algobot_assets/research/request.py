@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.code_version import code_version
-from algobot_assets.compute.ledger.run import ledger_code_version, minute_array
+from algobot_assets.compute.code_version import ledger_code_version, strategy_code_version
+from algobot_assets.compute.ledger.run import minute_array
 from algobot_assets.compute.ledger.terms import RuleTerms
 from algobot_assets.compute.strategies import get_strategy, load_strategy_file, strategy_types
 from algobot_assets.compute.strategy import Strategy
@@ -144,7 +144,7 @@ def prepare(store: Store, request: Request) -> Trial:
         label=f"{strategy.name} on {symbol} {interval}",
     )
     settings = _settings(account)
-    code = f"{ledger_code_version()}-{code_version(strategy.name)}"
+    code = f"{ledger_code_version()}-{strategy_code_version(strategy.name)}"
     key = digest(
         code.encode(),
         canonical({"strategy": strategy.name, "market": [symbol, interval], "days": [str(first), str(last)]}).encode(),

@@ -17,7 +17,6 @@ The state after a day starts the next one. Any split of the days into calls give
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,14 +25,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from algobot_assets.compute import code_version as versions
-from algobot_assets.compute import units as ledger_units
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.ledger import kernel as k
-from algobot_assets.compute.ledger import state as ledger_state
-from algobot_assets.compute.ledger import terms as ledger_terms
 from algobot_assets.compute.ledger.state import new_state, unpack
-from algobot_assets.compute.ledger.terms import EXIT_REASONS, LedgerError, Terms, day_ms
+from algobot_assets.compute.ledger.terms import EXIT_REASONS, LedgerError, StrategyTerms, Terms, day_ms
 from algobot_assets.compute.metrics import performance as metrics
 from algobot_assets.compute.units import from_units, frozen, ratio_column, steps_to_quantity, to_units
 
@@ -195,11 +190,6 @@ def run_ledger(
     return _frames(trades[:closed], marks[:closed], daily, window, start, strategy, states, unfilled)
 
 
-def ledger_code_version() -> str:
-    """Changes whenever the code that decides what a ledger says does."""
-    return versions.source_digest(k, ledger_units, ledger_terms, ledger_state, metrics, sys.modules[__name__])
-
-
 def _ms(times: pl.Series) -> np.ndarray:
     if times.dtype.base_type() == pl.Datetime:
         times = times.dt.epoch("ms")
@@ -237,7 +227,7 @@ def _frames(
     daily: np.ndarray,
     window: tuple[date, ...],
     start: np.ndarray,
-    strategy: ledger_terms.StrategyTerms,
+    strategy: StrategyTerms,
     states: dict[date, np.ndarray],
     unfilled: np.ndarray,
 ) -> LedgerRun:
@@ -326,7 +316,7 @@ def _metric_frame(trades: np.ndarray, marks: np.ndarray, start: np.ndarray) -> p
 
 
 def _result_frame(
-    daily: np.ndarray, window: tuple[date, ...], start: np.ndarray, strategy: ledger_terms.StrategyTerms
+    daily: np.ndarray, window: tuple[date, ...], start: np.ndarray, strategy: StrategyTerms
 ) -> pl.DataFrame:
     if strategy.effective_to is not None and window:
         closed = np.diff(daily[:, k.S_CLOSED], prepend=start[k.CLOSED])

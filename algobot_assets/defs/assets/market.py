@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from algobot_assets.compute.code_version import code_version, indicators_code_version
+from algobot_assets.compute.code_version import indicators_code_version, strategy_code_version
 from algobot_assets.compute.strategies import strategy_types
 from algobot_assets.defs.table_asset import CandleConfig, table_asset
 from algobot_assets.pipeline import indicators as indicator_rows
@@ -33,6 +33,6 @@ signals = table_asset(
     kinds=("polars",),
     description="What every strategy version decided at each closed candle: 1 buy, -1 sell, 0 hold. Stored for all "
     "candles; the ledger ignores those before the version's effective date.",
-    code_version="-".join(code_version(kind)[:4] for kind in strategy_types()),
+    code_version="-".join(strategy_code_version(kind)[:4] for kind in strategy_types()),
     before=withdraw_ended,
 )(signal_rows.signals)

@@ -11,7 +11,7 @@ from algobot_assets.audit.rules.messages import failed
 from algobot_assets.audit.rules.rows import unlike_candles
 from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.code_version import code_version
+from algobot_assets.compute.code_version import strategy_code_version
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.declared.parameters import from_json
@@ -60,7 +60,7 @@ def _sample(run: CheckRun, window: Window, candles: Window, version: dict[str, A
     try:
         names = get_strategy(kind).indicators
         parameters = from_json(version["parameters"]).parameters
-        code = code_version(kind)
+        code = strategy_code_version(kind)
     except AlgobotError as error:  # the strategy is no longer there
         run.findings[AGAIN].add(failed(who, window, str(error)))
         return
