@@ -32,7 +32,7 @@ depends_on = None
 
 #: What the release before computed with, and the version of the same code in this release.
 INDICATORS = ("eac68a5c8057e074", "95bbbc594bb0e386")
-LEDGER = ("e5a6f5cf83d3c663", "f588cb5b84737a47")
+LEDGER = ("e5a6f5cf83d3c663", "73c184e8d482dcdb")
 STRATEGIES = {
     "btc": ("fd8d60f29ed69d83", "c2445e82ae2030b8"),
     "ema_cross": ("0f27d0700195cd31", "fd13160b6bae4dfc"),
