@@ -30,7 +30,7 @@ from algobot_assets.schema.windows import Window
 from algobot_assets.store.archive import files_of_month, hold
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
-from algobot_assets.store.month_partitions import settle
+from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.retention import months
 from algobot_assets.store.server import control as servers
@@ -115,7 +115,7 @@ def fill(store: Store, markets: int) -> int:
             frame = signals.select(list(schema_of("signals")))
             total += write_window(store, Window("signals", MONTH, END, symbol, "1m", strategy), frame, days).rows
     for table in MONTHLY:
-        settle(store, table, [MONTH])
+        vacuum_months(store, table, [MONTH])
     return total
 
 

@@ -37,7 +37,7 @@ from algobot_assets.settings import Settings
 from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
-from algobot_assets.store.month_partitions import ensure_months, leaf, settle
+from algobot_assets.store.month_partitions import ensure_months, leaf, vacuum_months
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.retention import months
 from algobot_assets.store.writer import write_window
@@ -113,7 +113,7 @@ def fill(store: Store, markets: int, say: Callable[[str], None]) -> None:
         )
         connection.execute("VACUUM (ANALYZE) lineage")
     for table in MONTHLY:
-        settle(store, table, months_between(FIRST, END))
+        vacuum_months(store, table, months_between(FIRST, END))
 
 
 def _month(connection: psycopg.Connection, month: date, names: list[str], owners: list[int]) -> None:

@@ -36,10 +36,10 @@ from algobot_assets.cli.commands.database import prepare
 from algobot_assets.client import Client, connect
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
+from algobot_assets.store.advisory_locks import lock_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.retention.policy import retire
 from algobot_assets.store.server import control as servers
-from algobot_assets.store.writer import lock_months
 from benchmarks.harness import PACKAGES, machine, save, show
 from benchmarks.markets import published
 from benchmarks.throwaway import environment, throwaway

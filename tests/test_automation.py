@@ -22,8 +22,8 @@ from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateR
 from algobot_assets.errors import SettingsError
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
+from algobot_assets.store.advisory_locks import hold_run_lock, is_running
 from algobot_assets.store.month_partitions import coming_months, months_present
-from algobot_assets.store.run_lock import is_present, present
 
 LAST = START + timedelta(days=8)
 
@@ -226,13 +226,13 @@ def test_a_run_without_a_process_is_found_and_a_living_one_is_not(store, defs):
         dead, alive = (instance.create_run_for_job(job, tags=CHAIN) for _ in range(2))
         for run in (dead, alive):
             instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", job.name, message=""), run.run_id)
-        with present(store.database, alive.run_id):
+        with hold_run_lock(store.database, alive.run_id):
             now = datetime.now(UTC) + 2 * GRACE
             found, missing = gone(instance, store, {}, now)
             assert found == [] and list(missing) == [dead.run_id], "a restarted server gives locks back"
             found, missing = gone(instance, store, missing, now + GRACE)
             assert [run.run_id for run in found] == [dead.run_id] and missing == {}
-        assert not is_present(store, alive.run_id)
+        assert not is_running(store, alive.run_id)
 
 
 def test_partitions_are_made_ahead(database_url, store):

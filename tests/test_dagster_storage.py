@@ -20,7 +20,7 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from algobot_assets.defs.instance.storage import ENVIRONMENT, AlgobotDagsterStorage
 from algobot_assets.errors import SettingsError
 from algobot_assets.settings import Settings
-from algobot_assets.store.locate import resolve
+from algobot_assets.store.server.choose import resolve
 from algobot_assets.store.server.control import discard, ensure_running, stop
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -54,7 +54,7 @@ from algobot_assets.store.database import Database
 from algobot_assets.store.digests import day_digests
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.server.control import Server, discard, ensure_running
-from algobot_assets.store.writer import days_of, write_window
+from algobot_assets.store.writer import row_days, write_window
 
 KILLS = int(os.environ.get("ALGOBOT_KILLS", "200"))
 MIGRATIONS = int(os.environ.get("ALGOBOT_MIGRATIONS", "1"))
@@ -198,7 +198,7 @@ def recorded_as(store: Store) -> dict[date, bytes]:
 
 
 def day_digests_of(rows: pl.DataFrame) -> dict[date, bytes]:
-    found = day_digests(rows, content_columns("market_data"), days_of(WINDOW, rows))
+    found = day_digests(rows, content_columns("market_data"), row_days(WINDOW, rows))
     return {day: digest for day, (_, digest) in found.items()}
 
 
@@ -229,7 +229,7 @@ def test_a_passing_failure_is_tried_again(store, monkeypatch, state):
     monkeypatch.setattr(connections.time, "sleep", lambda seconds: None)
     assert write_window(store, WINDOW, candles(), inputs(), raising(state, 2)).inserted == 96
     before = stored(store)
-    with pytest.raises(StoreError, match=rf"planted|not written.*{state}|given back just now") as refused:
+    with pytest.raises(StoreError, match=rf"planted|not written.*{state}|just been released") as refused:
         write_window(store, WINDOW, candles(2), inputs(), raising(state, connections.ATTEMPTS))
     assert "Traceback" not in str(refused.value) and "CONTEXT" not in str(refused.value)
     found = stored(store)

@@ -19,8 +19,9 @@ from algobot_assets.client import Client
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import ensure_months
+from algobot_assets.store.reader import scope
 from algobot_assets.store.server.control import Server
-from algobot_assets.store.writer import months_of, scope
+from algobot_assets.store.writer import months_of
 from benchmarks import queries
 
 LAST = START + timedelta(days=8)

@@ -155,7 +155,7 @@ def test_what_would_have_to_be_written_is_refused(full, store, url):
         full.publish(published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9))
     assert not result.success
     assert result.error == (
-        "market_data of BTCUSDT 1h, 2024-01-30: the month is archived, and its rows would have to be written. Bring it "
+        "market_data of BTCUSDT 1h, 2024-01-30: the month is archived, so its rows cannot be changed. Bring it "
         "back first: `algobot restore 2024-01`."
     )
     assert content(url) == before

@@ -25,9 +25,9 @@ import sqlalchemy
 
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
-from algobot_assets.store.locate import resolve
 from algobot_assets.store.server import binaries
 from algobot_assets.store.server.account import Account
+from algobot_assets.store.server.choose import resolve
 from algobot_assets.store.server.control import Server, discard, ensure_running, status, stop
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -35,13 +35,13 @@ from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store import database as databases
 from algobot_assets.store import migrate, roles
+from algobot_assets.store.advisory_locks import hold_run_lock, is_running
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database, is_pooled
 from algobot_assets.store.health import measure
-from algobot_assets.store.month_partitions import settle
+from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.reader import query
 from algobot_assets.store.retention.policy import restore, retire
-from algobot_assets.store.run_lock import is_present, present
 from algobot_assets.store.server import account as accounts
 
 LAST = START + timedelta(days=8)
@@ -246,12 +246,12 @@ def test_what_needs_a_session_goes_past_the_pooler(port: int, pooler: int) -> No
     with pytest.raises(StoreError, match=f"No connection to database postgres at 127.0.0.1:{closed}"):
         away.connect()
     with Store(database) as store:
-        with present(database, "a run"):
-            assert is_present(store, "a run")
+        with hold_run_lock(database, "a run"):
+            assert is_running(store, "a run")
         deadline = time.monotonic() + 10
-        while is_present(store, "a run") and time.monotonic() < deadline:
+        while is_running(store, "a run") and time.monotonic() < deadline:
             time.sleep(0.05)  # the server notices the end of a connection by itself
-        assert not is_present(store, "a run")
+        assert not is_running(store, "a run")
 
 
 def test_a_server_that_is_too_old_is_refused(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +279,7 @@ def test_roles_on_the_systems_version(port: int, straight, monkeypatch: pytest.M
             monkeypatch.setenv("ALGOBOT_DATABASE_URL", reached.replace(ROLE, login, 1))
             with Store.open(run_id=login) as store:
                 assert written(store, seed=len(login)) or login == "robot"
-                settle(store, "market_data", [START.replace(day=1)])
+                vacuum_months(store, "market_data", [START.replace(day=1)])
                 with store.transaction() as connection:
                     assert connection.execute("SELECT session_user, current_user").fetchone() == (login, role)
         with psycopg.connect(reached.replace(ROLE, "robot", 1), autocommit=True) as connection:

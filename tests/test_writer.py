@@ -17,7 +17,7 @@ from algobot_assets.feed.klines import from_published
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
-from algobot_assets.store import copy, lineage, writer
+from algobot_assets.store import copy, lineage, merge, writer
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
 from algobot_assets.store.reader import query, read_window
@@ -83,7 +83,7 @@ def test_extreme_values_survive_both_encoders(store, binary):
         )
         copy.copy_in(connection, "v", frame, binary=binary)
         texts = connection.execute("SELECT d::text, q::text FROM v ORDER BY n").fetchall()
-        columns = psycopg.sql.SQL("SELECT d, q, f, {}, s, b, i, a, n FROM v ORDER BY n").format(copy.time_out("t"))
+        columns = psycopg.sql.SQL("SELECT {} FROM v ORDER BY n").format(copy.select_columns(frame.schema))
         back = copy.copy_out(connection, columns, (), dict(frame.schema))
     for (d, q), number in zip(texts, numbers, strict=True):
         assert d is None if number is None else Decimal(d) == Decimal(number)
@@ -135,7 +135,7 @@ def test_days_not_named_are_left_alone(store):
 
 
 def test_rows_outside_of_the_window_are_refused(store):
-    with pytest.raises(StoreError, match="do not belong"):
+    with pytest.raises(StoreError, match="outside its days"):
         write_window(store, WINDOW, candles(120), inputs())
     assert read_window(store, WINDOW).is_empty()
 
@@ -143,8 +143,8 @@ def test_rows_outside_of_the_window_are_refused(store):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.drop("close"), "lack close"),
-        (lambda f: f.with_columns(extra=1), "do not know extra"),
+        (lambda f: f.drop("close"), "missing columns close"),
+        (lambda f: f.with_columns(extra=1), "unknown columns extra"),
         (lambda f: f.with_columns(pl.col("close").cast(pl.Float64)), "close is Float64, must be Decimal"),
         (lambda f: f.with_columns(pl.col("timestamp").dt.replace_time_zone(None)), "timestamp is Datetime"),
     ],
@@ -172,7 +172,7 @@ def test_an_encoder_that_changes_a_digit_is_caught(store, monkeypatch):
 
     tiny = pl.lit("0.00000001").cast(pl.Decimal(20, 8))
     frame = candles().with_columns((pl.col("close") + tiny).cast(pl.Decimal(20, 8)))
-    monkeypatch.setattr(writer, "copy_in", lossy)
+    monkeypatch.setattr(merge, "copy_in", lossy)
     with pytest.raises(StoreError, match="differs from what was sent"):
         write_window(store, WINDOW, frame, inputs())
     assert read_window(store, WINDOW).is_empty()

@@ -24,7 +24,7 @@ from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING, day_digests, state_digest
 from algobot_assets.store.reader import read_window
-from algobot_assets.store.writer import days_of
+from algobot_assets.store.writer import row_days
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _stored_candles(store: Store, first: date, end: date) -> Finding:
     for window in Table(store, "market_data", first, end).recorded():
         for part in window.pieces():
             frame = read_window(store, part)
-            outputs = day_digests(frame, content_columns("market_data"), days_of(part, frame))
+            outputs = day_digests(frame, content_columns("market_data"), row_days(part, frame))
             with store.transaction() as connection:
                 recorded = lineage.read(connection, part)
             rows += frame.height
@@ -113,7 +113,7 @@ def _difference(store: Store, item: WindowFrame) -> str | None:
     computed = item.frame.sort(order)
     if not stored.equals(computed, null_equal=True) or _bits(stored) != _bits(computed):
         return _first_row(window, stored, computed)
-    outputs = day_digests(computed, content_columns(window.table), days_of(window, computed))
+    outputs = day_digests(computed, content_columns(window.table), row_days(window, computed))
     with store.transaction() as connection:
         recorded = lineage.read(connection, window)
     for day in item.days:

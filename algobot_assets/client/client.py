@@ -20,7 +20,7 @@ from algobot_assets.settings import Settings
 from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database
-from algobot_assets.store.locate import data_database
+from algobot_assets.store.server.choose import data_database
 
 
 def connect(

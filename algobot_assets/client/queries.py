@@ -22,7 +22,7 @@ from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import LENGTH_MS
 from algobot_assets.store import archive, catalogue
 from algobot_assets.store.connection import Store
-from algobot_assets.store.copy import copy_out, time_out
+from algobot_assets.store.copy import copy_out, select_columns
 
 Columns = Sequence[str] | None
 _INDICATORS: Schema = {name: pl.Float64() for name in ("ema", "rsi", "atr", "vwap")}
@@ -58,7 +58,7 @@ def read_by_candle(
         statement = sql.SQL(
             'SELECT {} FROM {} AS t{} WHERE t.symbol = %s AND t."interval" = %s{} ORDER BY t.timestamp'
         ).format(
-            sql.SQL(", ").join(_selected({n: schema[n]}, "i" if n in beside else "t") for n in schema),
+            sql.SQL(", ").join(select_columns({n: schema[n]}, "i" if n in beside else "t") for n in schema),
             sql.Identifier(tables[0]),
             join,
             conditions,
@@ -108,7 +108,7 @@ def read_signals(
         "FROM signals AS s JOIN strategies AS v ON v.id = s.strategy_id "
         'WHERE s.symbol = %s AND s."interval" = %s AND s.strategy_id = ANY(%s){} '
         "ORDER BY s.timestamp, s.strategy_id"
-    ).format(_selected(schema, "s"), conditions)
+    ).format(select_columns(schema, "s"), conditions)
 
     def work(connection: psycopg.Connection) -> QueryResult:
         archive.hold(connection, "signals")
@@ -235,10 +235,3 @@ def _picked(known: Schema, names: Sequence[str], table: str) -> dict[str, pl.Dat
     if not names:
         raise WindowError(f"No column of {table} was requested. Omit `columns` to read all of them.")
     return {name: known[name] for name in names}
-
-
-def _selected(schema: Schema, of: str) -> sql.Composable:
-    """Return the columns of the table with alias ``of`` as `copy_out` reads them."""
-    return sql.SQL(", ").join(
-        time_out(name, of) if dtype == frames.UTC else sql.Identifier(of, name) for name, dtype in schema.items()
-    )

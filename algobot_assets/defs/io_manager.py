@@ -27,7 +27,7 @@ from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
-from algobot_assets.store.month_partitions import settle
+from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.writer import months_of
 
 #: For whoever watches a run from within its process; one record at a table's begin, one per window, one at its
@@ -107,7 +107,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 f"deleted={written.deleted} seconds={done.seconds:.3f}"
             )
         if loaded:
-            settle(store, table, sorted(loaded))
+            vacuum_months(store, table, sorted(loaded))
         LOG.info("table", extra={"table": table, "finished": True})
         with store.transaction() as connection:
             per_day = lineage.rows_by_day(connection, table, first, end)

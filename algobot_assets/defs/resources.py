@@ -19,8 +19,8 @@ from algobot_assets.defs.io_manager import PostgresIOManager
 from algobot_assets.feed.open import CandleFeed
 from algobot_assets.pipeline.code_versions import register_code
 from algobot_assets.settings import Settings
+from algobot_assets.store.advisory_locks import hold_run_lock
 from algobot_assets.store.connection import Store
-from algobot_assets.store.run_lock import present
 
 
 class DatabaseResource(dg.ConfigurableResource):
@@ -35,7 +35,7 @@ class DatabaseResource(dg.ConfigurableResource):
         with Store.open(run_id=run_id) as store:
             if Settings().database_url is None:
                 _prepare_empty(store)
-            with present(store.database, run_id) if run_id else nullcontext():
+            with hold_run_lock(store.database, run_id) if run_id else nullcontext():
                 register_code(store)
                 self._store = store
                 yield self

@@ -21,8 +21,8 @@ from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store.archive import Archive
 from algobot_assets.store.database import Database, is_pooled
-from algobot_assets.store.locate import data_database
 from algobot_assets.store.roles import role_to_take
+from algobot_assets.store.server.choose import data_database
 from algobot_assets.store.session import Session
 
 T = TypeVar("T")

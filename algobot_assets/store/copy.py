@@ -1,7 +1,7 @@
-"""Frames into and out of PostgreSQL by COPY, exact to the last digit.
+"""Copy frames into and out of PostgreSQL by COPY, exact to the last digit.
 
-In: Polars to Arrow to binary COPY by pgpq, CSV where pgpq has no wheel. Out: CSV blocks parsed by Polars while
-the next ones arrive. Which rows, and in which transaction, is the business of writer.py and reader.py.
+In: Polars to Arrow to binary COPY by pgpq, CSV on platforms without a wheel of pgpq. Out: CSV blocks, parsed by Polars
+while the next ones arrive.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from algobot_assets.schema.frames import UTC
 try:
     from pgpq import ArrowToPostgresBinaryEncoder
 except ImportError:  # no wheel for this platform
-    ArrowToPostgresBinaryEncoder = None
+    _BINARY = False
+else:
+    _BINARY = True
 
 _BATCH = 65_536
 _BLOCK = 8 << 20
-#: What arrives for types whose text Polars does not parse: times as microseconds (``time_out``), t and f.
+#: Types whose text Polars does not parse: times arrive as microseconds (``select_columns``), booleans as t and f.
 _AS_SENT = {UTC: pl.Int64(), pl.Boolean(): pl.String()}
 
 
 def copy_in(connection: psycopg.Connection, table: str, frame: pl.DataFrame, *, binary: bool = True) -> None:
-    """COPY the rows of ``frame`` into ``table``, its columns by name.
+    """COPY the rows of ``frame`` into ``table``, matching columns by name.
 
-    Strings, integers, decimals, floats, booleans, dates and UTC times arrive as they are; NaN is not NULL and is
-    written as NaN. ``binary=False`` sends text, for types that pgpq does not encode (JSONB).
+    Strings, integers, decimals, floats, booleans, dates and UTC times arrive unchanged; NaN stays NaN and does not
+    become NULL. ``binary=False`` sends text, for types that pgpq does not encode (JSONB).
     """
     if frame.is_empty():
         return
-    binary = binary and ArrowToPostgresBinaryEncoder is not None
+    binary = binary and _BINARY
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(
         sql.Identifier(table),
         sql.SQL(", ").join(map(sql.Identifier, frame.columns)),
@@ -62,9 +64,9 @@ def copy_out(
     parameters: Sequence[Any],
     schema: Mapping[str, pl.DataType],
 ) -> pl.DataFrame:
-    """The rows of ``query`` as a frame of ``schema`` (its columns in order). One snapshot, any transaction.
+    """Return the rows of ``query`` as a frame of ``schema`` (its columns in order), in the caller's transaction.
 
-    Times must be selected as microseconds since 1970 (see ``time_out``): parsing them as text costs half the rate.
+    The query selects times as microseconds since 1970 (see ``select_columns``): parsing them as text halves the rate.
     """
     raw = {name: _AS_SENT.get(dtype, dtype) for name, dtype in schema.items()}
 
@@ -90,7 +92,7 @@ def copy_out(
     except pl.exceptions.ComputeError as error:
         reason = str(error).partition(" (column number")[0].partition("\n")[0]
         raise StoreError(
-            f"A stored value cannot be read: {reason}. No run wrote it; find it in the table and correct it."
+            f"A stored value cannot be read: {reason}. No run wrote it. Find it in the table and correct it."
         ) from error
     return frame.with_columns(
         *(pl.col(name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for name, d in schema.items() if d == UTC),
@@ -98,8 +100,18 @@ def copy_out(
     )
 
 
-def time_out(column: str, of: str | None = None) -> sql.Composable:
-    """Expression that selects a TIMESTAMPTZ as microseconds since 1970, for ``copy_out``."""
-    name = sql.Identifier(of, column) if of else sql.Identifier(column)
+def select_columns(schema: Mapping[str, pl.DataType], alias: str | None = None) -> sql.Composed:
+    """Return the columns of ``schema`` (of the table named ``alias``) as a query for ``copy_out`` selects them."""
+    return sql.SQL(", ").join(
+        _microseconds(name, alias) if dtype == UTC else _column(name, alias) for name, dtype in schema.items()
+    )
+
+
+def _microseconds(column: str, alias: str | None) -> sql.Composed:
+    """Return the expression for a TIMESTAMPTZ as microseconds since 1970."""
     # date_part is a double, exact to the microsecond until 2106, and cheaper than extract's numeric
-    return sql.SQL("(date_part('epoch', {}) * 1000000)::bigint").format(name)
+    return sql.SQL("(date_part('epoch', {}) * 1000000)::bigint").format(_column(column, alias))
+
+
+def _column(name: str, alias: str | None) -> sql.Identifier:
+    return sql.Identifier(alias, name) if alias else sql.Identifier(name)

@@ -6,7 +6,6 @@ dropping whole databases. Does not belong here: starting a server (server.py), t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +19,7 @@ from pydantic import SecretStr
 
 from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
-from algobot_assets.store.session import Session
+from algobot_assets.store.session import Session, is_pooled, open_session, place_of
 
 MAINTENANCE = "postgres"
 """The database every server has; others are created and dropped from there."""
@@ -28,9 +27,6 @@ MAINTENANCE = "postgres"
 _CREATE_KEY = 0x616C676F
 """Advisory lock under which databases are created: two that copy one template would fail each other."""
 
-
-_COMING = "FATAL: the database system is "
-"""How 57P03 begins; libpq gives no SQLSTATE of a connection that failed."""
 
 OLDEST = 150000
 """The first version with what is used here (MERGE), as libpq numbers versions."""
@@ -93,7 +89,7 @@ class Database:
     @property
     def location(self) -> str:
         """Host and port for people, without user and password."""
-        return _place(self.parameters)
+        return place_of(self.parameters)
 
     @property
     def patience(self) -> float:
@@ -141,15 +137,15 @@ class Database:
             options["sslrootcert"] = given["sslrootcert"]
         return f"{url}?{urlencode(options)}"
 
-    def connect(self, dbname: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
+    def connect(self, dbname: str | None = None, *, autocommit: bool = False) -> Session:
         """A session on the server, in UTC with the timeouts of the settings.
 
         Raises StoreError where there is none, where the server is too old, and where only a pooler is known.
         """
         name = dbname or self.name
         parameters = self.direct or self.parameters
-        connection = _open(parameters, name)
-        problem, place = "", _place(parameters)
+        connection = open_session(parameters, name)
+        problem, place = "", place_of(parameters)
         if connection.info.server_version < OLDEST:
             version = connection.info.parameter_status("server_version")
             problem = f"The server at {place} is PostgreSQL {version}; {OLDEST // 10000} or newer is needed."
@@ -173,7 +169,7 @@ class Database:
 
     def check(self) -> None:
         """Connect as transactions will, through a pooler where there is one; StoreError says why that fails."""
-        _open(self.parameters, self.name).close()
+        open_session(self.parameters, self.name).close()
 
     def ensure_database(self, name: str | None = None, *, template: str = "template0") -> None:
         """Create the database unless it is there; any number of processes may ask at the same time.
@@ -210,7 +206,7 @@ class Database:
             statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             connection.execute(statement)
 
-    def _maintenance(self) -> psycopg.Connection:
+    def _maintenance(self) -> Session:
         """A connection that sees all databases; where a hosted server closes `postgres`, to our own."""
         try:
             return self.connect(MAINTENANCE, autocommit=True)
@@ -218,34 +214,6 @@ class Database:
             if self.name == MAINTENANCE:
                 raise
             return self.connect(autocommit=True)
-
-
-def _place(parameters: Mapping[str, str]) -> str:
-    host = parameters.get("host") or parameters.get("hostaddr") or "the default host"
-    port = parameters.get("port")
-    return f"{host}:{port}" if port else host
-
-
-def _open(parameters: Mapping[str, str], name: str) -> psycopg.Connection:
-    """A connection; while the server starts or replays a crash it is waited for, as long as a connection may take."""
-    deadline = time.monotonic() + float(parameters.get("connect_timeout", 10))
-    while True:
-        connection, problem = None, ""
-        try:
-            connection = Session.connect(make_conninfo("", **parameters, dbname=name), autocommit=True)
-        except psycopg.Error as error:
-            problem = " ".join(str(error).split())
-        if connection is not None:
-            return connection
-        if _COMING not in problem or time.monotonic() > deadline:
-            # raised outside the handler, so that no context carries libpq's text along
-            raise StoreError(f"No connection to database {name} at {_place(parameters)}: {problem}")
-        time.sleep(0.05)
-
-
-def is_pooled(connection: psycopg.Connection) -> bool:
-    """Whether a pooler is in between: it tells a process number of its own, as a session's changes from use to use."""
-    return connection.info.backend_pid != connection.execute("SELECT pg_backend_pid()").fetchone()[0]
 
 
 def _parsed(variable: str, url: SecretStr | None, settings: Settings) -> tuple[str, dict[str, str]]:

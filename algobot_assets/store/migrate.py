@@ -23,7 +23,7 @@ from algobot_assets.schema.tables import metadata
 from algobot_assets.settings import Settings
 from algobot_assets.store import roles
 from algobot_assets.store.connection import explain
-from algobot_assets.store.locate import data_database
+from algobot_assets.store.server.choose import data_database
 
 #: Key of the advisory lock that lets one migration run at a time ("algobot" in ASCII, as a number).
 MIGRATION_LOCK = 0x616C676F626F74

@@ -77,7 +77,7 @@ def _missing(connection: psycopg.Connection, months: Sequence[date]) -> list[dat
     return [row[0] for row in rows]
 
 
-def settle(store: Store, table: str, months: Iterable[date]) -> None:
+def vacuum_months(store: Store, table: str, months: Iterable[date]) -> None:
     """VACUUM (ANALYZE) leaves after a bulk load: without it the planner expects one row and index-only scans
     visit the heap. A role that may not is told so by the server's warning and goes on.
 

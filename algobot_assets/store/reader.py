@@ -1,7 +1,7 @@
-"""Reading windows: only the window, only the columns asked for, exact.
+"""Read windows of tables exactly, and only the columns asked for.
 
-Two readers, by what measures well (docs/performance.md): COPY parsed by Polars for large windows and where a read
-must share a transaction, connectorx for the client and for small tables. Both give the same frame.
+Two ways, chosen by measurement (docs/performance.md): COPY parsed by Polars for large windows and for reads that
+must share a transaction, connectorx for the client and for small tables. Both return the same frame.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from psycopg import sql
 
 from algobot_assets.errors import StoreError
 from algobot_assets.schema.frames import UTC, schema_of
+from algobot_assets.schema.intervals import opens_window
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import archive
 from algobot_assets.store.connection import Store
-from algobot_assets.store.copy import copy_out, time_out
-from algobot_assets.store.writer import scope
+from algobot_assets.store.copy import copy_out, select_columns
 
-#: connectorx's dtypes by PostgreSQL's number of the type; those of others are told from the rows.
+#: connectorx's dtypes by PostgreSQL's type number; other types are inferred from the rows.
 _DTYPES: dict[int, pl.DataType] = {
     psycopg.postgres.types[name].oid: dtype
     for name, dtype in {
@@ -44,16 +44,36 @@ _DTYPES: dict[int, pl.DataType] = {
 }
 
 
+def scope(window: Window, alias: str = "t") -> tuple[sql.Composed, list[Any]]:
+    """Return the condition that selects the window's rows of its table, and its parameters."""
+    rule = window.rule
+    lo, hi = window.bounds
+    column = sql.Identifier(alias, rule.time)
+    conditions = [sql.SQL("{} >= %s").format(column), sql.SQL("{} < %s").format(column)]
+    parameters: list[Any] = [lo, hi]
+    for name in rule.scope:
+        conditions.append(sql.SQL("{} = %s").format(sql.Identifier(alias, name)))
+        parameters.append(getattr(window, name))
+    if window.table == "performance_metrics":
+        conditions.append(
+            sql.SQL("{} IN (SELECT id FROM trade_history WHERE strategy_id = %s)").format(
+                sql.Identifier(alias, "trade_id")
+            )
+        )
+        parameters.append(window.strategy_id)
+    return sql.SQL(" AND ").join(conditions), parameters
+
+
 def read_window(
     store: Store,
     window: Window,
     columns: Sequence[str] | None = None,
     connection: psycopg.Connection | None = None,
 ) -> pl.DataFrame:
-    """The rows of the window, in order of time; ``columns`` default to all that a frame has (no id).
+    """Return the window's rows in order of time; ``columns`` default to all that a frame has (no id).
 
-    "id" may be asked for. With ``connection`` the read is part of its transaction. Rows of archived months come from
-    their files, the same to the last bit; ArchiveError where a file is missing or damaged.
+    "id" may be among them. With ``connection`` the read is part of its transaction. Rows of archived months come from
+    their files, identical to the last bit; ArchiveError if a file is missing or damaged.
     """
     names = list(columns) if columns is not None else list(schema_of(window.table))
 
@@ -61,11 +81,12 @@ def read_window(
         if window.table not in MONTHLY:
             return read_stored(connection, window, names)
         archive.hold(connection, window.table)
-        files = archive.files_of(connection, *window.key[:3], *window.bounds, [window.strategy_id])
+        first, end = opens_window(window.interval, window.first, window.end, window.phase)
+        files = archive.files_of(connection, *window.key[:3], first, end, [window.strategy_id])
         if not files:
             return read_stored(connection, window, names)
         timed = list(dict.fromkeys([*names, "timestamp"]))
-        rows = store.archive.rows(files, window.table, *window.bounds, timed)
+        rows = store.archive.rows(files, window.table, first, end, timed)
         return pl.concat([rows, read_stored(connection, window, timed)]).sort("timestamp").select(names)
 
     if connection is not None:
@@ -74,14 +95,12 @@ def read_window(
 
 
 def read_stored(connection: psycopg.Connection, window: Window, columns: Sequence[str]) -> pl.DataFrame:
-    """The window's rows that are in the database, in order of time."""
+    """Return the window's rows that are in the database, in order of time."""
     schema = schema_of(window.table, generated=True)
     selected = {name: schema[name] for name in columns}
     condition, parameters = scope(window)
     query = sql.SQL("SELECT {} FROM {} AS t WHERE {} ORDER BY {}").format(
-        sql.SQL(", ").join(
-            time_out(name, "t") if dtype == UTC else sql.Identifier("t", name) for name, dtype in selected.items()
-        ),
+        select_columns(selected, "t"),
         sql.Identifier(window.table),
         condition,
         sql.SQL(", ").join(
@@ -93,13 +112,13 @@ def read_stored(connection: psycopg.Connection, window: Window, columns: Sequenc
 
 
 def read_table(store: Store, table: str, *order: str) -> pl.DataFrame:
-    """All rows of a small table with every column, ids too, ascending by ``order``.
+    """Return all rows of a small table with every column, ids included, ascending by ``order``.
 
-    By COPY on a connection of the pool, 2 ms: connectorx opens connections of its own, 20 ms.
+    COPY on a pooled connection takes 2 ms; connectorx opens connections of its own, 20 ms.
     """
     schema = schema_of(table, generated=True)
     statement = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
-        sql.SQL(", ").join(time_out(name) if dtype == UTC else sql.Identifier(name) for name, dtype in schema.items()),
+        select_columns(schema),
         sql.Identifier(table),
         sql.SQL(", ").join(map(sql.Identifier, order)),
     )
@@ -108,32 +127,29 @@ def read_table(store: Store, table: str, *order: str) -> pl.DataFrame:
 
 def query(
     store: Store,
-    statement: sql.Composable | str,
-    parameters: Sequence[Any] = (),
+    statement: sql.SQL | sql.Composed | str,
+    parameters: Sequence[Any] | Mapping[str, Any] = (),
     schema: Mapping[str, pl.DataType] | None = None,
 ) -> pl.DataFrame:
-    """The rows of any SELECT through connectorx, in one snapshot; ``schema`` casts columns to their dtypes.
+    """Return the rows of any SELECT through connectorx, in one snapshot; ``schema`` casts columns to their dtypes.
 
-    NUMERIC arrives as Decimal(38, 10), TIMESTAMPTZ as UTC. Parameters are composed on the client by psycopg, as
+    NUMERIC arrives as Decimal(38, 10), TIMESTAMPTZ as UTC. psycopg inserts the parameters on the client, because
     connectorx takes plain text only.
     """
     with store.transaction() as connection:
         text = psycopg.ClientCursor(connection).mogrify(statement, parameters or None)
     try:
         url = store.connectorx_url
-    except StoreError:  # a pooler, or a kind of login that connectorx does not know, such as sslmode=verify-full
-        return _fetched(store, text, schema)
+    except StoreError:  # a pooler, or a kind of login that connectorx lacks, such as sslmode=verify-full
+        return _fetch_by_psycopg(store, text, schema)
     settings = [f"SELECT set_config('{name}', '{value}', false)" for name, value in store.session.items()]
     try:
-        frame = _in_time(
-            lambda: _read_sql(url, text, settings),
-            store.database.patience,
-        )
+        frame = _run_with_timeout(lambda: _read_sql(url, text, settings), store.database.patience)
     except TimeoutError:
         raise StoreError(
-            f"{store.database!r} has not answered for {store.database.patience:g} s; see that its server runs."
+            f"{store.database!r} has not answered for {store.database.patience:g} s. Check that its server is running."
         ) from None
-    except BaseException as error:  # connectorx panics as PanicException, which is no Exception
+    except BaseException as error:  # a panic of connectorx is not an Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise StoreError(f"The query failed in the database: {str(error).splitlines()[0]}") from error
@@ -143,13 +159,16 @@ def query(
 
 
 def _read_sql(url: str, text: str, settings: list[str]) -> pl.DataFrame:
-    import connectorx  # 16 MB that a run without such a read does without
+    import connectorx  # 16 MB, needed only by such a read
 
-    return connectorx.read_sql(url, text, return_type="polars", protocol="binary", pre_execution_query=settings)
+    frame: pl.DataFrame = connectorx.read_sql(
+        url, text, return_type="polars", protocol="binary", pre_execution_query=settings
+    )
+    return frame
 
 
-def _in_time(work: Callable[[], pl.DataFrame], patience: float) -> pl.DataFrame:
-    """What ``work`` gives, or TimeoutError after ``patience`` seconds (0: never): connectorx itself waits for ever."""
+def _run_with_timeout(work: Callable[[], pl.DataFrame], patience: float) -> pl.DataFrame:
+    """Return the result of ``work``; TimeoutError after ``patience`` seconds (0: never), as connectorx has none."""
     if not patience:
         return work()
     result: Future[pl.DataFrame] = Future()
@@ -157,18 +176,18 @@ def _in_time(work: Callable[[], pl.DataFrame], patience: float) -> pl.DataFrame:
     def run() -> None:
         try:
             result.set_result(work())
-        except BaseException as error:  # a panic is none of Exception
+        except BaseException as error:  # a panic is not an Exception
             result.set_exception(error)
 
     Thread(target=run, name="connectorx", daemon=True).start()
     return result.result(patience)
 
 
-def _fetched(store: Store, text: str, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:
-    """The same rows through psycopg, row by row, with the dtypes that connectorx gives."""
+def _fetch_by_psycopg(store: Store, text: str, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:
+    """Return the same rows through psycopg, row by row, with the dtypes that connectorx gives."""
     with store.transaction() as connection:
         cursor = connection.execute(text)
-        found = {column.name: _DTYPES.get(column.type_code) for column in cursor.description}
+        found = {column.name: _DTYPES.get(column.type_code) for column in cursor.description or ()}
         rows = cursor.fetchall()
     known = {name: (schema or {}).get(name, dtype) for name, dtype in found.items()}
     return pl.DataFrame(rows, schema=known, orient="row", infer_schema_length=None)

@@ -43,7 +43,7 @@ def status(as_json: bool) -> None:
 def migrate() -> None:
     """Bring the schema to what this version needs, and its roles to their rights."""
     from algobot_assets.store import roles
-    from algobot_assets.store.locate import data_database
+    from algobot_assets.store.server.choose import data_database
 
     prepare(Settings())
     click.echo("The schema is up to date.")
@@ -60,7 +60,7 @@ def migrate() -> None:
 def grants() -> None:
     """Print the SQL that makes the roles and grants them their rights."""
     from algobot_assets.store import roles
-    from algobot_assets.store.locate import data_database
+    from algobot_assets.store.server.choose import data_database
 
     with data_database(Settings(), create=False).connect() as connection:
         click.echo(roles.script(connection))
@@ -82,8 +82,8 @@ def prepare(settings: Settings) -> None:
     """Server started, database made and migrated: what every command that needs the database begins with."""
     from algobot_assets.store import migrate as migrations
     from algobot_assets.store.connection import Store
-    from algobot_assets.store.locate import data_database
     from algobot_assets.store.month_partitions import coming_months, ensure_months
+    from algobot_assets.store.server.choose import data_database
 
     database = data_database(settings)
     database.ensure_database()
@@ -99,8 +99,8 @@ def prepare(settings: Settings) -> None:
 
 def _show_status(as_json: bool) -> None:
     from algobot_assets.store import migrate as migrations
-    from algobot_assets.store.locate import data_database
     from algobot_assets.store.server import control as server
+    from algobot_assets.store.server.choose import data_database
     from algobot_assets.store.server.cluster import ROLE
 
     settings = Settings()

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from algobot_assets.defs.resources import DatabaseResource
+from algobot_assets.store.advisory_locks import is_running
 from algobot_assets.store.connection import Store
-from algobot_assets.store.run_lock import is_present
 
 #: A run is looked at when it has run for so long, and given up when its lock has been missing for so long: a run
 #: begins before it opens the database, and a restarted server gives locks back.
@@ -32,7 +32,7 @@ def gone(
     for record in instance.get_run_records(dg.RunsFilter(statuses=statuses)):
         run = record.dagster_run
         began = datetime.fromtimestamp(record.start_time, UTC) if record.start_time else now
-        if now - began < GRACE or is_present(store, run.run_id):
+        if now - began < GRACE or is_running(store, run.run_id):
             continue
         since = missing.get(run.run_id, now.isoformat())
         if now - datetime.fromisoformat(since) >= GRACE:

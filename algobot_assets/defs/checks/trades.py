@@ -15,7 +15,7 @@ from algobot_assets.defs.checks.base import table_checks
 from algobot_assets.schema.frames import PRICE, UTC, schema_of
 from algobot_assets.schema.intervals import day_of
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.copy import copy_out, time_out
+from algobot_assets.store.copy import copy_out, select_columns
 
 PLACED, COSTS, SUMS, LIMIT = "trades_follow_signals", "both_sides_pay", "profits_add_up", "open_trades_within_limit"
 _HELD = {
@@ -85,7 +85,6 @@ def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
     if earliest is None:
         return pl.DataFrame(schema=schema | _AROUND)
     hi = candles.bounds[1]
-    columns = [time_out(name, "h") if dtype == UTC else sql.Identifier("h", name) for name, dtype in schema.items()]
     market = '{0}.symbol = h.symbol AND {0}."interval" = h."interval" AND {0}."timestamp" BETWEEN %s AND %s'
     query = sql.SQL(
         f"""SELECT {{columns}}, e.open, s.signal, EXISTS (
@@ -99,7 +98,7 @@ def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
               LEFT JOIN market_data AS x ON {market.format("x")}
                    AND x."timestamp" = h.exit_time
              WHERE h.strategy_id = %s AND h.day >= %s AND h.day < %s ORDER BY h.exit_time, h.entry_time"""
-    ).format(columns=sql.SQL(", ").join(columns))
+    ).format(columns=select_columns(schema, "h"))
     return run.store.retrying(
         lambda connection: copy_out(connection, query, [*[earliest, hi] * 4, *who], schema | _AROUND),
         f"Checking {window}",

@@ -20,7 +20,7 @@ from dagster_postgres.utils import create_pg_engine
 
 from algobot_assets.errors import SettingsError
 from algobot_assets.settings import Settings
-from algobot_assets.store.locate import resolve
+from algobot_assets.store.server.choose import resolve
 
 ENVIRONMENT = {
     # A range run writes its events in batches: one per asset and partition, on a connection each, took

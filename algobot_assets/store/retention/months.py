@@ -23,18 +23,18 @@ import psycopg
 from psycopg import sql
 
 from algobot_assets.errors import ArchiveError, StoreError
-from algobot_assets.schema.frames import UTC as TIME
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import midnight, next_month, phase_of
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
+from algobot_assets.store.advisory_locks import lock_months
 from algobot_assets.store.archive import ArchivedFile, archived_months, files_of_month, path_of
 from algobot_assets.store.connection import Store
-from algobot_assets.store.copy import copy_in, copy_out, time_out
+from algobot_assets.store.copy import copy_in, copy_out, select_columns
 from algobot_assets.store.digests import NOTHING, content_sha256, day_digests
-from algobot_assets.store.month_partitions import leaf, months_present, settle
-from algobot_assets.store.writer import days_of, lock_months
+from algobot_assets.store.month_partitions import leaf, months_present, vacuum_months
+from algobot_assets.store.writer import opens_in, row_days
 
 #: Dropping waits this long for readers, so that those who come after it never wait longer, and then tries again.
 _PATIENCE = "3s"
@@ -115,7 +115,7 @@ def restore_month(store: Store, month: date, say: Progress = lambda _: None) -> 
 
     moved = store.retrying(work, f"Restoring {month:%Y-%m}")
     for table in MONTHLY:
-        settle(store, table, [month])
+        vacuum_months(store, table, [month])
     return moved
 
 
@@ -148,7 +148,7 @@ def _rows(connection: psycopg.Connection, window: Window, month: date) -> pl.Dat
     schema = schema_of(window.table, generated=True)
     strategy = sql.SQL(" AND strategy_id = %s" if window.strategy_id else "")
     query = sql.SQL('SELECT {} FROM {} WHERE symbol = %s AND "interval" = %s{} ORDER BY "timestamp"').format(
-        sql.SQL(", ").join(time_out(name) if dtype == TIME else sql.Identifier(name) for name, dtype in schema.items()),
+        select_columns(schema),
         sql.Identifier(leaf(window.table, month)),
         strategy,
     )
@@ -194,9 +194,9 @@ def _compare_with_lineage(connection: psycopg.Connection, window: Window, frame:
     recorded = {
         day: item
         for day, item in lineage.read(connection, window.of(month, window.end + _REACH)).items()
-        if _opens_in(window, day, month)
+        if opens_in(window, day, month)
     }
-    outputs = day_digests(frame, content_columns(window.table), days_of(window, frame))
+    outputs = day_digests(frame, content_columns(window.table), row_days(window, frame))
     for day in sorted(recorded.keys() | outputs.keys()):
         where, item = window.of(day, day + _DAY), recorded.get(day)
         if item is None:
@@ -205,12 +205,6 @@ def _compare_with_lineage(connection: psycopg.Connection, window: Window, frame:
             raise Unsettled(f"{where}: the day is not complete; run `algobot refresh`.")
         if item.dirty or item.output != outputs.get(day, (0, NOTHING))[1]:
             raise Unsettled(f"{where}: the rows are not those that were recorded; run `algobot refresh`.")
-
-
-def _opens_in(window: Window, day: date, month: date) -> bool:
-    """Whether the candles of ``day``, if it has any, open in ``month``."""
-    lo, hi = window.of(day, day + _DAY).bounds
-    return lo < hi and (lo.year, lo.month) == (month.year, month.month)
 
 
 def _write_manifest(store: Store, month: date, files: Sequence[ArchivedFile]) -> None:

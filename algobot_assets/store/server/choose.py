@@ -1,4 +1,4 @@
-"""Which database the settings mean: the one at a URL, else the one on the embedded server."""
+"""Choose the database that the settings mean: the one at a URL, else the one on the embedded server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from algobot_assets.store.database import Database
 
 
 def resolve(settings: Settings) -> Database:
-    """The database of these settings: at the URL, or else on the embedded server, started if needed."""
+    """Return the database at the settings' URL, or the one on the embedded server, which is started if needed."""
     if settings.database_url is not None:
         return Database.from_url(settings)
     from algobot_assets.store.server.control import ensure_running  # POSIX only, a URL works everywhere
@@ -18,9 +18,9 @@ def resolve(settings: Settings) -> Database:
 
 
 def data_database(settings: Settings, *, create: bool = True) -> Database:
-    """The database of the tables: that of the settings, for simulated candles one of their own beside it.
+    """Return the database of the tables; simulated candles have one of their own beside it.
 
-    Real and simulated rows thus never meet; with ``create`` the database is made where it is missing.
+    Real and simulated rows thus never meet. ``create`` makes the database if it is missing.
     """
     database = resolve(settings)
     if settings.exchange == "simulated":
