@@ -1,4 +1,4 @@
-"""How sweeps, walk-forwards and tried files are shown: tables of 80 columns for a person, documents for scripts."""
+"""Show sweeps, walk-forwards and tried files: tables of 80 columns for people, documents for scripts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import polars as pl
 from algobot_assets.cli.console import WIDTH, console, grid
 
 if TYPE_CHECKING:
+    from algobot_assets.audit.rules.look_ahead import Change
+    from algobot_assets.research.request import Trial
     from algobot_assets.research.sweep import Ranked
     from algobot_assets.research.try_file import TryResult
     from algobot_assets.research.walk_forward import WalkForward
@@ -20,7 +22,7 @@ _SHORT = (
     ("final_capital", "equity", 1, ",.0f"),
     ("total_return", "ret %", 100, ",.1f"),
     ("sharpe_ratio", "sharpe", 1, ".2f"),
-    ("max_drawdown", "fall %", 100, ".1f"),
+    ("max_drawdown", "max DD %", 100, ".1f"),
     ("win_rate", "win %", 100, ".0f"),
     ("profit_factor", "pf", 1, ".2f"),
     ("total_trades", "trades", 1, ",d"),
@@ -30,16 +32,16 @@ _MEANING = {
     "final_capital": ("final capital", 1, ",.2f"),
     "total_return": ("total return, %", 100, ",.2f"),
     "annual_return": ("annual return, %", 100, ",.2f"),
-    "max_drawdown": ("largest fall, %", 100, ".2f"),
+    "max_drawdown": ("max drawdown, %", 100, ".2f"),
     "sharpe_ratio": ("Sharpe ratio", 1, ".2f"),
-    "win_rate": ("winning trades, %", 100, ".1f"),
+    "win_rate": ("win rate, %", 100, ".1f"),
     "avg_profit_pct": ("mean profit of a trade, %", 1, ".3f"),
-    "risk_reward_ratio": ("mean win / mean loss", 1, ".2f"),
+    "risk_reward_ratio": ("risk/reward ratio", 1, ".2f"),
     "profit_factor": ("profit factor", 1, ".2f"),
     "total_trades": ("closed trades", 1, ",d"),
     "open_trades": ("open lots", 1, ",d"),
     "open_profit": ("profit of open lots", 1, ",.2f"),
-    "ambiguous_stops": ("stops that may have been targets", 1, ",d"),
+    "ambiguous_stops": ("ambiguous stops", 1, ",d"),
 }
 
 
@@ -58,10 +60,11 @@ def show_sweep(ranked: Ranked, metric: str) -> None:
         f"SELECT * FROM sweep_results WHERE sweep_id = {ranked.sweep_id}"
     )
     click.echo(_luck(ranked.deflated, "the first", total), nl=ranked.deflated is not None)
+    _show_assumptions(trial)
 
 
 def _narrow(frame: pl.DataFrame, title: str, formats: dict[str, str], keep: int) -> None:
-    """A table of 80 columns: figures in the middle are left out where there are too many parameters."""
+    """Show a table of at most 80 columns; skip figures in the middle if there are too many parameters."""
 
     def width(some: pl.DataFrame) -> int:
         cells = [
@@ -79,7 +82,7 @@ def _narrow(frame: pl.DataFrame, title: str, formats: dict[str, str], keep: int)
 def _abbreviated(name: str) -> str:
     return {
         "stop_loss_percentage": "stop",
-        "take_profit_percentage": "take",
+        "take_profit_percentage": "target",
         "max_open_trades": "lots",
         "risk_per_trade": "risk",
         "max_risk_per_trade": "max risk",
@@ -115,12 +118,20 @@ def sweep_document(ranked: Ranked, metric: str) -> dict[str, Any]:
     }
 
 
-def _about(trial: Any) -> dict[str, str]:
+def _show_assumptions(trial: Trial) -> None:
+    from algobot_assets.compute.ledger.assumptions import describe_assumptions
+
+    if text := describe_assumptions(trial.assumptions):
+        click.echo(textwrap.fill(text, WIDTH))
+
+
+def _about(trial: Trial) -> dict[str, Any]:
     return {
         "strategy": trial.strategy.name,
         "market": f"{trial.symbol} {trial.interval}",
         "from": trial.first.isoformat(),
         "to": trial.last.isoformat(),
+        "assumptions": [vars(assumption) for assumption in trial.assumptions],
     }
 
 
@@ -137,17 +148,18 @@ def show_walk(found: WalkForward, metric: str) -> None:
                 **{_abbreviated(name): str(chosen[name]) for name in names},
                 "in train": window.train_metric,
                 "ret %": 100 * float(window.result["total_return"]),
-                "fall %": 100 * float(window.result["max_drawdown"]),
+                "max DD %": 100 * float(window.result["max_drawdown"]),
                 "trades": window.result["total_trades"],
                 "in test": None if window.result[metric] is None else float(window.result[metric]),
             }
         )
-    formats = {"in train": ".3g", "in test": ".3g", "ret %": ".2f", "fall %": ".1f", "trades": ","}
+    formats = {"in train": ".3g", "in test": ".3g", "ret %": ".2f", "max DD %": ".1f", "trades": ","}
     frame = pl.DataFrame(rows, infer_schema_length=None)
     _narrow(frame, f"Walk-forward {found.id}: {trial.label} (by {metric})", formats, 2 + len(names))
     _show_figures(found.joined, "All test windows joined, one account")
     click.echo(_luck(found.deflated, "the joined result", len(trial.grid)))
     click.echo(textwrap.fill(_verdict(found.ahead), WIDTH))
+    _show_assumptions(trial)
 
 
 def walk_document(found: WalkForward, metric: str) -> dict[str, Any]:
@@ -192,6 +204,7 @@ def show_tried(tried: TryResult) -> None:
     if unfilled := describe_unfilled(tried.unfilled):
         click.echo(textwrap.fill(unfilled, WIDTH))
     click.echo(textwrap.fill(_verdict(tried.ahead, tried.buys + tried.sells), WIDTH))
+    _show_assumptions(tried.trial)
 
 
 def _show_figures(result: dict[str, Any], title: str) -> None:
@@ -203,7 +216,7 @@ def _show_figures(result: dict[str, Any], title: str) -> None:
     grid(pl.DataFrame(rows, schema=["figure", "value"], orient="row"), "", right=("value",))
 
 
-def _verdict(ahead: Any, decided: int = 1) -> str:
+def _verdict(ahead: Change | None, decided: int = 1) -> str:
     from algobot_assets.research.try_file import verdict
 
     return verdict(ahead, decided)

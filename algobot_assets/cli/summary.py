@@ -11,9 +11,12 @@ import click
 import polars as pl
 from polars import selectors
 
+from algobot_assets.audit.assumptions import read_assumptions
 from algobot_assets.cli.console import WIDTH, console, grid
+from algobot_assets.compute.ledger.assumptions import Assumption, describe_by_strategy
 from algobot_assets.compute.ledger.unfilled import LABELS, describe_unfilled
 from algobot_assets.schema.tables import NINE
+from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 from algobot_assets.store.health import Health
 from algobot_assets.store.reader import query
@@ -94,6 +97,7 @@ class Summary:
     absent: pl.DataFrame
     notes: int
     unfilled: pl.DataFrame
+    assumptions: dict[StoredVersion, tuple[Assumption, ...]]
 
     @classmethod
     def read(cls, store: Store) -> Summary:
@@ -103,7 +107,7 @@ class Summary:
         results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # as the columns are
         sums = ", ".join(f"sum(u.{reason})::bigint AS {reason}" for reason in LABELS)
         unfilled = query(store, _UNFILLED.format(sums=sums))
-        return cls(Tables.read(store), markets, results, absent, notes, unfilled)
+        return cls(Tables.read(store), markets, results, absent, notes, unfilled, read_assumptions(store))
 
     def show(self) -> None:
         """For a person."""
@@ -123,15 +127,22 @@ class Summary:
             pl.col("final_capital").alias("equity"),
             (100 * pl.col("total_return").cast(pl.Float64)).alias("return %"),
             pl.col("sharpe_ratio").alias("sharpe"),
-            (100 * pl.col("max_drawdown").cast(pl.Float64)).alias("max drawdown %"),
+            (100 * pl.col("max_drawdown").cast(pl.Float64)).alias("max DD %"),
             pl.col("total_trades").alias("trades"),
         )
-        money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "max drawdown %": ".2f", "trades": ","}
-        grid(shown, "Backtests as of their newest day", money)
+        money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "max DD %": ".2f", "trades": ","}
+        grid(shown, "Backtests as of their newest day (max DD: max drawdown)", money)
+
+    def show_doubts(self) -> None:
+        """Show signals without an order and favourable assumptions, for a person."""
+        lines = []
         for row in self.unfilled.iter_rows(named=True):
             if text := describe_unfilled({reason: row[reason] for reason in LABELS}):
                 number = f" v{row['version']}" if row["version"] > 1 else ""
-                click.echo(textwrap.fill(f"{row['strategy']}{number}: {text}", WIDTH, subsequent_indent="  "))
+                lines.append(f"{row['strategy']}{number}: {text}")
+        lines.append(describe_by_strategy({version.name: found for version, found in self.assumptions.items()}))
+        for line in filter(None, lines):
+            click.echo(textwrap.fill(line, WIDTH, subsequent_indent="  "))
 
     def document(self) -> dict[str, Any]:
         """For a script."""
@@ -142,6 +153,11 @@ class Summary:
             "notes": self.notes,
             "strategies": self.results,
             "unfilled_signals": self.unfilled,
+            "assumptions": [
+                {"strategy": version.name, "version": version.version, **vars(assumption)}
+                for version, found in self.assumptions.items()
+                for assumption in found
+            ],
         }
 
 

@@ -1,6 +1,6 @@
-"""Candles for a chart: a year of minutes in a page that stays small and smooth.
+"""Resample candles for a chart, so that a page with a year of minutes stays small and smooth.
 
-Here: a market's candles in several resolutions, of which the page draws the finest that fits what is looked at.
+A page holds a market's candles in several resolutions and draws the finest that fits the view.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import polars as pl
 
 from algobot_assets.schema.intervals import LENGTH_MS
 
-#: No level of resolution that covers the whole period has more candles than this.
+#: Most candles of a level that covers the whole period.
 MOST = 30_000
-#: Finer levels have as many of the newest candles.
+#: Newest candles of a finer level.
 NEWEST = 6_000
-#: What a level may be made of, coarsest first.
+#: Intervals of levels, coarsest first.
 _STEPS = ("1w", "1d", "4h", "1h", "15m", "5m", "1m")
 _WEEK_MS = 7 * 86_400_000
 _INDICATORS = ("ema", "vwap", "rsi", "atr")
 
 
 def levels(candles: pl.DataFrame, interval: str) -> list[dict[str, Any]]:
-    """Coarsest first: each with its `interval`, whether it is `exact` (the stored candles), `whole` (all of the
-    period), and columns t (open, ms since 1970), o, h, l, c, ema, vwap, rsi, atr.
+    """Return the levels, coarsest first.
+
+    Each has its `interval`, whether it is `exact` (the stored candles) and `whole` (all of the period), and columns
+    t (open, ms since 1970), o, h, l, c, ema, vwap, rsi, atr.
 
     `candles`: timestamp, open, high, low, close and the indicators, ascending. A coarser candle opens with the first
     and closes with the last of its candles; its indicators are those of the last.

@@ -1,4 +1,4 @@
-"""The data of a page's charts, as report.js takes it: plain lists, rounded to what a chart can show."""
+"""Prepare the data of a page's charts for report.js: plain lists, rounded to what a chart can show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from algobot_assets.schema.intervals import LENGTH_MS
 
 
 def strategy_data(facts: Facts) -> dict[str, Any]:
-    """Of one version: candles by level, equity, months, trades."""
+    """Return the data of one version: candles by level, equity, months, trades."""
     curve, trades = facts.curve, facts.trades
     rounded = {"equity": 2, "hold": 2, "drawdown": 6}
     equity = {name: curve[name].round(digits).fill_nan(None).to_list() for name, digits in rounded.items()}
@@ -50,12 +50,13 @@ def strategy_data(facts: Facts) -> dict[str, Any]:
     }
 
 
-def lines(every: Sequence[Facts]) -> list[dict[str, Any]]:
-    """Equity of several versions from 100, then buy and hold of their markets from the earliest start."""
-    lines, held = [], {}
+def equity_lines(every: Sequence[Facts]) -> list[dict[str, Any]]:
+    """Return the equity of several versions from 100, then buy and hold of their markets from the earliest start."""
+    lines: list[dict[str, Any]] = []
+    held: dict[str, dict[str, Any]] = {}
     for facts in every:
         curve = facts.curve
-        if curve.is_empty():
+        if curve.is_empty() or facts.last is None:
             continue
         scale = 100 / float(facts.last["initial_capital"])
         days = [str(day) for day in curve["day"]]

@@ -1,7 +1,4 @@
-"""What a page is about, read from the database: one strategy version with its results, trades, candles and records.
-
-Here: reading, in as few statements as there are tables. Not here: what is made of it (warnings.py, page.py).
-"""
+"""Read what a page shows: one strategy version with its results, trades, candles and records."""
 
 from __future__ import annotations
 
@@ -10,13 +7,16 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
+import psycopg
 from psycopg.rows import dict_row
 
+from algobot_assets.audit.assumptions import StoredAssumptions
 from algobot_assets.audit.gaps import Hole, holes
 from algobot_assets.audit.staleness import stale
 from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
 from algobot_assets.compute.ledger import kernel as ledger_kernel
+from algobot_assets.compute.ledger.assumptions import Assumption
 from algobot_assets.compute.ledger.state import Account, read_state
 from algobot_assets.compute.ledger.unfilled import LABELS
 from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve
@@ -28,7 +28,8 @@ from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 
 DAY = timedelta(days=1)
-#: So many of a sweep's combinations are listed.
+Rows = list[dict[str, Any]]
+#: Combinations of a sweep that a page lists.
 RANKED = 15
 _CANDLE = ("timestamp", "open", "high", "low", "close", "ema", "rsi", "atr", "vwap")
 
@@ -36,7 +37,8 @@ _CANDLE = ("timestamp", "open", "high", "low", "close", "ema", "rsi", "atr", "vw
 @dataclass(frozen=True)
 class Market:
     """A market's candles over the days of a strategy version. `levels`: see candles.levels; `opens`: timestamp, open,
-    close of every candle; `gaps`: confirmed; `holes`: not confirmed; `sources`: where the candles came from."""
+    close of every candle; `gaps`: confirmed to be absent; `holes`: missing, not confirmed; `sources`: where the candles
+    come from."""
 
     levels: list[dict[str, Any]]
     opens: pl.DataFrame
@@ -49,9 +51,10 @@ class Market:
 
 @dataclass(frozen=True)
 class Facts:
-    """One strategy version. `last`: its newest row of backtest_results, None where nothing is computed. `curve`:
-    equity_curve with `hold`. `risk`: its risk parameters by effective date. `records`: of each table the days, code
-    and a digest over all of them. `sweeps`: those of its type and market, each with its `best` rows."""
+    """One strategy version. `last`: its newest row of backtest_results, None if nothing is computed. `curve`:
+    equity_curve with `hold`. `risk`: its risk parameters by effective date. `records`: days, code and digest of each
+    table. `rules_from`: day of the first order rules of its symbol. `unfilled`: signals without an order by reason,
+    None if they were not counted. `sweeps`: those of its type and market, each with its `best` rows."""
 
     item: StoredVersion
     row: dict[str, Any]
@@ -70,31 +73,33 @@ class Facts:
     stale: int
     rules_from: date | None
     unfilled: dict[str, int] | None
+    assumptions: tuple[Assumption, ...]
     sweeps: list[dict[str, Any]] = field(default_factory=list)
     walks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Reader:
-    """Reads facts of several versions; candles of a market and stale partitions are read once for all."""
+    """Reads the facts of several versions; reads stale partitions once, and a market's candles once per period."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.as_of, self.versions, self.exchange = store.retrying(
             lambda c: (catalogue.now(c), catalogue.versions(c), _exchange(c)), "Reading the strategies"
         )
-        self._markets: dict[tuple, Market] = {}
+        self._markets: dict[tuple[str, str, date, date], Market] = {}
         self._stale = stale(store)
+        self._assumptions = StoredAssumptions(store)
         self._declared = {
             table: ledger_queries.read_declared(store, table).frame
             for table in ("configurations", "strategies", "risk_parameters")
         }
 
     def choose(self, name: str, version: int | None = None) -> StoredVersion:
-        """The version of that number, else the one in force; WindowError with the nearest name where there is none."""
+        """Return the version of that number, or the one in force. Raise WindowError if it is unknown."""
         return catalogue.choose(self.versions, name, version, self.as_of.date())
 
     def facts(self, item: StoredVersion) -> Facts:
-        """Everything about one version."""
+        """Read everything about one version."""
         results = ledger_queries.read_ledger(self.store, "backtest_results", item.name, item.version, None, None).frame
         trades = ledger_queries.read_ledger(self.store, "trade_history", item.name, item.version, None, None).frame
         row = next(r for r in self._declared["strategies"].iter_rows(named=True) if r["id"] == item.id)
@@ -119,6 +124,7 @@ class Reader:
             market=market,
             risk=list(risk.iter_rows(named=True)),
             configuration=self._configuration(last),
+            assumptions=self._assumptions.on(item, last),
             stale=self._stale.filter(
                 (pl.col("strategy_id") == item.id)
                 | ((pl.col("strategy_id") == 0) & (pl.col("symbol") == item.symbol))
@@ -128,7 +134,7 @@ class Reader:
         )
 
     def _family(self, item: StoredVersion) -> list[dict[str, Any]]:
-        """Every version of the same name with its newest figures."""
+        """Read every version of the same name with its newest figures."""
         with self.store.transaction() as connection:
             rows = (
                 connection.cursor(row_factory=dict_row)
@@ -146,7 +152,7 @@ class Reader:
         return [row | {"until": until[row["version"]]} for row in rows]
 
     def _configuration(self, day: date) -> list[dict[str, Any]]:
-        """Every known setting with its value on a day, and the version it comes from, None for a default."""
+        """Return every setting with its value on a day and its stored version (None for a default)."""
         stored = self._declared["configurations"]
         versions = {row["config_name"]: row for row in effective(stored, day).iter_rows(named=True)}
         values = settings(stored, day)
@@ -155,13 +161,13 @@ class Reader:
     def _market(self, symbol: str, interval: str, first: date, last: date) -> Market:
         key = (symbol, interval, first, last)
         if key not in self._markets:
-            self._markets = {key: self._read_market(*key)}  # of one market at a time: minutes are large
+            self._markets = {key: self._read_market(*key)}  # one market at a time: minutes are large
         return self._markets[key]
 
     def _read_market(self, symbol: str, interval: str, first: date, last: date) -> Market:
         days = (symbol, interval, first, last)
 
-        def work(connection):
+        def work(connection: psycopg.Connection) -> tuple[int | None, Rows, Rows, Rows]:
             cursor = connection.cursor(row_factory=dict_row)
             listed = cursor.execute(
                 """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", days[:2]
@@ -183,7 +189,8 @@ class Reader:
                       AND note IS NOT NULL ORDER BY day""",
                 days,
             ).fetchall()
-            return (phase_of(listed["first_open"]) if listed else 0) if interval == "3d" else None, gaps, sources, notes
+            phase = (phase_of(listed["first_open"]) if listed else 0) if interval == "3d" else None
+            return phase, gaps, sources, notes
 
         phase, gaps, sources, notes = self.store.retrying(work, f"Reading the records of {symbol} {interval}")
         bounds = opens_window(interval, first, last + DAY, phase)
@@ -194,13 +201,13 @@ class Reader:
         return Market(charts.levels(frame, interval), opens, phase, gaps, found, sources, notes)
 
 
-def _exchange(connection) -> str:
+def _exchange(connection: psycopg.Connection) -> str:
     row = connection.execute("SELECT name FROM exchange").fetchone()
     return row[0] if row else "binance"
 
 
-def _records(connection, item: StoredVersion, last: date) -> dict[str, Any]:
-    """Account, records, rules, sweeps and walk-forwards of a version."""
+def _records(connection: psycopg.Connection, item: StoredVersion, last: date) -> dict[str, Any]:
+    """Read the account, records, rules, sweeps and walk-forwards of a version."""
     cursor = connection.cursor(row_factory=dict_row)
     state = cursor.execute(
         """SELECT state_out FROM lineage WHERE table_name = 'trade_history' AND symbol = '' AND "interval" = ''
@@ -223,9 +230,9 @@ def _records(connection, item: StoredVersion, last: date) -> dict[str, Any]:
                                           'performance_metrics', 'backtest_results'], table_name::text)""",
         dict(symbol=item.symbol, interval=item.interval, id=item.id, first=item.effective_from, last=last),
     ).fetchall()
-    rules = cursor.execute(
+    (rules,) = cursor.execute(
         "SELECT min(effective_from) AS first FROM symbol_rules WHERE symbol = %s", (item.symbol,)
-    ).fetchone()
+    ).fetchall()
     of_type = (item.id, item.symbol, item.interval)
     tried = """w.strategy_type = (SELECT strategy_type FROM strategies WHERE id = %s)
                AND w.symbol = %s AND w."interval" = %s"""

@@ -1,7 +1,7 @@
-"""The charting library and a page's data, as they are put into a page.
+"""Embed the charting library and a page's data into the page.
 
-Pages work from a file without a network, so the library is inside of each; compressed, as its 4.8 MB become 1.5.
-Browsers have unpacked that by themselves (DecompressionStream) since 2023.
+Pages work from a file without a network, so each contains the library, compressed from 4.8 MB to 1.5. Browsers
+unpack it themselves (DecompressionStream, since 2023).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from plotly.offline import get_plotlyjs
 
 @cache
 def charting() -> str:
-    """plotly.js, gzip in base64."""
+    """Return plotly.js as gzip in base64."""
     return _packed(get_plotlyjs(), 9)
 
 
 def charting_version() -> str:
-    """Version of the Python package that carries it."""
+    """Return the version of the plotly package."""
     return version("plotly")
 
 
 def packed(data: Any) -> str:
-    """JSON of plain values, gzip in base64: nothing in it can be taken for markup."""
+    """Return plain values as JSON, gzip in base64, in which nothing can be taken for markup."""
     return _packed(json.dumps(data, separators=(",", ":"), allow_nan=False), 6)
 
 

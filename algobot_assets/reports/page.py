@@ -1,7 +1,6 @@
-"""Pages as text: facts put into templates.
+"""Render pages from templates.
 
-Here: what stands where. Not here: the rows of its tables (rows.py), the data of its charts (charts.py), how numbers
-read (figures.py). Values are escaped by the templates: names and notes come from people and from sources.
+Templates escape all values, because names and notes come from people and from sources.
 """
 
 from __future__ import annotations
@@ -11,22 +10,25 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from algobot_assets import __version__
 from algobot_assets.audit.diff import Comparison
+from algobot_assets.compute.ledger.assumptions import describe_by_strategy
 from algobot_assets.compute.metrics.curves import ROLLING_DAYS, equity_curve
 from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.reports import library, rows
-from algobot_assets.reports.charts import lines, strategy_data
+from algobot_assets.reports.charts import equity_lines, strategy_data
 from algobot_assets.reports.facts import Facts
 from algobot_assets.reports.figures import money, pairs, percent, plain, price, ratio
 from algobot_assets.reports.warnings import warnings_of
 
+_LOADER = PackageLoader("algobot_assets.reports")
+
 
 def strategy_page(facts: Facts, explained: Mapping[int, str], pages: Mapping[int, str]) -> str:
-    """The page of one version. `explained`: text by trade id; `pages`: file names of the versions by number."""
+    """Render the page of one version. `explained`: text by trade id; `pages`: file names of the versions by number."""
     last = facts.last
     exact = facts.market.levels[-1] if facts.market.levels else None
     resolution = "No candles are stored for these days."
@@ -37,8 +39,8 @@ def strategy_page(facts: Facts, explained: Mapping[int, str], pages: Mapping[int
         first = datetime.fromtimestamp(exact["t"][0] / 1000, tz=facts.as_of.tzinfo)
         resolution = (
             f"Drag over the chart to zoom. Of {facts.market.opens.height:,} stored candles the newest "
-            f"{len(exact['t']):,} (from {first:%Y-%m-%d %H:%M}) are in this page as they are; the others are "
-            f"downsampled, to {coarser} at the finest, so that the page stays small and smooth."
+            f"{len(exact['t']):,} (from {first:%Y-%m-%d %H:%M}) are in this page as stored; older ones are "
+            f"downsampled to {coarser} so that the page stays small and smooth."
         )
     return _template("strategy.html").render(
         **_common(facts.as_of, strategy_data(facts) if last else None),
@@ -48,19 +50,19 @@ def strategy_page(facts: Facts, explained: Mapping[int, str], pages: Mapping[int
         days=f"{_days(last):.0f}" if last else "0",
         sections=_sections(facts),
         warnings=warnings_of(facts),
-        cards=_cards(facts) if last else [],
+        cards=_cards(facts, last) if last else [],
         resolution=resolution,
         rolling_days=ROLLING_DAYS,
-        trades=rows.listed(facts, explained),
+        trades=rows.list_trades(facts, explained),
         lots=facts.account.lots if facts.account else (),
         metrics=rows.metrics(last) if last else [],
-        sweeps=rows.sweeps(facts),
+        sweeps=rows.list_sweeps(facts),
         walks=facts.walks,
-        quality=rows.quality(facts),
+        quality=rows.describe_quality(facts),
         gaps=facts.market.gaps,
         holes=facts.market.holes,
         notes=facts.market.notes,
-        declared=rows.declared(facts),
+        declared=rows.describe_version(facts),
         versions=[v | {"page": pages.get(v["version"])} for v in facts.versions],
         chained=rows.chained(facts.versions),
         risks=facts.risk,
@@ -70,20 +72,21 @@ def strategy_page(facts: Facts, explained: Mapping[int, str], pages: Mapping[int
 
 
 def comparison_page(every: Sequence[Facts], pages: Sequence[str], as_of: datetime, exchange: str) -> str:
-    """The page of all strategies, each in one version."""
+    """Render the page that compares all strategies, each in one version."""
     columns = [("Strategy", False), ("Market", False), ("Since", True), ("Return %", True), ("Hold %", True)]
-    columns += [("Yearly %", True), ("Drawdown %", True), ("Sharpe", True), ("Win rate %", True)]
+    columns += [("Annual %", True), ("Max drawdown %", True), ("Sharpe", True), ("Win rate %", True)]
     columns += [("Profit factor", True), ("Trades", True), ("Warnings", True)]
     return _template("index.html").render(
-        **_common(as_of, {"kind": "strategies", "lines": lines(every)} if every else None),
+        **_common(as_of, {"kind": "strategies", "lines": equity_lines(every)} if every else None),
         exchange=exchange,
         columns=columns,
         rows=[_row(facts, page) for facts, page in zip(every, pages, strict=True)],
+        assumptions=describe_by_strategy({facts.item.name: facts.assumptions for facts in every}),
     )
 
 
 def diff_page(found: Comparison, as_of: datetime) -> str:
-    """The page of two versions and where they part."""
+    """Render the page that compares two versions in detail."""
     curves = []
     for name, curve in zip((str(found.a), str(found.b)), found.curves, strict=True):
         if curve.height:
@@ -114,28 +117,26 @@ def _common(as_of: datetime, data: Any) -> dict[str, Any]:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("algobot_assets.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    made = Environment(loader=_LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     made.filters |= {"price": price, "money": money, "percent": percent, "ratio": ratio, "pairs": pairs}
     return made
 
 
-def _template(name: str):
+def _template(name: str) -> Template:
     return _environment().get_template(name)
 
 
 @cache
-def _source(name: str):
-    """A style sheet or script of ours, as it is."""
-    return Markup(_environment().loader.get_source(_environment(), name)[0])
+def _source(name: str) -> Markup:
+    """Return a style sheet or script of this package, unescaped."""
+    return Markup(_LOADER.get_source(_environment(), name)[0])
 
 
 # --- parts of a page ------------------------------------------------------------------------------------------
 
 
 def _days(last: Mapping[str, Any]) -> float:
-    return (last["end_date"] - last["start_date"]).total_seconds() / 86_400
+    return float((last["end_date"] - last["start_date"]).total_seconds() / 86_400)
 
 
 def _sections(facts: Facts) -> list[tuple[str, str]]:
@@ -148,13 +149,14 @@ def _sections(facts: Facts) -> list[tuple[str, str]]:
     return [*shown, ("metrics", "Figures"), *found]
 
 
-def _card(label: str, figure: str | None, value: Any, text: str, note: str = "", signed: bool = False) -> dict:
+def _card(
+    label: str, figure: str | None, value: Any, text: str, note: str = "", signed: bool = False
+) -> dict[str, Any]:
     tone = "" if not signed or value is None or not value else "up" if value > 0 else "down"
     return {"label": label, "figure": figure, "value": plain(value), "text": text, "note": note, "tone": tone}
 
 
-def _cards(facts: Facts) -> list[dict]:
-    last = facts.last
+def _cards(facts: Facts, last: Mapping[str, Any]) -> list[dict[str, Any]]:
     hold = _hold(facts)
     wins = f"{last['winning_trades']:,} of {last['total_trades']:,}"
     opened = f"{last['open_trades']} open, {money(last['open_profit'])}" if last["open_trades"] else ""
@@ -163,9 +165,9 @@ def _cards(facts: Facts) -> list[dict]:
         _card("Buy and hold", None, hold, "-" if hold is None else percent(hold), "without costs", signed=True),
         _card("Final capital", "final_capital", last["final_capital"], money(last["final_capital"]),
               f"from {price(last['initial_capital'])}"),
-        _card("Yearly", "annual_return", last["annual_return"], percent(last["annual_return"]), signed=True),
-        _card("Drawdown", "max_drawdown", last["max_drawdown"], percent(last["max_drawdown"])),
-        _card("Sharpe", "sharpe_ratio", last["sharpe_ratio"], ratio(last["sharpe_ratio"])),
+        _card("Annual return", "annual_return", last["annual_return"], percent(last["annual_return"]), signed=True),
+        _card("Max drawdown", "max_drawdown", last["max_drawdown"], percent(last["max_drawdown"])),
+        _card("Sharpe ratio", "sharpe_ratio", last["sharpe_ratio"], ratio(last["sharpe_ratio"])),
         _card("Win rate", "win_rate", last["win_rate"], percent(last["win_rate"]), wins),
         _card("Profit factor", "profit_factor", last["profit_factor"], ratio(last["profit_factor"])),
         _card("Trades", "total_trades", last["total_trades"], f"{last['total_trades']:,}", opened),
@@ -183,7 +185,7 @@ def _row(facts: Facts, page: str) -> dict[str, Any]:
 
     def cell(value: Any, text: str, figure: str | None = None, signed: bool = False) -> dict[str, str]:
         tone = "" if not signed or not value else "up" if value > 0 else "down"
-        return {"value": plain(value), "text": text, "figure": figure, "tone": tone}
+        return {"value": plain(value), "text": text, "figure": figure or "", "tone": tone}
 
     def hundred(name: str, signed: bool = False) -> dict[str, str]:
         return cell(last[name], percent(last[name]).removesuffix(" %"), name, signed)

@@ -1,4 +1,4 @@
-"""The rows of a page's tables: figures with their definitions, trades, sweeps, data quality, what is declared."""
+"""Build the rows of a page's tables: figures with their definitions, trades, sweeps, data quality, settings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from algobot_assets.reports.facts import Facts
 from algobot_assets.reports.figures import money, pairs, percent, plain, price, ratio
 from algobot_assets.schema.tables import metadata
 
-#: So many of the newest trades are listed on a page.
+#: Newest trades that a page lists.
 LISTED = 100
 COUNTS = ("total_trades", "winning_trades", "losing_trades", "open_trades", "open_profit", "ambiguous_stops")
-#: What reads in percent though it is stored as a fraction.
+#: Fractions that read as percent.
 _FRACTIONS = ("total_return", "annual_return", "max_drawdown", "win_rate")
 _NULL = " NULL where undefined, not finite or beyond the type (the original's NOT NULL cannot hold)."
 
 
 def metrics(last: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Every figure of the newest row of backtest_results with its definition, the comment of its column."""
+    """Return every figure of the newest row of backtest_results with its definition, the comment of its column."""
     found = []
     for name in ("start_date", "end_date", *FIGURES, *COUNTS):
         value = last[name]
@@ -37,13 +37,13 @@ def metrics(last: Mapping[str, Any]) -> list[dict[str, str]]:
             text = f"{value:%Y-%m-%d %H:%M}"
         else:
             text = ratio(value) if isinstance(value, Decimal) else f"{value:,}"
-        comment = metadata.tables["backtest_results"].columns[name].comment.removesuffix(_NULL)
+        comment = (metadata.tables["backtest_results"].columns[name].comment or "").removesuffix(_NULL)
         found.append({"name": name, "value": plain(value), "text": text, "definition": comment})
     return found
 
 
 def chained(versions: Sequence[Mapping[str, Any]]) -> Decimal | None:
-    """The return of versions one after the other; None where one has no result."""
+    """Return the return of versions one after the other; None if one has no result."""
     whole = Decimal(1)
     for version in versions:
         if version["total_return"] is None:
@@ -52,8 +52,8 @@ def chained(versions: Sequence[Mapping[str, Any]]) -> Decimal | None:
     return whole - 1
 
 
-def listed(facts: Facts, explained: Mapping[int, str]) -> dict[str, Any]:
-    """The newest trades, newest first, with how many there are and which carry their explanation."""
+def list_trades(facts: Facts, explained: Mapping[int, str]) -> dict[str, Any]:
+    """Return the newest trades, newest first, with the number of all trades and of those with an explanation."""
     newest = facts.trades.tail(LISTED).reverse()
     rows = []
     for row in newest.iter_rows(named=True):
@@ -63,8 +63,8 @@ def listed(facts: Facts, explained: Mapping[int, str]) -> dict[str, Any]:
     return {"rows": rows, "total": facts.trades.height, "explained": sum(row["why"] is not None for row in rows)}
 
 
-def sweeps(facts: Facts) -> list[dict[str, Any]]:
-    """The sweeps with their best rows: what was swept of each, what all share, and whether it is the strategy's own."""
+def list_sweeps(facts: Facts) -> list[dict[str, Any]]:
+    """Return the sweeps with their best rows, shared values, and which row is the strategy's own."""
     own = {k: v for k, v in json.loads(facts.row["parameters"]).items() if k not in ("shorting", "stop_path")}
     risk = facts.risk[-1] if facts.risk else {}
     found = []
@@ -82,13 +82,17 @@ def sweeps(facts: Facts) -> list[dict[str, Any]]:
     return found
 
 
-def quality(facts: Facts) -> list[tuple[str, str]]:
-    """What the data is worth: name and value."""
+def describe_quality(facts: Facts) -> list[tuple[str, str]]:
+    """Return facts about the quality of the data: name and value."""
     market, last = facts.market, facts.last
     absent = sum((gap["end_open"] - gap["first_open"]).total_seconds() for gap in market.gaps) / 3600
+    plural = "s" * (len(market.gaps) != 1)
     found = [
         ("Candles", f"{market.opens.height:,} stored of {facts.item.symbol} {facts.item.interval} in these days"),
-        ("Confirmed absent", f"{len(market.gaps)} stretches, {absent:,.1f} hours" if market.gaps else "none"),
+        (
+            "Confirmed absent",
+            f"{len(market.gaps)} gap{plural}, {absent:,.1f} hours" if market.gaps else "none",
+        ),
         ("Missing, not confirmed", f"{len(market.holes):,} days" if market.holes else "none"),
         ("Stale partitions", f"{facts.stale:,}" if facts.stale else "none"),
     ]
@@ -98,7 +102,7 @@ def quality(facts: Facts) -> list[tuple[str, str]]:
                       f"{source['names']:,} source{'s' * (source['names'] != 1)}{hashed}"))  # fmt: skip
     if last:
         share = f" ({last['ambiguous_stops'] / last['total_trades']:.1%} of trades)" if last["total_trades"] else ""
-        text = f"{last['ambiguous_stops']:,}{share}: stop and target in one candle, the stop assumed"
+        text = f"{last['ambiguous_stops']:,}{share}: one candle reached stop and target; the stop, the worse, is taken"
         found.append(("Ambiguous stops", text))
     if facts.unfilled is not None:
         found.append(("Signals without an order", describe_unfilled(facts.unfilled) or "none"))
@@ -108,8 +112,8 @@ def quality(facts: Facts) -> list[tuple[str, str]]:
     return found
 
 
-def declared(facts: Facts) -> list[tuple[str, str]]:
-    """What to reproduce the version with: name and value."""
+def describe_version(facts: Facts) -> list[tuple[str, str]]:
+    """Return what reproduces the version: name and value."""
     row, item = facts.row, facts.item
     return [
         ("Strategy version", f"{item.name} v{item.version}, strategies.id {item.id}"),

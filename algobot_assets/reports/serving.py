@@ -1,6 +1,6 @@
-"""The pages over HTTP, for links in Dagster's UI: a browser follows no link from there to a file.
+"""Serve the pages over HTTP for links in Dagster's UI, from where browsers follow no link to a file.
 
-Here: a plain file server on a socket that `algobot up` has opened, which ends with the process that started it.
+A plain file server on a socket that `algobot up` opens; it ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing: what Dagster logs stands in the same terminal."""
+        """Log nothing: Dagster logs to the same terminal."""
 
 
 class _Pages(ThreadingHTTPServer):
-    """Serves until the process that started it is gone."""
+    """A file server that ends with the process that started it."""
 
     def __init__(self, listening: int, folder: str) -> None:
         super().__init__(("", 0), partial(_Quiet, directory=folder), bind_and_activate=False)
@@ -29,13 +29,13 @@ class _Pages(ThreadingHTTPServer):
         self._parent = os.getppid()
 
     def service_actions(self) -> None:
-        """Called twice a second."""
+        """Exit once the parent process is gone; called twice a second."""
         if os.getppid() != self._parent:
             sys.exit(0)
 
 
 def start(folder: Path, host: str, port: int) -> str:
-    """Serve a folder from a process of its own; its address. OSError where the port cannot be had."""
+    """Serve a folder from a separate process and return its address. Raise OSError if the port is in use."""
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     folder.mkdir(parents=True, exist_ok=True)
     number = listening.fileno()

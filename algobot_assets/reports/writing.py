@@ -1,7 +1,4 @@
-"""Writes the pages: one file per strategy version and the comparison, each whole or not at all.
-
-Here: which pages there are, their names and where they go.
-"""
+"""Write the pages: one file per strategy version and the comparison, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ from algobot_assets.settings import Settings
 from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 
-#: So many of a version's newest trades carry their explanation: one costs an eighth of a second.
+#: Newest trades of a version that carry their explanation, which takes an eighth of a second each.
 EXPLAINED = 12
 INDEX = "index.html"
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenPage:
     """A page of one version: its file, its newest row of backtest_results, its equity by day (day, equity)."""
 
     item: StoredVersion
@@ -40,7 +37,7 @@ class Written:
 
 
 def write_comparison(found: Comparison, folder: Path) -> Path:
-    """Write the page of two versions; its file."""
+    """Write the page that compares two versions; return its file."""
     folder.mkdir(parents=True, exist_ok=True)
     names = (f"{item.name}~v{item.version}" for item in (found.a, found.b))
     path = folder / f"diff~{'~'.join(names)}.html"
@@ -49,7 +46,7 @@ def write_comparison(found: Comparison, folder: Path) -> Path:
 
 
 def folder_of(settings: Settings) -> Path:
-    """Where pages go: `reports` in the settings' home."""
+    """Return the folder of the pages: `reports` in the settings' home."""
     return settings.home / "reports"
 
 
@@ -59,11 +56,11 @@ def write_reports(
     name: str | None = None,
     version: int | None = None,
     progress: Callable[[str], None] = lambda page: None,
-) -> list[Written]:
-    """Write the pages of all strategies and the comparison; of one, where it is named, its page and the comparison.
+) -> list[WrittenPage]:
+    """Write the pages of all strategies, or of the named one, and the comparison of all.
 
-    Versions in force are NAME.html, others NAME~vN.html. `progress` is told each page before it is made. WindowError
-    for a name or version that is not stored.
+    Versions in force are NAME.html, others NAME~vN.html. `progress` gets the name of each page before it is made.
+    Raises WindowError for a name or version that is not stored.
     """
     reader = Reader(store)
     in_force = {each: reader.choose(each) for each in dict.fromkeys(item.name for item in reader.versions)}
@@ -74,9 +71,9 @@ def write_reports(
         wanted = list(reader.versions)
     pages = {item.id: _page(item, in_force) for item in reader.versions}
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[Written] = []
+    written: list[WrittenPage] = []
     compared: dict[str, Facts] = {}
-    # of one market after the other, as its candles are read once and then forgotten
+    # market by market, because the reader keeps the candles of one market only
     for item in sorted(reader.versions, key=lambda v: (v.symbol, v.interval, v.effective_from, v.id)):
         compares = in_force[item.name] == item
         if item not in wanted and not compares:
@@ -87,7 +84,7 @@ def write_reports(
             of_name = {other.version: pages[other.id] for other in reader.versions if other.name == item.name}
             path = folder / pages[item.id]
             _write(path, strategy_page(facts, _explained(store, facts), of_name))
-            written.append(Written(item, path, facts.last, facts.curve.select("day", "equity")))
+            written.append(WrittenPage(item, path, facts.last, facts.curve.select("day", "equity")))
         if compares:
             compared[item.name] = facts
     every = [compared[each] for each in in_force]
@@ -98,7 +95,7 @@ def write_reports(
 
 
 def _page(item: StoredVersion, in_force: dict[str, StoredVersion]) -> str:
-    """The file name; `~` is in no strategy's name, so that no two pages share one."""
+    """Return the file name, unique because no strategy's name contains `~`."""
     if in_force[item.name] != item:
         return f"{item.name}~v{item.version}.html"
     return f"{item.name}~.html" if f"{item.name}.html".lower() == INDEX else f"{item.name}.html"
@@ -115,7 +112,7 @@ def _explained(store: Store, facts: Facts) -> dict[int, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Under another name first: who looks sees the old page or the new one."""
+    """Write under another name first, so that a reader sees the old page or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)

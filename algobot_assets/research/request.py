@@ -16,6 +16,7 @@ import polars as pl
 
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.code_version import ledger_code_version, strategy_code_version
+from algobot_assets.compute.ledger.assumptions import Assumption, favourable_assumptions
 from algobot_assets.compute.ledger.run import minute_array
 from algobot_assets.compute.ledger.terms import RuleTerms
 from algobot_assets.compute.strategies import get_strategy, load_strategy_file, strategy_types
@@ -82,6 +83,17 @@ class Trial:
     def label(self) -> str:
         """Strategy, market and days."""
         return f"{self.strategy.name} on {self.symbol} {self.interval}, {self.first} to {self.last}"
+
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Favourable assumptions in force on any of the days."""
+        shorting = self.account.shorting
+        found = [
+            assumption
+            for part in self.account.parts
+            for assumption in favourable_assumptions(self.symbol, part.costs, part.rules, shorting=shorting)
+        ]
+        return tuple(dict.fromkeys(found))
 
 
 def prepare(store: Store, request: Request) -> Trial:

@@ -1,4 +1,4 @@
-"""`algobot diff`: where two results part, and why."""
+"""`algobot diff`: show where two results diverge, and why."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a")
 @click.argument("b", required=False)
-@click.option("--page", "as_page", is_flag=True, help="Write a page too, beside those of `algobot report`.")
+@click.option("--page", "as_page", is_flag=True, help="Also write a page, beside those of `algobot report`.")
 @click.option("--open", "show", is_flag=True, help="Write the page and open it in a browser.")
 @json_option
 def diff(a: str, b: str | None, as_page: bool, show: bool, as_json: bool) -> None:
-    """Say where two strategies, or two versions of one, part, and why.
+    """Show where two strategies, or two versions of one, diverge, and why.
 
-    A and B are NAME (the version in force) or NAME@2 (version 2); A alone is compared with the version before it.
-    The first candle, signal and trade that differ are shown, and the cause: data, parameters or code.
+    A and B are NAME (the version in force) or NAME@2 (version 2). A alone is compared with the version before it. Shows
+    the first candle, signal and trade that differ, and the cause: data, parameters or code.
     """
     from algobot_assets.audit.diff import choose, compare
     from algobot_assets.store.connection import Store
@@ -66,10 +66,10 @@ def _lines(found: Comparison) -> Iterator[str]:
     for cause in found.causes:
         yield f"  {cause.kind:<10} {cause.name}: {cause.a} -> {cause.b}"
     if not found.causes:
-        yield "  nothing: same data, parameters and code"
+        yield "  no difference: same data, parameters and code"
     yield ""
     if found.candle is None and (found.a.symbol, found.a.interval) == (found.b.symbol, found.b.interval):
-        yield "First candle: none, both read the same stored candles"
+        yield "First candle: none, both use the same stored candles"
     else:
         yield from _parting("candle", found.candle)
     yield from _parting("signal", found.signal)
@@ -82,7 +82,7 @@ def _lines(found: Comparison) -> Iterator[str]:
 
 def _parting(what: str, found: Parting | None) -> Iterator[str]:
     if found is None:
-        yield f"First {what}: no time in common to compare"
+        yield f"First {what}: the two share no time to compare"
     elif found.at is None:
         yield f"First {what}: none, all {found.compared:,} are equal"
     else:

@@ -1,4 +1,4 @@
-"""`algobot report`: pages to look at, written from what is stored."""
+"""`algobot report`: write HTML pages about strategies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from algobot_assets.settings import Settings
 
 @click.command()
 @click.argument("strategy", required=False)
-@click.option("--version", type=int, help="This version; default: the one in force.")
+@click.option("--version", type=int, help="Version; default: the one in force.")
 @click.option(
     "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: reports in ALGOBOT_HOME."
 )
@@ -24,16 +24,17 @@ from algobot_assets.settings import Settings
 def report(strategy: str | None, version: int | None, folder: Path | None, show: bool, as_json: bool) -> None:
     """Write a page per strategy, and one that compares them.
 
-    STRATEGY: only this one and the comparison. Each page is one file that needs no network: candles with entries and
-    exits, equity against buy and hold, drawdown, months, trades with their explanation, every figure with its
-    definition, data quality, and what to reproduce it with.
+    With STRATEGY, only its page and the comparison. Each page is one file that needs no network: candles with entries
+    and exits, equity against buy and hold, drawdown, monthly returns, trades with their explanation, every figure with
+    its definition, data quality, and what reproduces it.
     """
     from algobot_assets.errors import SettingsError
     from algobot_assets.reports.writing import INDEX, folder_of, write_reports
     from algobot_assets.store.connection import Store
 
     if version is not None and strategy is None:
-        raise SettingsError(f"Version {version} of which strategy? Name the strategy too.")
+        again = f"algobot report STRATEGY --version {version}"
+        raise SettingsError(f"--version {version} needs the name of its strategy. Run `{again}`.")
     settings = Settings()
     prepare(settings)
     folder = folder or folder_of(settings)

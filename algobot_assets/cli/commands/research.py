@@ -1,4 +1,4 @@
-"""Commands that try parameters and strategies: sweep, walk-forward, try."""
+"""Commands that test parameters and strategies: sweep, walk-forward, try."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from algobot_assets.research.request import Request
 
 
-def _of_all(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that every trial has."""
+def _trial_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all trials share."""
     options = (
         click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUES", help="Strategy parameter."),
-        click.option("--risk", "-r", "risk", multiple=True, metavar="NAME=VALUES", help="Risk parameter, likewise."),
+        click.option("--risk", "-r", "risk", multiple=True, metavar="NAME=VALUES", help="Risk parameter."),
         click.option("--market", metavar="'SYMBOL INTERVAL'", help="Default: the strategy's, or the only one stored."),
         click.option("--from", "first", type=Day(), help="First day of trading; default: the first stored."),
         click.option("--to", "last", type=Day(), help="Last day; default: the newest stored."),
-        click.option("--balance", metavar="MONEY", help="Capital at the start; default: the strategy's, or 10000."),
+        click.option("--balance", metavar="MONEY", help="Initial balance; default: the strategy's, or 10000."),
         click.option("--shorting/--no-shorting", default=None, help="Whether sell signals open shorts."),
         json_option,
     )
@@ -54,11 +54,11 @@ def _request(strategy: str, given: dict[str, Any]) -> Request:
     try:
         balance = None if text is None else Decimal(text)
     except InvalidOperation:
-        raise SettingsError(f"--balance is {text!r}: give a number.") from None
+        raise SettingsError(f"--balance is {text!r}, which is not a number. Use for example 10000.") from None
     return Request(strategy, balance=balance, **given)
 
 
-def _lines(strategy: str) -> Any:
+def _error_lines(strategy: str) -> Any:
     from algobot_assets.research.try_file import error_lines_of
 
     return error_lines_of(Path(strategy).resolve()) if strategy.endswith(".py") else nullcontext()
@@ -66,7 +66,7 @@ def _lines(strategy: str) -> Any:
 
 @contextmanager
 def _bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error for the time of the block."""
+    """Show a progress bar on standard error during the block."""
     out = console(stderr=True)
     columns = (
         TextColumn("{task.completed:>9,} of {task.total:,} combinations"),
@@ -82,21 +82,21 @@ def _bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 @click.command()
 @click.argument("strategy")
-@_of_all
-@click.option("--metric", default="sharpe_ratio", show_default=True, help="Figure to rank by, the greatest first.")
+@_trial_options
+@click.option("--metric", default="sharpe_ratio", show_default=True, help="Figure to rank by, highest first.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1, 10_000), help="How many to show.")
-@click.option("--min-trades", "least_trades", default=0, help="Rank only combinations with as many closed trades.")
+@click.option("--min-trades", "least_trades", default=0, help="Least number of closed trades to be ranked.")
 def sweep(strategy: str, metric: str, top: int, least_trades: int, as_json: bool, **given: Any) -> None:
     """Backtest STRATEGY with every combination of parameters, and rank them.
 
-    STRATEGY is a stored strategy, whose settings hold for what is not given, a type such as ema_cross, or a Python
-    file. VALUES are 5,8,13 or FROM:TO:STEP:
+    STRATEGY is a stored strategy, whose settings are the defaults, a type such as ema_cross, or a Python file. VALUES
+    are 5,8,13 or FROM:TO:STEP:
 
     \b
       algobot sweep btc_ema_cross -p fast=5:50:5 -p slow=20:200:20 \\
         -r stop_loss_percentage=1,2,3 --from 2024-01-01
 
-    Results are stored (tables sweeps, sweep_results). Stopped, the same command goes on where it was.
+    Results are stored in sweeps and sweep_results. To resume a stopped sweep, run the same command again.
     """
     from algobot_assets.research.sweep import sweep as run
     from algobot_assets.store.connection import Store
@@ -104,19 +104,19 @@ def sweep(strategy: str, metric: str, top: int, least_trades: int, as_json: bool
     settings = Settings()
     prepare(settings)
     request = _request(strategy, given)
-    with Store.open(settings) as store, _lines(strategy), _bar(not as_json) as progress:
+    with Store.open(settings) as store, _error_lines(strategy), _bar(not as_json) as progress:
         ranked = run(store, request, metric=metric, top=top, least_trades=least_trades, progress=progress)
     emit(sweep_document(ranked, metric)) if as_json else show_sweep(ranked, metric)
 
 
 @click.command("walk-forward")
 @click.argument("strategy")
-@_of_all
+@_trial_options
 @click.option("--train", "train_days", default=180, show_default=True, help="Days of a train window.")
 @click.option("--test", "test_days", default=30, show_default=True, help="Days of the test window after it.")
-@click.option("--anchored", is_flag=True, help="Every train window begins on the first day and grows.")
-@click.option("--metric", default="sharpe_ratio", show_default=True, help="Figure by which parameters are chosen.")
-@click.option("--min-trades", "least_trades", default=0, help="Choose only among combinations with as many trades.")
+@click.option("--anchored", is_flag=True, help="Start every train window on the first day, so that windows grow.")
+@click.option("--metric", default="sharpe_ratio", show_default=True, help="Figure that parameters are chosen by.")
+@click.option("--min-trades", "least_trades", default=0, help="Least number of closed trades to be chosen.")
 def walk_forward(
     strategy: str,
     train_days: int,
@@ -127,7 +127,7 @@ def walk_forward(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Choose parameters on past windows and try them on the days after each.
+    """Choose parameters on past windows and test them on the days after each.
 
     Takes the grid of `algobot sweep`. The test windows are joined into one account and one equity curve, whose Sharpe
     ratio is deflated by the number of combinations. Stored in walk_forwards, walk_forward_windows and
@@ -139,7 +139,7 @@ def walk_forward(
     settings = Settings()
     prepare(settings)
     request = _request(strategy, given)
-    with Store.open(settings) as store, _lines(strategy), _bar(not as_json) as progress:
+    with Store.open(settings) as store, _error_lines(strategy), _bar(not as_json) as progress:
         found = run(
             store,
             request,
@@ -157,17 +157,17 @@ def walk_forward(
 
 @click.command("try")
 @click.argument("file", type=click.Path(dir_okay=False))
-@_of_all
+@_trial_options
 def try_(file: str, as_json: bool, **given: Any) -> None:
-    """Backtest the strategy of a Python FILE on stored candles; nothing is written.
+    """Backtest the strategy of a Python FILE on stored candles without storing anything.
 
-    Shows its figures and whether it looks ahead; exits with 5 where it does. docs/sweeps.md has a file to begin with.
+    Shows its figures and whether it looks ahead. Exit code 5: it does. docs/sweeps.md has a file to start with.
     """
     from algobot_assets.research.try_file import try_strategy
     from algobot_assets.store.connection import Store
 
     if not file.endswith(".py"):
-        raise SettingsError(f"{file} is no Python file: give one whose name ends in .py.")
+        raise SettingsError(f"{file} is not a Python file. Pass a file whose name ends in .py.")
     settings = Settings()
     prepare(settings)
     with Store.open(settings) as store:

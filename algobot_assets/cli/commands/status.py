@@ -43,6 +43,7 @@ def status(as_json: bool) -> None:
         emit({**summary.document(), "health": figures, "warnings": judged, "stale": counts})
     else:
         summary.show()
+        summary.show_doubts()
         show_health(measured, before)
         for sentence in judged:
             say(f"Look at this: {sentence}")

@@ -15,7 +15,7 @@ import dagster as dg
 import polars as pl
 
 from algobot_assets.defs.resources import DatabaseResource
-from algobot_assets.reports.writing import INDEX, Written, folder_of, write_reports
+from algobot_assets.reports.writing import INDEX, WrittenPage, folder_of, write_reports
 from algobot_assets.settings import Settings
 
 _POINTS = 120
@@ -37,7 +37,7 @@ def sparkline(equity: pl.Series, width: int = 180, height: int = 36) -> str:
     return f"![equity](data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()})"
 
 
-def _table(written: list[Written], served: str) -> str:
+def _table(written: list[WrittenPage], served: str) -> str:
     """The newest figures of every version with its curve and its page."""
     lines = ["| strategy | equity | return % | drawdown % | Sharpe | trades | page |", "|" + " --- |" * 7]
     for page in written:

@@ -1,6 +1,6 @@
 "use strict";
-// Draws the charts of a page from the data inside of it. What is computed is computed before; here is only what is seen:
-// which candles fit the view, the colours of the theme, zoom, and rows that open.
+// Draws the charts of a page from the data embedded in it: which candles fit the view, the theme's colours, zoom, and
+// rows that open. Figures are computed before.
 (() => {
   const DAY = 86400000;
   const MOST_CANDLES = 1500, MOST_TRADES = 400, MOST_LINKS = 150;
@@ -127,8 +127,8 @@
       place.dataset.level = level.interval;
       place.dataset.candles = x.length;
       const stored = `candles of ${data.interval}`;
-      byId("drawn").textContent = (level.exact ? `Drawn: ${x.length} ${stored}, as stored.` :
-        `Drawn: ${x.length} candles of ${level.interval} made of the ${stored}; zoom in for finer ones.`) +
+      byId("drawn").textContent = (level.exact ? `Shown: ${x.length} ${stored}, as stored.` :
+        `Shown: ${x.length} candles of ${level.interval}, resampled from the ${stored}; zoom in for finer ones.`) +
         (all > shown.length ? ` Of ${all} trades in view the newest ${shown.length} are marked.` : "");
       for (const button of document.querySelectorAll("[data-span]")) {
         const days = Number(button.dataset.span), width = days ? days * DAY : end - begin;
