@@ -124,8 +124,10 @@ def test_a_day_whose_predecessor_is_missing_is_left_out_with_the_cure(project: P
     assert project.run(later, tables=["market_data"]).success
     result = project.run(later, tables=["indicators"])
     assert not result.success
-    assert "indicators of BTCUSDT 1h, 2024-02-03 cannot start" in result.error
-    assert "Materialise indicators from 2024-01-31 on" in result.error
+    assert result.error == (
+        "BTCUSDT 1h: cannot start on 2024-02-03: the state of 2024-02-02 is missing; indicators skipped. "
+        "Run `algobot backfill 2024-01-31 2024-02-03`."
+    )
     assert counts(database_url)["indicators"] == 24
 
 

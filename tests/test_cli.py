@@ -213,7 +213,7 @@ def test_bad_input_ends_in_a_sentence_and_changes_nothing(algobot, folder):
     before = counts(algobot.url)
     assert "lies before the first partition, 2017-07-01" in sentence(algobot("backfill", "2016-01-01", "2016-01-02"))
     assert "no day; write it as 2024-01-31" in sentence(algobot("backfill", "yesterday"))
-    assert "knows no market 'BTCUSD 1h'" in sentence(algobot("backfill", "2024-01-30", "--market", "BTCUSD 1h"))
+    assert "has no data for market 'BTCUSD 1h'" in sentence(algobot("backfill", "2024-01-30", "--market", "BTCUSD 1h"))
     assert "There is no table candles" in sentence(algobot("backfill", "2024-01-30", "--table", "candles"))
     unknown = folder / "unknown.yaml"
     unknown.write_text(STATE.format(start=START).replace("BTCUSDT", "BTCUSTD"))

@@ -73,7 +73,7 @@ def test_a_market_that_nobody_declared_is_refused_in_words(two: Project, table: 
     assert two.run(START, START).success
     result = two.run(START, START, (table,), **{table: {"markets": ["BTCUSD 1h"]}})
     assert not result.success
-    assert result.error == f"{table} knows no market 'BTCUSD 1h'; write one as 'BTCUSDT 1h'."
+    assert result.error == f"{table} has no data for market 'BTCUSD 1h'. Markets are written like 'BTCUSDT 1h'."
 
 
 def test_parts_hold_each_market_once_and_weigh_about_the_same(tmp_path: Path):

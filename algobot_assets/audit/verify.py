@@ -17,6 +17,7 @@ import polars as pl
 from algobot_assets.pipeline.computed_tables import COMPUTED
 from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.run import RunOptions, TableRun, upstream_of
+from algobot_assets.pipeline.skipped import by_cause
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
@@ -89,7 +90,7 @@ def _recomputed(store: Store, table: str, first: date, end: date) -> Finding:
         return Finding(table, days, rows, said)
     # days that may not be computed are no difference where nothing of them is stored
     unexplained = _unseen(store, table, first, end, seen)
-    return Finding(table, days, rows, run.refusals[0] if unexplained and run.refusals else unexplained)
+    return Finding(table, days, rows, by_cause(run.skipped)[0] if unexplained and run.skipped else unexplained)
 
 
 def _unseen(store: Store, table: str, first: date, end: date, seen: set[tuple]) -> str | None:

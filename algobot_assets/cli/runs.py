@@ -20,6 +20,7 @@ from algobot_assets.defs.assets import TABLES
 from algobot_assets.defs.checks import CHECKS
 from algobot_assets.defs.partitions import CHAIN, RANGE_END, RANGE_START
 from algobot_assets.defs.resources import build_resources
+from algobot_assets.defs.table_asset import failed_checks
 from algobot_assets.errors import AlgobotError, SettingsError
 from algobot_assets.settings import Settings, project_root
 
@@ -78,16 +79,11 @@ def materialise(
         },
         raise_on_error=False,
     )
-    left_out = [
-        line
-        for evaluation in result.get_asset_check_evaluations()
-        if not evaluation.passed
-        for line in (evaluation.description or "").splitlines()
-    ]
+    left_out = failed_checks(result.get_asset_check_evaluations())
     failures = [e.step_failure_data.error for e in result.filter_events(lambda event: event.is_step_failure)]
     failures += [e.job_failure_data.error for e in result.filter_events(lambda event: event.is_job_failure)]
     error = next((_sentence(info) for info in failures if info is not None), None)
-    return RunResult(result.run_id, result.success, tuple(dict.fromkeys(left_out)), error)
+    return RunResult(result.run_id, result.success, tuple(left_out), error)
 
 
 def _sentence(info: Any) -> str:

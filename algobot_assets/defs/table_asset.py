@@ -7,7 +7,7 @@ partitions, backfill policy, catalog metadata, and the check that names every ma
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from algobot_assets.defs.partitions import daily
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.pipeline.frames import Frames, WindowFrame
 from algobot_assets.pipeline.run import RunOptions, TableRun, upstream_of
+from algobot_assets.pipeline.skipped import Skipped, by_cause
 from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import metadata
 from algobot_assets.settings import Settings
@@ -29,6 +30,8 @@ from algobot_assets.store.connection import Store
 
 CHECK = "every_market_proceeded"
 OWNERS = ("team:data",)
+#: Metadata of the check: what was skipped, as `Skipped.document` gives it.
+_SKIPPED = "what was skipped"
 _PERIOD = timedelta(minutes=Settings().refresh_minutes)
 #: Every refresh materialises today of every table; several in a row that did not are shown in the catalog.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=24 * _PERIOD, warn_window=6 * _PERIOD)
@@ -105,10 +108,16 @@ def table_asset(
             yield dg.AssetCheckResult(
                 check_name=CHECK,
                 asset_key=table,
-                passed=not run.refusals,
+                passed=not run.skipped,
                 severity=dg.AssetCheckSeverity.WARN,
-                description="\n".join(run.refusals) or "All markets proceeded.",
-                metadata={"left out": len(run.refusals), "days": run.tally.days, "days computed": run.tally.computed},
+                description="\n".join(by_cause(run.skipped)) or "All markets proceeded.",
+                metadata={
+                    "skipped": len(run.skipped),
+                    "left out": len(run.skipped),  # the old name, for one version
+                    "days": run.day_counts.days,
+                    "days computed": run.day_counts.computed,
+                    _SKIPPED: dg.MetadataValue.json([item.document() for item in run.skipped]),
+                },
             )
 
         # Dagster reads these two before it resolves annotations; the options are known only here
@@ -141,6 +150,21 @@ def table_asset(
         )(asset)
 
     return decorate
+
+
+def failed_checks(evaluations: Iterable[dg.AssetCheckEvaluation]) -> list[str]:
+    """What the failed checks of a run say, one line per cause, whichever tables it stopped."""
+    skipped: list[Skipped] = []
+    lines: list[str] = []
+    for evaluation in evaluations:
+        if evaluation.passed:
+            continue
+        documents = evaluation.metadata.get(_SKIPPED)
+        if documents is None:
+            lines += (evaluation.description or "").splitlines()
+        else:
+            skipped += [Skipped.read(document) for document in documents.value]
+    return list(dict.fromkeys([*by_cause(skipped), *lines]))
 
 
 def catalog_metadata(table: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What passes between assets and the IO manager: frames of windows on the way out, tables on the way in.
+"""Frames of windows: what a table's function yields and the writer stores.
 
-An asset yields one ``WindowFrame`` per market or strategy and piece of days (intervals.piece_end: a month, or a year
+A table yields one ``WindowFrame`` per market or strategy and piece of days (intervals.piece_end: a month, or a year
 of long intervals), so a run never holds more; the next asset gets a ``Table``, a handle on what is stored, and reads
-from it what it needs. No Dagster here.
+from it what it needs.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import psycopg
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.lineage import DayInputs
 
-#: Stores, in the transaction of a window's rows, what belongs to them.
-Record = Callable[[psycopg.Connection], None]
+#: Store what belongs to a window's rows, in their transaction.
+BeforeCommit = Callable[[psycopg.Connection], None]
 
 
 @dataclass(frozen=True)
 class WindowFrame:
     """Rows of one window, with what each of its days was computed from.
 
-    ``days`` may leave out days of the window; those are not touched. ``record`` runs in the transaction of the
-    rows, for what must be stored with them (sources, gaps). ``digests``: rows and digest of each day, where they are
-    known already.
+    ``days`` may leave out days of the window; those are not touched. ``before_commit`` runs in the transaction
+    of the rows and stores what belongs to them (sources, gaps). ``digests``: rows and digest of each day,
+    if they are known already.
     """
 
     window: Window
     frame: pl.DataFrame
     days: Sequence[DayInputs]
-    record: Record | None = None
+    before_commit: BeforeCommit | None = None
     digests: Mapping[date, tuple[int, bytes]] | None = None
 
 
 class Frames:
-    """The frames of one asset in one run, made one at a time as they are written."""
+    """The frames of one table in one run, made one at a time as they are written."""
 
     def __init__(self, frames: Iterable[WindowFrame]) -> None:
         self._frames = frames
@@ -52,11 +52,11 @@ _JOINED_DAYS = 366
 
 
 def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
-    """The same rows in fewer windows: consecutive windows of one strategy become one.
+    """Join consecutive windows of one strategy.
 
-    For tables that are cut by day and not by leaf. What the frames record is recorded in their order.
+    For tables that are cut by day and not by leaf. Their ``before_commit`` run in their order.
     """
-    waiting: dict[tuple, WindowFrame] = {}
+    waiting: dict[tuple[str, str, str, int], WindowFrame] = {}
     for item in frames:
         held = waiting.pop(item.window.key, None)
         if held is not None:
@@ -68,19 +68,19 @@ def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
                     held.window.of(held.window.first, item.window.end),
                     pl.concat([held.frame, item.frame]),
                     [*held.days, *item.days],
-                    _both(held.record, item.record),
+                    _both(held.before_commit, item.before_commit),
                 )
         waiting[item.window.key] = item
     yield from waiting.values()
 
 
-def _both(one: Record | None, other: Record | None) -> Record | None:
-    """Run two records one after the other."""
+def _both(one: BeforeCommit | None, other: BeforeCommit | None) -> BeforeCommit | None:
+    """Run both, one after the other."""
     if one is None or other is None:
         return one or other
 
-    def record(connection: psycopg.Connection) -> None:
+    def run_both(connection: psycopg.Connection) -> None:
         one(connection)
         other(connection)
 
-    return record
+    return run_both

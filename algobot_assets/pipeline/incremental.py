@@ -1,8 +1,8 @@
-"""The legal order of days, and which of them need computing: one rule for every table with carried state.
+"""Decide which days of a table with carried state may be computed, and compute those that are stale.
 
-A day may start empty if no earlier day of its market is recorded upstream, else it needs the complete state of
-the day before. A day whose recorded inputs equal today's is fresh and is not computed again. Reading lineage and
-computing rows happen elsewhere; here it is decided from lineage alone.
+A day may start empty if no earlier day of its market is recorded upstream; otherwise it needs the complete state of
+the day before. A day whose recorded inputs equal today's is fresh and is not computed again. All of this follows from
+lineage alone.
 """
 
 from __future__ import annotations
@@ -16,77 +16,101 @@ import numpy as np
 import polars as pl
 
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.schema.intervals import piece_end
+from algobot_assets.pipeline.skipped import NO_CANDLES, Skipped
+from algobot_assets.schema.intervals import consecutive, piece_end
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import state_digest
 from algobot_assets.store.lineage import DayInputs, DayLineage
 
 DAY = timedelta(days=1)
 Recorded = Mapping[date, DayLineage]
+_REFRESH = "Run `algobot refresh`; if the source has no such candles, provide the files or run `algobot gaps accept`."
 
 
 @dataclass(frozen=True)
-class Days:
-    """The days of a run that may be computed, and why it ends or does not start.
+class ComputableDays:
+    """The days of a run that may be computed, in order.
 
-    ``starts_empty``: the first day has no day before it upstream. ``refusal``: a sentence for people where the
-    run's days could not all be taken; None where nothing is missing.
+    ``starts_empty``: no day before the first is recorded upstream. ``skipped``: why not all of the run's days may be
+    computed; None if nothing is missing.
     """
 
     days: tuple[date, ...]
     starts_empty: bool
-    refusal: str | None = None
+    skipped: Skipped | None = None
 
 
-def legal_days(
+def computable_days(
     window: Window,
+    market: str,
     begin: date | None,
     upstream: Sequence[Recorded],
     own: Recorded,
-    source: str,
+    sources: Sequence[str],
     last_complete: Callable[[Window], date | None],
-) -> Days:
-    """The days of ``window`` that may be computed from ``upstream``, in order.
+) -> ComputableDays:
+    """Return the days of ``window`` that may be computed from ``upstream``.
 
-    ``begin``: the first day recorded upstream for this market or strategy, whatever the window. ``own``: recorded
-    days of the window's table, from the day before the window on. ``source`` names the upstream in sentences;
-    ``last_complete`` finds the window's last complete day before its first, for the sentence that says where to go on.
+    ``market``: its name, for messages. ``begin``: the first day recorded upstream for it, whatever the window.
+    ``own``: recorded days of the window's table, from the day before the window on. ``sources``: the names of
+    the upstream tables, candles first. ``last_complete`` finds the window's last complete day before its first, to
+    tell where to resume.
     """
+    last = window.end - DAY
     if begin is None:
-        return Days((), True, f"{window} has nothing to start from: materialise {source} for these days first.")
+        reason = f"no {sources[0]} stored"
+        return ComputableDays(
+            (), True, Skipped(window.table, reason, "", market, "", window.first, last, None, window.first)
+        )
     start = max(window.first, begin)
     if start >= window.end:
-        return Days((), True)
+        return ComputableDays((), True)
     if start > begin:
         before = own.get(start - DAY)
         if before is None or before.damaged or not before.is_complete:
             kept = "was changed by hand" if before is not None and before.damaged else "is not complete yet"
-            what = "is missing" if before is None else kept
+            reason = f"cannot start on {start}: the state of {start - DAY} {'is missing' if before is None else kept}"
             since = last_complete(window.of(begin, start))
-            return Days(
-                (),
-                False,
-                f"{window} cannot start on {start}: the state of {start - DAY} {what}. Materialise {window.table} "
-                f"from {since + DAY if since else begin} on.",
+            resume = since + DAY if since else begin
+            return ComputableDays(
+                (), False, Skipped(window.table, reason, market=market, backfill_from=resume, last=last)
             )
     days: list[date] = []
     day = start
     while day < window.end:
-        if any(day not in recorded for recorded in upstream):
-            later = any(d > day for recorded in upstream for d in recorded if d < window.end)
-            why = (
-                f"{window} stops before {day}: {source} is not materialised for that day."
-                if later or not days
-                else None
-            )
-            return Days(tuple(days), start == begin, why)
-        days.append(day)
-        if not all(recorded[day].is_complete for recorded in upstream):
-            later = any(d > day for recorded in upstream for d in recorded if d < window.end)
-            why = f"{window} stops after {day}: {source} of that day is not complete; refresh it." if later else None
-            return Days(tuple(days), start == begin, why)
+        missing = [name for name, recorded in zip(sources, upstream, strict=True) if day not in recorded]
+        if not missing:
+            days.append(day)
+        if missing or not all(recorded[day].is_complete for recorded in upstream):
+            later = [d for recorded in upstream for d in recorded if day < d < window.end]
+            if not later and days:
+                return ComputableDays(tuple(days), start == begin)
+            stops_at = day - DAY if days else None
+            if missing:
+                end = min((d for d in upstream[sources.index(missing[0])] if d > day), default=window.end)
+                reason, remedy = f"no {missing[0]} stored", ""
+            else:
+                end, reason, remedy = _next_complete(upstream, day, window.end), NO_CANDLES, _REFRESH
+            resume = day if missing else None
+            why = Skipped(window.table, reason, remedy, market, "", day, end - DAY, stops_at, resume)
+            return ComputableDays(tuple(days), start == begin, why)
         day += DAY
-    return Days(tuple(days), start == begin)
+    return ComputableDays(tuple(days), start == begin)
+
+
+def _next_complete(upstream: Sequence[Recorded], day: date, end: date) -> date:
+    """The first day after ``day`` that all of ``upstream`` have complete, at most ``end``."""
+    day += DAY
+    while day < end and not all(day in recorded and recorded[day].is_complete for recorded in upstream[:1]):
+        day += DAY
+    return day
+
+
+def unknown_stretches(complete: Mapping[date, bool]) -> list[tuple[date, date]]:
+    """First and last day of each run of incomplete days that a complete day follows."""
+    last = max((day for day, known in complete.items() if known), default=date.min)
+    unknown = [day for day, known in complete.items() if not known and day < last]
+    return [(run[0], run[-1]) for run in consecutive(unknown)]
 
 
 #: Rows of a run of days from the state before them: (days, state) -> (frame, states, one row per day).
@@ -94,15 +118,15 @@ Compute = Callable[[Sequence[date], np.ndarray | None], tuple[pl.DataFrame, np.n
 
 
 @dataclass
-class Tally:
-    """How much of a chain was computed: days in all, days computed."""
+class DayCounts:
+    """How many days a run looked at, and how many of them it computed or fetched."""
 
     days: int = 0
     computed: int = 0
 
 
-class Warm(Protocol):
-    """How a day begins whose parameters differ from those of the day before: as if they had always held."""
+class WarmStart(Protocol):
+    """The start of a day whose parameters differ from those of the day before: as if they had always held."""
 
     def basis(self, day: date) -> bytes:
         """Digest of all days before ``day``, from which the state is computed; cheap."""
@@ -111,73 +135,76 @@ class Warm(Protocol):
         """The state at the start of ``day`` under its parameters, computed from the first day on."""
 
 
-def run_chain(
-    window: Window,
-    legal: Days,
-    own: Recorded,
-    inputs: Callable[[date], tuple[bytes, datetime]],
-    parameters: Callable[[date], bytes],
-    code_version: str,
-    compute: Compute,
-    *,
-    recompute: bool = False,
-    warm: Warm | None = None,
-    tally: Tally | None = None,
-    interval: str = "",
-) -> Iterator[WindowFrame]:
-    """Compute what is not fresh, piece by piece, each from the state before it.
+@dataclass(frozen=True)
+class Chain:
+    """One market's or strategy's days of a table, and how each is computed from the state of the day before.
 
-    ``inputs`` gives a day's input digest and how far it is complete. With ``warm`` a day whose parameters differ
-    from those of the day before starts from the state that ``warm`` computes; without it the carried state goes on.
-    ``interval``: that of the candles the rows are made from, where the window has none.
+    ``recorded``: the window's recorded days and the one before. ``inputs`` gives a day's input digest and how far it
+    is complete. With ``warm_start`` a day whose parameters differ from those of the day before starts from the state
+    that it computes; without it the carried state is used. ``interval``: that of the candles the rows are made from,
+    if the window has none.
     """
-    tally = tally if tally is not None else Tally()
-    days = legal.days
-    tally.days += len(days)
+
+    window: Window
+    computable: ComputableDays
+    recorded: Recorded
+    inputs: Callable[[date], tuple[bytes, datetime]]
+    parameters: Callable[[date], bytes]
+    code_version: str
+    compute: Compute
+    warm_start: WarmStart | None = None
+    interval: str = ""
+
+    def inputs_of(self, day: date, state_in: bytes | None, basis: bytes) -> DayInputs:
+        """What ``day`` is computed from now."""
+        content, complete_through = self.inputs(day)
+        return DayInputs(day, complete_through, content + basis, self.parameters(day), self.code_version, state_in)
+
+    def piece(self, position: int) -> list[date]:
+        """The days from ``position`` on that are computed at once: one calendar piece under the same parameters."""
+        days = self.computable.days
+        first = days[position]
+        end = piece_end(self.interval or self.window.interval, first)
+        found = [first]
+        for day in days[position + 1 :]:
+            if day >= end or (self.warm_start is not None and self.parameters(day) != self.parameters(first)):
+                break
+            found.append(day)
+        return found
+
+
+def compute_stale(chain: Chain, counts: DayCounts, *, recompute: bool = False) -> Iterator[WindowFrame]:
+    """Compute the days of a chain that are not fresh, piece by piece, each from the state before it."""
+    days, own, warm_start = chain.computable.days, chain.recorded, chain.warm_start
+    counts.days += len(days)
     if not days:
         return
-    before = None if legal.starts_empty else own[days[0] - DAY]
+    before = None if chain.computable.starts_empty else own[days[0] - DAY]
     state = before.state_out if before else None
     previous = before.parameters if before else None
     position = 0
     while position < len(days):
         day = days[position]
-        starts_warm = warm is not None and previous is not None and parameters(day) != previous
-        basis = warm.basis(day) if starts_warm else b""
-        wanted = _inputs(day, inputs, parameters, code_version, state_digest(state), basis)
+        warm = warm_start if previous is not None and chain.parameters(day) != previous else None
+        basis = warm.basis(day) if warm is not None else b""
+        wanted = chain.inputs_of(day, state_digest(state), basis)
         recorded = own.get(day)
-        if recorded is not None and starts_warm:
+        if recorded is not None and warm is not None:
             wanted = replace(wanted, state_in=recorded.state_in)  # it follows from the basis
         if recorded is not None and recorded.same_inputs(wanted) and not recompute:
             state, previous = recorded.state_out, recorded.parameters
             position += 1
             continue
-        if starts_warm:
+        if warm is not None:
             state = warm.state(day)
-        chunk, end = [day], piece_end(interval or window.interval, day)
-        for later in days[position + 1 :]:
-            if later >= end or (warm is not None and parameters(later) != parameters(day)):
-                break
-            chunk.append(later)
-        frame, states = compute(chunk, state)
+        piece = chain.piece(position)
+        frame, states = chain.compute(piece, state)
         records = []
-        for index, item in enumerate(chunk):
-            known = _inputs(item, inputs, parameters, code_version, state_digest(state), basis if index == 0 else b"")
+        for index, item in enumerate(piece):
+            known = chain.inputs_of(item, state_digest(state), basis if index == 0 else b"")
             state = None if states is None else np.ascontiguousarray(states[index])
             records.append(replace(known, state_out=state))
-        tally.computed += len(chunk)
+        counts.computed += len(piece)
         previous = records[-1].parameters
-        yield WindowFrame(window.of(chunk[0], chunk[-1] + DAY), frame, records)
-        position += len(chunk)
-
-
-def _inputs(
-    day: date,
-    inputs: Callable[[date], tuple[bytes, datetime]],
-    parameters: Callable[[date], bytes],
-    code_version: str,
-    state_in: bytes | None,
-    basis: bytes,
-) -> DayInputs:
-    content, complete_through = inputs(day)
-    return DayInputs(day, complete_through, content + basis, parameters(day), code_version, state_in)
+        yield WindowFrame(chain.window.of(piece[0], piece[-1] + DAY), frame, records)
+        position += len(piece)

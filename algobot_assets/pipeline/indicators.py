@@ -1,4 +1,4 @@
-"""How the table indicators follows from candles and from the configured windows."""
+"""Compute the table indicators from candles and the configured windows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from algobot_assets.compute.indicators import IndicatorWindows, compute_indicato
 from algobot_assets.declared.versions import effective
 from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, with_candle_ids
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, legal_days, run_chain
-from algobot_assets.pipeline.parameter_digests import Digests
-from algobot_assets.pipeline.run import TableRun, attempt
+from algobot_assets.pipeline.incremental import DAY, Chain, computable_days, compute_stale
+from algobot_assets.pipeline.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.run import TableRun, skip_on_error
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import pieces
 from algobot_assets.schema.windows import Window
@@ -27,26 +27,25 @@ from algobot_assets.store.digests import SIZE
 def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iterator[WindowFrame]:
     """Indicators of each market with recorded candles."""
     settings = configurations.versions(history=True)
-    digests = Digests.read(run.store, "indicators")
+    digests = ParameterDigests.read(run.store, "indicators")
     recorded = market_data.recorded()
-    run.refuse_unknown([f"{candles.symbol} {candles.interval}" for candles in recorded])
+    run.skip_unknown([f"{candles.symbol} {candles.interval}" for candles in recorded])
     for candles in recorded:
-        if not run.takes(candles.symbol, candles.interval):
+        if not run.includes(candles.symbol, candles.interval):
             continue
-        yield from attempt(run, _indicators(run, market_data, candles, settings, digests))
+        yield from skip_on_error(run, _indicators(run, market_data, candles, settings, digests))
 
 
 def _indicators(
-    run: TableRun, market_data: Table, candles: Window, settings: pl.DataFrame, digests: Digests
+    run: TableRun, market_data: Table, candles: Window, settings: pl.DataFrame, digests: ParameterDigests
 ) -> Iterator[WindowFrame]:
     window = Window("indicators", run.first, run.end, candles.symbol, candles.interval, 0, candles.phase)
     begin = market_data.first_day(candles)
     upstream = market_data.lineage(candles)
     own = market_data.lineage(window.of(run.first - DAY, run.end))
-    legal = legal_days(window, begin, [upstream], own, "market_data", market_data.last_complete)
-    if legal.refusal:
-        run.refuse(legal.refusal)
-    run.proceeded += bool(legal.days)
+    market = f"{candles.symbol} {candles.interval}"
+    days = computable_days(window, market, begin, [upstream], own, ["market_data"], market_data.last_complete)
+    run.start(days)
 
     def windows_on(day: date) -> IndicatorWindows:
         rows = effective(settings, day) if settings.height else settings
@@ -60,23 +59,22 @@ def _indicators(
         )
         return with_candle_ids(frame, prices, part, "indicators"), states
 
-    yield from run_chain(
+    chain = Chain(
         window,
-        legal,
+        days,
         own,
-        lambda day: inputs_of_day([upstream], day),
-        lambda day: digests.on(0, day),
-        indicators_code_version(),
-        compute,
-        recompute=run.options.recompute,
-        warm=_Warm(market_data, candles, begin, windows_on) if begin else None,
-        tally=run.tally,
+        inputs=lambda day: inputs_of_day([upstream], day),
+        parameters=lambda day: digests.on(0, day),
+        code_version=indicators_code_version(),
+        compute=compute,
+        warm_start=_WarmStart(market_data, candles, begin, windows_on) if begin else None,
     )
+    yield from compute_stale(chain, run.day_counts, recompute=run.options.recompute)
 
 
 @dataclass(frozen=True)
-class _Warm:
-    """Indicators under windows that hold from a day on, as if they had held from the market's first candle."""
+class _WarmStart:
+    """The state under windows that hold from a day on, as if they had held from the market's first candle."""
 
     market_data: Table
     candles: Window
@@ -84,12 +82,12 @@ class _Warm:
     windows_on: Callable[[date], IndicatorWindows]
 
     def basis(self, day: date) -> bytes:
-        """The view of stale partitions computes the same digest in SQL."""
+        """Digest of all candles before ``day``; the view of stale partitions computes the same in SQL."""
         recorded = self.market_data.lineage(self.candles.of(self.begin, day))
         return hashlib.sha256(b"".join(recorded[item].output for item in sorted(recorded))).digest()[:SIZE]
 
     def state(self, day: date) -> np.ndarray | None:
-        """Piece by piece from the first day, rows thrown away."""
+        """Compute the state piece by piece from the first day, discarding the rows."""
         state: np.ndarray | None = None
         for days in pieces(self.candles.interval, sorted(self.market_data.lineage(self.candles.of(self.begin, day)))):
             part = self.candles.of(days[0], days[-1] + DAY)

@@ -1,6 +1,6 @@
-"""What a ledger walk reads: candles, decisions, minutes, and the terms in force on each day.
+"""Read what a simulated ledger needs: candles, decisions, minutes, and the terms in force on each day.
 
-Gathered once per asset and run; the walk itself is compute, which table gets which part of it is trading.py.
+Settings are read once per table and run, candles and signals window by window.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import effective, lifetimes, settings
 from algobot_assets.errors import WindowError
 from algobot_assets.pipeline.incremental import DAY, Recorded
-from algobot_assets.pipeline.parameter_digests import Digests
+from algobot_assets.pipeline.parameter_digests import ParameterDigests
 from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import day_of, interval_ms, midnight, month_start
@@ -48,7 +48,7 @@ class LedgerInputs:
     risks: pl.DataFrame
     configurations: pl.DataFrame
     rules: pl.DataFrame
-    digests: Digests
+    digests: ParameterDigests
 
     @classmethod
     def read(
@@ -70,10 +70,10 @@ class LedgerInputs:
             risk_parameters.versions(history=True),
             configurations.versions(history=True),
             read_table(run.store, "symbol_rules", "effective_from"),
-            Digests.read(run.store, "ledger"),
+            ParameterDigests.read(run.store, "ledger"),
         )
         if inputs.strategies.filter(pl.col("effective_from") < run.end).is_empty():
-            run.refuse("No strategy is stored that is in force by the run's days: run `algobot apply`.")
+            run.log.info(f"No strategy is in force by the run's days, so there is nothing to compute in {run.table}.")
         return inputs
 
     def versions(self) -> list[dict[str, Any]]:

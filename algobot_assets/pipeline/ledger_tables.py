@@ -21,10 +21,10 @@ import psycopg
 from algobot_assets.compute.code_version import ledger_code_version
 from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, run_ledger
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Recorded, legal_days, run_chain
-from algobot_assets.pipeline.incremental import Days as LegalDays
+from algobot_assets.pipeline.incremental import DAY, Chain, ComputableDays, Recorded, computable_days, compute_stale
 from algobot_assets.pipeline.ledger_inputs import LedgerInputs
-from algobot_assets.pipeline.run import TableRun, attempt, side_by_side
+from algobot_assets.pipeline.run import TableRun, interleave, skip_on_error
+from algobot_assets.pipeline.skipped import Skipped
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import consecutive, end_of, midnight
@@ -55,11 +55,11 @@ def trade_history(
 def _by_market(
     run: TableRun, inputs: LedgerInputs, frames_of: Callable[[dict[str, Any]], Iterator[WindowFrame]]
 ) -> Iterator[WindowFrame]:
-    """The frames of every version, those of one market side by side."""
+    """The frames of every version; those of one market are interleaved."""
     for market, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
-        if not run.takes(*market):
+        if not run.includes(*market):
             continue
-        yield from side_by_side([attempt(run, frames_of(version)) for version in of_market])
+        yield from interleave([skip_on_error(run, frames_of(version)) for version in of_market])
 
 
 def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Iterator[WindowFrame]:
@@ -74,10 +74,10 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
     own = inputs.market_data.lineage(window.of(window.first - DAY, end))
     # the ledger begins on the strategy's effective date, whatever is recorded of the market before it
     start = None if recorded is None else max(begin, recorded)
-    legal = legal_days(window, start, upstream, own, "market_data and signals", inputs.market_data.last_complete)
-    if legal.refusal:
-        run.refuse(f"{version['strategy_name']}: {legal.refusal}")
-    run.proceeded += bool(legal.days)
+    market = f"{version['symbol']} {version['interval']}"
+    last_complete = inputs.market_data.last_complete
+    computable = computable_days(window, market, start, upstream, own, ["market_data", "signals"], last_complete)
+    run.start(computable, version["strategy_name"])
 
     unfilled: dict[date, pl.DataFrame] = {}
 
@@ -91,20 +91,19 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
         ).select(list(schema_of("trade_history")))
         return frame, [walk.states[day] for day in days]
 
-    for item in run_chain(
+    chain = Chain(
         window,
-        legal,
+        computable,
         own,
-        lambda day: inputs.of_day(version, upstream, day),
-        lambda day: inputs.digests.on(strategy, day),
-        CODE_VERSION,
-        compute,
-        recompute=run.options.recompute,
-        tally=run.tally,
+        inputs=lambda day: inputs.of_day(version, upstream, day),
+        parameters=lambda day: inputs.digests.on(strategy, day),
+        code_version=CODE_VERSION,
+        compute=compute,
         interval=inputs.cut_by(version),
-    ):
+    )
+    for item in compute_stale(chain, run.day_counts, recompute=run.options.recompute):
         counts = unfilled.pop(item.window.first)
-        yield replace(item, record=partial(_store_unfilled, window=item.window, counts=counts))
+        yield replace(item, before_commit=partial(_store_unfilled, window=item.window, counts=counts))
 
 
 def _store_unfilled(connection: psycopg.Connection, window: Window, counts: pl.DataFrame) -> None:
@@ -198,9 +197,13 @@ def _derived(
     own = trade_history.lineage(window)
     days = [day for day in sorted(ledger) if day >= window.first]
     if not days:
-        run.refuse(f"{version['strategy_name']}: {window} has nothing to start from: materialise trade_history first.")
+        market, last = f"{version['symbol']} {version['interval']}", window.end - DAY
+        reason = "no trade_history stored"
+        run.skip(
+            Skipped(run.table, reason, "", market, version["strategy_name"], window.first, last, None, window.first)
+        )
         return
-    run.proceeded += 1
+    run.succeeded += 1
     upstream = inputs.upstream(version, window.first, end)
 
     def compute(chunk: Sequence[date], _: np.ndarray | None) -> tuple[pl.DataFrame, None]:
@@ -210,21 +213,20 @@ def _derived(
         return rows(strategy, walk, chunk).select(list(schema_of(run.table))), None
 
     for run_of_days in consecutive(days):
-        yield from run_chain(
+        chain = Chain(
             window,
-            LegalDays(tuple(run_of_days), True),
+            ComputableDays(tuple(run_of_days), True),
             own,
-            lambda day: (
+            inputs=lambda day: (
                 ledger[day].inputs + (ledger[day].state_in or b"") + ledger[day].output,
                 ledger[day].complete_through,
             ),
-            lambda day: ledger[day].parameters,
-            CODE_VERSION,
-            compute,
-            recompute=run.options.recompute,
-            tally=run.tally,
+            parameters=lambda day: ledger[day].parameters,
+            code_version=CODE_VERSION,
+            compute=compute,
             interval=inputs.cut_by(version),
         )
+        yield from compute_stale(chain, run.day_counts, recompute=run.options.recompute)
 
 
 def performance_metrics(

@@ -1,16 +1,15 @@
-"""Fetching candles for the run's days: what is missing, how far each day is complete, and what is absent.
+"""Fetch the candles that are missing in the run's days.
 
-A day is complete when its end has passed by the source's clock and the source has answered for all of it; what
-it then lacks does not exist and is recorded as a gap. Where candles come from is the feed's affair, and that
-one part of a market is fetched while another is written, that of the lanes.
+A day is complete when its end has passed by the source's clock and the source has answered for all of it; candles
+it then lacks do not exist and are recorded as a gap. Days the source says nothing about stay incomplete.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import partial
 
 import polars as pl
@@ -21,9 +20,10 @@ from algobot_assets.errors import AlgobotError, ArchivedError, SettingsError
 from algobot_assets.feed.source import Fetched, Source, floor_to_grid
 from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.gap_records import record_gaps
-from algobot_assets.pipeline.incremental import DAY
+from algobot_assets.pipeline.incremental import DAY, unknown_stretches
 from algobot_assets.pipeline.republished import republished
 from algobot_assets.pipeline.run import TableRun, refuse_archived
+from algobot_assets.pipeline.skipped import NO_CANDLES, PROVIDE, Skipped
 from algobot_assets.pipeline.source_records import record_listing, record_rules, record_sources, recorded_listing
 from algobot_assets.schema.frames import empty
 from algobot_assets.schema.intervals import (
@@ -45,13 +45,13 @@ from algobot_assets.store.lineage import DayInputs, DayLineage
 from algobot_assets.store.reader import read_window
 
 CODE_VERSION = "1"
-#: For whoever watches a run from within its process: how many windows are planned, and which one is being fetched.
+#: For progress displays in this process: how many windows are planned, and which one is being fetched.
 LOG = logging.getLogger("algobot.windows")
 
 
 @dataclass(frozen=True)
 class _Fetch:
-    """What fetching one market needs to know: the source, how far it knows, the listing and the symbol's status."""
+    """Where to fetch one market from: the source, how far it knows, the listing and the symbol's status."""
 
     source: Source
     known: datetime
@@ -59,69 +59,85 @@ class _Fetch:
     status: str
 
 
-#: One part of a market: its rows and what the source had to say about them.
-Made = tuple[WindowFrame, tuple[str, ...]]
-Job = Callable[[], Made]
+#: One part of a market: its rows and the notes of the source.
+FetchedPart = tuple[WindowFrame, tuple[str, ...]]
+Job = Callable[[], FetchedPart]
 
 
 def market_data(run: TableRun) -> Iterator[WindowFrame]:
     """What is missing of every declared market in the run's days, market by market, part by part."""
     declared = run.state.load().markets
-    run.refuse_unknown([market.name for market in declared])
-    markets = [market for market in declared if run.takes(market.symbol, market.interval)]
+    run.skip_unknown([market.name for market in declared])
+    markets = [market for market in declared if run.includes(market.symbol, market.interval)]
     claim_exchange(run.store, run.feed.exchange)
     failed: set[Market] = set()
     begun: set[Market] = set()
+    complete: dict[Market, dict[date, bool]] = {}
     with run.feed.opened() as source:
-        for market, job in _jobs(run, markets, source, failed):
+        for market, job in _jobs(run, markets, source, failed, complete):
             try:
                 frame, notes = job()
                 refuse_archived(run.store, frame)
             except AlgobotError as error:
                 if isinstance(error, ArchivedError):
-                    run.proceeded -= market not in begun
-                run.refuse(str(error))
+                    run.succeeded -= market not in begun
+                run.skip(str(error))
                 failed.add(market)
                 continue
             for note in notes:
                 run.log.info(note)
             begun.add(market)
+            complete[market].update((day.day, day.is_complete) for day in frame.days)
             yield frame
+    for market in markets:
+        if market not in failed:
+            for first, last in unknown_stretches(complete.get(market, {})):
+                run.skip(Skipped(run.table, NO_CANDLES, PROVIDE, market.name, first=first, last=last))
 
 
 def _jobs(
-    run: TableRun, markets: Sequence[Market], source: Source, failed: set[Market]
+    run: TableRun,
+    markets: Sequence[Market],
+    source: Source,
+    failed: set[Market],
+    complete: dict[Market, dict[date, bool]],
 ) -> Iterator[tuple[Market, Job]]:
-    """The parts to make, in order; a market in ``failed`` is left out from there on."""
+    """The parts to fetch, in order; the rest of a market in ``failed`` is skipped.
+
+    ``complete`` gets the recorded days of each market.
+    """
     for market in markets:
+        complete[market] = {}
         try:
-            for job in _plan(run, market, source):
+            for job in _plan(run, market, source, complete[market]):
                 if market in failed:
                     break
                 yield market, job
         except AlgobotError as error:
-            run.refuse(str(error))
+            run.skip(str(error))
+            failed.add(market)
 
 
 def claim_exchange(store: Store, name: str) -> None:
-    """Say, or check, which exchange the database holds. SettingsError where it is another one."""
+    """Record which exchange's candles the database holds. SettingsError if it already holds another's."""
 
     def work(connection: psycopg.Connection) -> str:
         connection.execute("INSERT INTO exchange (only_row, name) VALUES (true, %s) ON CONFLICT DO NOTHING", (name,))
-        return connection.execute("SELECT name FROM exchange").fetchone()[0]
+        (held,) = connection.execute("SELECT name FROM exchange").fetchall()
+        return str(held[0])
 
     held = store.retrying(work, "Reading which exchange the database holds")
     if held != name:
         raise SettingsError(
-            f"{store.database!r} holds candles of the exchange {held!r}, and the source is {name!r}: real and "
+            f"{store.database!r} holds candles of the exchange {held!r}, but the source is {name!r}; real and "
             "simulated rows must not mix. Choose another database (ALGOBOT_DATABASE) or source (ALGOBOT_SOURCE)."
         )
 
 
-def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
-    """One job per part of the market that has a day to fetch, or one that was changed by hand.
+def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bool]) -> Iterator[Job]:
+    """One job per part of the market with days to fetch or days that were changed by hand.
 
-    Where nothing is to be fetched, the source is asked for its clock only.
+    If there is nothing to fetch, the source is only asked for its clock.
     """
     first = max(run.first, market.start)
     if first >= run.end:
@@ -129,14 +145,18 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
     symbol, interval = market.symbol, market.interval
     known = source.known_through(symbol, interval)
     days = [day for day in days_between(first, run.end) if midnight(day) < known]
-    run.tally.days += len(days)
+    run.day_counts.days += len(days)
     listed = recorded_listing(run.store, symbol, interval)
     window = Window("market_data", first, run.end, symbol, interval, 0, _phase(interval, listed))
     if not days:
-        run.refuse(f"{window} lies after what {source.name} knows ({known:%Y-%m-%d %H:%M} UTC): nothing to fetch yet.")
+        run.skip(
+            f"{window}: {source.name} has candles only up to {known:%Y-%m-%d %H:%M} UTC, so there is nothing to "
+            "fetch yet."
+        )
         return
     with run.store.transaction() as connection:
         recorded = lineage.read(connection, window)
+    complete.update((day, item.is_complete) for day, item in recorded.items())
     replaced = _replaced(run, source, window) if run.options.check_archives else set()
     forming = floor_to_grid(interval, known, window.phase)
     wanted = [
@@ -154,8 +174,8 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
         record_listing(run.store, symbol, interval, listed)
         window = Window("market_data", first, run.end, symbol, interval, 0, _phase(interval, listed))
         fetch = _Fetch(source, known, listed, rules.status if rules else "")
-    run.proceeded += 1
-    run.tally.computed += len(wanted)
+    run.succeeded += 1
+    run.day_counts.computed += len(wanted)
     parts = _parts(wanted, interval)
     LOG.info("plan", extra={"table": "market_data", "planned": len(parts)})
     if len(parts) > 1:
@@ -167,14 +187,14 @@ def _plan(run: TableRun, market: Market, source: Source) -> Iterator[Job]:
 
 
 def _refuse_unfetchable(store: Store, window: Window, days: Sequence[date]) -> None:
-    """ArchivedError where days that were never stored lie in archived months: nothing is asked for in vain."""
+    """Raise ArchivedError before fetching days of archived months that were never stored."""
     months = {day.replace(day=1) for day in days}
     with store.transaction() as connection:
         archived = archived_months(connection, months) if months else []
     if archived:
         raise ArchivedError(
-            f"{window}: {archived[0]:%Y-%m} is archived, and candles of it that were never stored would have to be "
-            f"written. Bring it back first: {restore_command(archived)}."
+            f"{window}: {archived[0]:%Y-%m} is archived, so candles that were never stored cannot be added to it. "
+            f"Run {restore_command(archived)} first."
         )
 
 
@@ -185,7 +205,7 @@ def _phase(interval: str, listed: datetime | None) -> int | None:
 
 
 def _is_done(day: DayLineage | None, known: datetime, forming: datetime) -> bool:
-    """Whether nothing of the day can have come since: it is complete, or lasts and no further candle has closed."""
+    """Whether there is nothing to fetch: the day is complete, or not over and no further candle has closed."""
     if day is None:
         return False
     if day.is_complete:
@@ -195,26 +215,27 @@ def _is_done(day: DayLineage | None, known: datetime, forming: datetime) -> bool
 
 
 def _replaced(run: TableRun, source: Source, window: Window) -> set[date]:
-    """The stored days of the market whose file has been replaced by its publisher."""
+    """The stored days of the market whose file its publisher has replaced."""
     compared = republished(run.store, source, window.first, window.end, market=(window.symbol, window.interval))
     for item in compared.replaced:
         run.log.info(
-            f"{item.symbol} {item.interval}: {item.name} has been published anew since it was loaded; its "
-            f"{len(item.days)} days from {item.days[0]} to {item.days[-1]} are fetched again."
+            f"{item.symbol} {item.interval}: {item.name} has been replaced by its publisher since it was loaded. "
+            f"Fetching its {len(item.days)} days from {item.days[0]} to {item.days[-1]} again."
         )
     return set(compared.days)
 
 
 def _parts(days: Sequence[date], interval: str) -> list[list[date]]:
-    """What is fetched and written at once: runs of consecutive days within a piece. Of candles within a day it is a
-    month, as the archive is cut: a file that fails holds up no earlier one.
+    """Days to fetch and write at once: runs of consecutive days within a calendar piece.
+
+    For intraday candles the piece is a month, like the archive's files: one that fails does not hold up earlier ones.
     """
     cut = "" if is_intraday(interval) else interval
     return [run for piece in pieces(cut, days) for run in consecutive(piece)]
 
 
-def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[date, DayLineage]) -> Made:
-    """Rows changed by hand are kept: their days are recorded anew as they stand, so what follows recomputes.
+def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[date, DayLineage]) -> FetchedPart:
+    """Keep rows that were changed by hand: record their days as they are, so that later tables recompute.
 
     ``inputs`` keeps the digest of what the source said, so the difference stays visible.
     """
@@ -224,27 +245,19 @@ def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[
     return WindowFrame(part, frame, inputs), ()
 
 
-def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> Made:
+def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
     """The window's candles as the source has them, with what must be recorded beside them."""
     text = f"{part.symbol} {part.interval} {part.first:%Y-%m}"
     LOG.info("fetching", extra={"table": "market_data", "fetching": text})
-    lo, hi = part.bounds
-    stretches: list[Fetched] = []
-    # before its first candle a market has nothing that could be unknown
-    covered = lo if fetch.listed is None else max(lo, min(hi, fetch.listed))
-    for stretch in fetch.source.fetch(part.symbol, part.interval, lo, hi):
-        if stretch.lo > covered:
-            break  # what lies between is unknown; the next run asks again
-        stretches.append(stretch)
-        covered = max(covered, stretch.hi)
+    stretches, answered = _answers(fetch, part)
     frame = pl.concat([s.frame for s in stretches]) if stretches else empty("market_data")
-    frame = frame.filter(pl.col("timestamp") < covered).sort("timestamp")
+    frame = frame.sort("timestamp")
     day = frame.select(day_of(part.interval, part.phase).alias("day"))["day"]
     digests = day_digests(frame, content_columns("market_data"), day)
     records = [
         DayInputs(
             item,
-            _complete_through(part, item, covered, fetch.known),
+            _complete_through(part, item, answered, fetch.known),
             digests.get(item, (0, NOTHING))[1],
             code_version=CODE_VERSION,
         )
@@ -253,15 +266,49 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> Made:
 
     def record(connection: psycopg.Connection) -> None:
         record_sources(connection, part, days, stretches, fetch.known)
-        record_gaps(connection, part, frame, lo, covered, stretches, fetch.listed, fetch.status)
+        for lo, hi in answered:
+            record_gaps(connection, part, frame, lo, hi, stretches, fetch.listed, fetch.status)
 
     return WindowFrame(part, frame, records, record, digests), tuple(note for s in stretches for note in s.notes)
 
 
-def _complete_through(part: Window, day: date, covered: datetime, known: datetime) -> datetime:
-    """The end of the day when it has passed and the source answered for all its candles, else how far it did."""
+def _answers(fetch: _Fetch, part: Window) -> tuple[list[Fetched], list[tuple[datetime, datetime]]]:
+    """What the source delivers of the window, and the ranges of opens that it answers for, ascending.
+
+    After a stretch that it says nothing about, an answer counts from the next whole day on: the days in between stay
+    incomplete, and the next run fetches them again.
+    """
+    lo, hi = opens_window(part.interval, part.first, part.end, part.phase)
+    stretches: list[Fetched] = []
+    # before its first candle a market has nothing that could be unknown
+    answered = [(lo, lo if fetch.listed is None else max(lo, min(hi, fetch.listed)))]
+    for stretch in fetch.source.fetch(part.symbol, part.interval, lo, hi):
+        begin, covered = answered[-1]
+        if stretch.lo <= covered:
+            answered[-1] = begin, max(covered, stretch.hi)
+        else:
+            start = _next_day(part, stretch.lo)
+            if start >= stretch.hi:
+                continue
+            answered.append((start, stretch.hi))
+            stretch = replace(stretch, lo=start, frame=stretch.frame.filter(pl.col("timestamp") >= start))
+        stretches.append(stretch)
+    return stretches, answered
+
+
+def _next_day(part: Window, moment: datetime) -> datetime:
+    """The first open of the first day of the window that begins at or after ``moment``."""
+    opens = (opens_window(part.interval, day, day + DAY, part.phase)[0] for day in days_between(part.first, part.end))
+    return next((opened for opened in opens if opened >= moment), datetime.max.replace(tzinfo=UTC))
+
+
+def _complete_through(
+    part: Window, day: date, answered: Sequence[tuple[datetime, datetime]], known: datetime
+) -> datetime:
+    """The end of the day if it has passed and the source answered for all its candles, otherwise how far it did."""
     end = midnight(day + DAY)
-    _, last_open = opens_window(part.interval, day, day + DAY, part.phase)
+    first_open, last_open = opens_window(part.interval, day, day + DAY, part.phase)
+    covered = max((hi for lo, hi in answered if lo <= first_open), default=midnight(day))
     if covered >= last_open and known >= end:
         return end
     return max(midnight(day), min(covered, end))

@@ -1,8 +1,4 @@
-"""Windows written side by side: while one is written, the next one is computed and may be written too.
-
-Here belongs which windows may go together and how many are held; how one window is written is the store's affair,
-what is in it the assets'.
-"""
+"""Overlap computing and writing: up to two windows are written while the next is computed."""
 
 from __future__ import annotations
 
@@ -18,14 +14,14 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.writer import Written, write_window
 
 #: Months written at the same time. Two keep a server of two cores busy; each is one more frame held in memory.
-LANES = 2
-#: Frames that may be unfinished when the next one is asked for.
-HELD = LANES
+WRITERS = 2
+#: Frames that may be unfinished when the next one is requested.
+UNFINISHED = WRITERS
 
 
 @dataclass(frozen=True)
 class Done:
-    """A window that has been written: what it was, what writing did, and how many seconds it took."""
+    """A written window: what it was, what was written, and how many seconds it took."""
 
     item: WindowFrame
     written: Written
@@ -33,27 +29,27 @@ class Done:
 
 
 def write_frames(store: Store, frames: Iterable[WindowFrame]) -> Iterator[Done]:
-    """Write each frame as its own transaction; results in the order of the frames.
+    """Write each frame in a transaction of its own; results in the order of the frames.
 
-    Windows of one month go one after the other, because writers of one month lock each other out; those of
-    neighbouring months, or years for long intervals, go side by side; where two meet all the same one waits. The
-    first error ends it: what is being written is finished, what has not begun is not, and the error is raised. A
-    window is there whole or not at all either way.
+    Windows of one month are written one after the other, because writers of one month lock each other out; those of
+    neighbouring months, or years for long intervals, in parallel. If two meet all the same, one waits. The first
+    error stops it: windows being written are finished, the others are not begun, and the error is raised. Either
+    way a window is stored whole or not at all.
     """
-    lanes = [ThreadPoolExecutor(1, thread_name_prefix=f"writer {number}") for number in range(LANES)]
+    writers = [ThreadPoolExecutor(1, thread_name_prefix=f"writer {number}") for number in range(WRITERS)]
     waiting: deque[tuple[WindowFrame, Future[tuple[Written, float]]]] = deque()
     try:
         for item in frames:
-            waiting.append((item, lanes[_number(item.window) % LANES].submit(_write, store, item)))
-            while len(waiting) > HELD or (waiting and waiting[0][1].done()):
+            waiting.append((item, writers[_number(item.window) % WRITERS].submit(_write, store, item)))
+            while len(waiting) > UNFINISHED or (waiting and waiting[0][1].done()):
                 yield _done(*waiting.popleft())
         while waiting:
             yield _done(*waiting.popleft())
     finally:
-        for lane in lanes:
-            lane.shutdown(wait=False, cancel_futures=True)
-        for lane in lanes:
-            lane.shutdown(wait=True)
+        for one in writers:
+            one.shutdown(wait=False, cancel_futures=True)
+        for one in writers:
+            one.shutdown(wait=True)
 
 
 def _number(window: Window) -> int:
@@ -64,7 +60,7 @@ def _number(window: Window) -> int:
 
 def _write(store: Store, item: WindowFrame) -> tuple[Written, float]:
     began = time.perf_counter()
-    written = write_window(store, item.window, item.frame, item.days, item.record, item.digests)
+    written = write_window(store, item.window, item.frame, item.days, item.before_commit, item.digests)
     return written, time.perf_counter() - began
 
 

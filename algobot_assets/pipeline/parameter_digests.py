@@ -1,4 +1,4 @@
-"""Digests of the settings in force, as the database itself defines them (view parameter_periods)."""
+"""Digests of the settings in force on each day, as the view parameter_periods defines them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from algobot_assets.store.digests import NOTHING
 
 
 @dataclass(frozen=True)
-class Digests:
-    """Per strategy (0: all markets) the days from which a digest holds, ascending, with the digests."""
+class ParameterDigests:
+    """The days from which each digest holds, ascending, per strategy (0: all markets)."""
 
     periods: dict[int, tuple[list[date], list[bytes]]]
 
     @classmethod
-    def read(cls, store: Store, kind: str) -> Digests:
-        """The periods of ``kind``: indicators, signals or ledger."""
+    def read(cls, store: Store, kind: str) -> ParameterDigests:
+        """Read the periods of ``kind``: indicators, signals or ledger."""
         with store.transaction() as connection:
             rows = connection.execute(
                 """SELECT strategy_id, CASE WHEN isfinite(valid_from) THEN valid_from ELSE DATE '0001-01-01' END, digest
@@ -33,7 +33,7 @@ class Digests:
         return cls(periods)
 
     def on(self, strategy_id: int, day: date) -> bytes:
-        """The digest in force on ``day``; empty where no setting is stored for it."""
+        """The digest in force on ``day``; empty if no setting is stored for it."""
         starts, values = self.periods.get(strategy_id, ([], []))
         index = bisect_right(starts, day) - 1
         return values[index] if index >= 0 else NOTHING

@@ -1,4 +1,4 @@
-"""configurations, strategies and risk_parameters: the declared state, by the day from which each version holds."""
+"""Store the declared state in configurations, strategies and risk_parameters, on the day each version takes effect."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _declared_days(run: TableRun) -> Iterator[WindowFrame]:
         DayInputs(day, midnight(day + timedelta(days=1)), code_version=CODE_VERSION)
         for day in days_between(run.first, run.end)
     ]
-    run.proceeded += 1
-    run.tally.days += len(days)
+    run.succeeded += 1
+    run.day_counts.days += len(days)
     yield WindowFrame(Window(run.table, run.first, run.end), rows, days)
 
 

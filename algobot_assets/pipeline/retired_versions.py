@@ -1,13 +1,14 @@
-"""What a strategy version left beyond its end: removed, as a run into an empty database would not have made it.
+"""Remove what a strategy version stored beyond its end, because a run into an empty database would not store it.
 
 A version that is replaced or retired on a past day has signals, trades and results of later days, computed before that
-was declared. Here: which days those are, and taking them out of the tables and of lineage. Not here: how the last day
-of a version is computed (trading.py, market.py).
+was declared.
 """
 
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
+from typing import Any
 
 import polars as pl
 import psycopg
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from algobot_assets.declared.versions import lifetimes
 from algobot_assets.errors import ArchivedError
-from algobot_assets.schema.intervals import midnight, month_start, phase_of
+from algobot_assets.schema.intervals import midnight, month_start, opens_window, phase_of
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.archive import archived_months, restore_command
 from algobot_assets.store.connection import Store
@@ -25,32 +26,34 @@ DAY = timedelta(days=1)
 _LEDGER = ("trade_history", "performance_metrics", "backtest_results")
 
 
-def withdraw_ended(store: Store) -> None:
-    """Remove signals from the day on that ended a version, and its ledger after the day in which it closed its lots.
+def remove_retired_results(store: Store) -> None:
+    """Remove a version's signals from the day that ended it, and its ledger after the day that closed its lots.
 
-    One transaction per version. ArchivedError where such signals are in the archive.
+    One transaction per version. ArchivedError if such signals are archived.
     """
     stored = read_table(store, "strategies", "id")
     if stored.is_empty():
         return
     for version in lifetimes(stored).filter(pl.col("until").is_not_null()).iter_rows(named=True):
         store.retrying(
-            lambda connection, version=version: _withdraw(connection, version),
+            partial(_remove_results, version=version),
             f"Removing what {version['strategy_name']} left after {version['until']}",
         )
 
 
-def _withdraw(connection: psycopg.Connection, version: dict) -> None:
+def _remove_results(connection: psycopg.Connection, version: dict[str, Any]) -> None:
     strategy, until = version["id"], version["until"]
-    last = connection.execute(
-        """SELECT max(day) FILTER (WHERE table_name = 'signals'), max(day) FILTER (WHERE table_name <> 'signals')
-             FROM lineage WHERE strategy_id = %s AND day >= %s""",
-        (strategy, until),
-    ).fetchone()
-    closing = None if last[1] is None else _closing_day(connection, version)
-    if last[0] is not None:
+    last_days: dict[bool, date] = dict(
+        connection.execute(
+            """SELECT table_name = 'signals', max(day) FROM lineage WHERE strategy_id = %s AND day >= %s GROUP BY 1""",
+            (strategy, until),
+        ).fetchall()
+    )
+    last_signals, last_results = last_days.get(True), last_days.get(False)
+    closing = None if last_results is None else _closing_day(connection, version)
+    if last_signals is not None:
         _remove_signals(connection, version)
-    if closing is not None and last[1] > closing:
+    if closing is not None and last_results is not None and last_results > closing:
         for table in _LEDGER:
             connection.execute("SELECT set_config('algobot.writing', %s, true)", (table,))
             if table != "performance_metrics":  # deleted with their trades
@@ -66,8 +69,8 @@ def _withdraw(connection: psycopg.Connection, version: dict) -> None:
             )
 
 
-def _closing_day(connection: psycopg.Connection, version: dict) -> date | None:
-    """The day of the first candle that opens on or after the version's end, in which its lots close."""
+def _closing_day(connection: psycopg.Connection, version: dict[str, Any]) -> date | None:
+    """The day of the first candle that opens on or after the version's end: its lots close there."""
     # of a candle longer than a day the first to end may have opened before, the second has not
     rows = connection.execute(
         """SELECT day FROM lineage WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s AND rows > 0
@@ -78,7 +81,7 @@ def _closing_day(connection: psycopg.Connection, version: dict) -> date | None:
     return next((day for (day,) in rows if _window(connection, version, day).bounds[0] >= begin), None)
 
 
-def _window(connection: psycopg.Connection, version: dict, day: date) -> Window:
+def _window(connection: psycopg.Connection, version: dict[str, Any], day: date) -> Window:
     symbol, interval = version["symbol"], version["interval"]
     phase = None
     if interval == "3d":
@@ -89,14 +92,15 @@ def _window(connection: psycopg.Connection, version: dict, day: date) -> Window:
     return Window("signals", day, day + DAY, symbol, interval, version["id"], phase)
 
 
-def _remove_signals(connection: psycopg.Connection, version: dict) -> None:
+def _remove_signals(connection: psycopg.Connection, version: dict[str, Any]) -> None:
     strategy, until = version["id"], version["until"]
-    opened = _window(connection, version, until).bounds[0]
+    window = _window(connection, version, until)
+    opened, _ = opens_window(window.interval, window.first, window.end, window.phase)
     archived = [month for month in archived_months(connection) if month >= month_start(opened.date())]
     if archived:
         raise ArchivedError(
-            f"{version['strategy_name']} ends on {until}, and signals after that day are archived: run "
-            f"{restore_command(archived)}, then this again."
+            f"{version['strategy_name']} ends on {until}, but signals after that day are archived. Run "
+            f"{restore_command(archived)}, then repeat the command."
         )
     connection.execute("SELECT set_config('algobot.writing', 'signals', true)")
     connection.execute('DELETE FROM signals WHERE strategy_id = %s AND "timestamp" >= %s', (strategy, opened))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from logging import Logger
 
@@ -12,7 +12,8 @@ from algobot_assets.declared.state_file import StateFile
 from algobot_assets.errors import AlgobotError, ArchivedError, WindowError
 from algobot_assets.feed.open import CandleFeed
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import Tally
+from algobot_assets.pipeline.incremental import ComputableDays, DayCounts
+from algobot_assets.pipeline.skipped import Skipped, by_cause
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.store import writer
 from algobot_assets.store.connection import Store
@@ -20,14 +21,14 @@ from algobot_assets.store.connection import Store
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run may be asked for beyond its days; a table reads the options that concern it."""
+    """Options of a run beyond its days; a table reads those that concern it."""
 
     markets: Sequence[str] = ()
     """Only these markets, written "BTCUSDT 1m"; empty: all."""
     recompute: bool = False
     """Compute days again even if nothing they were computed from has changed."""
     from_source: bool = False
-    """Fetch days again that are stored complete, and take what the source says now."""
+    """Fetch days again that are stored complete, and store what the source says now."""
     check_archives: bool = False
     """Compare the checksums of loaded files with those published now, and fetch replaced files again."""
     rewrite: bool = False
@@ -36,7 +37,10 @@ class RunOptions:
 
 @dataclass
 class TableRun:
-    """One table in one run: the days [first, end), what it works with, and whom it had to leave out."""
+    """One table in one run: the days [first, end), what it works with, and which markets it had to skip.
+
+    ``succeeded``: how many markets or strategies had a day to compute.
+    """
 
     table: str
     store: Store
@@ -46,35 +50,46 @@ class TableRun:
     options: RunOptions = field(default_factory=RunOptions)
     feed: CandleFeed = field(default_factory=CandleFeed)
     state: StateFile = field(default_factory=StateFile)
-    refusals: list[str] = field(default_factory=list)
-    proceeded: int = 0
-    tally: Tally = field(default_factory=Tally)
+    skipped: list[Skipped] = field(default_factory=list)
+    succeeded: int = 0
+    day_counts: DayCounts = field(default_factory=DayCounts)
 
-    def refuse(self, sentence: str) -> None:
-        """Leave a market or strategy out; the sentence says why and what to do, and fails the run's check."""
-        self.refusals.append(sentence)
-        self.log.warning(sentence)
+    def skip(self, reason: Skipped | str) -> None:
+        """Skip a market or strategy. The reason is reported at the end of the run and fails the run's check."""
+        self.skipped.append(Skipped(self.table, reason) if isinstance(reason, str) else reason)
+
+    def start(self, days: ComputableDays, strategy: str = "") -> None:
+        """Count a market or strategy that can be computed, and report what of it cannot."""
+        if days.skipped is not None:
+            self.skip(replace(days.skipped, strategy=strategy))
+        self.succeeded += bool(days.days)
 
     def frames(self, made: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
-        """The frames of the run; WindowError at the end where nothing could proceed at all."""
+        """Pass on the frames of the run. WindowError at the end if no market could be computed at all."""
         yield from made
-        if self.refusals and not self.proceeded:
-            raise WindowError("\n".join(self.refusals))
+        lines = by_cause(self.skipped)
+        if lines and not self.succeeded:
+            raise WindowError("\n".join(lines))
+        for line in lines:
+            self.log.warning(line)
 
-    def takes(self, symbol: str, interval: str) -> bool:
+    def includes(self, symbol: str, interval: str) -> bool:
         """Whether the run is about this market."""
         return not self.options.markets or f"{symbol} {interval}" in self.options.markets
 
-    def refuse_unknown(self, known: Iterable[str]) -> None:
-        """Say which of the markets that were asked for are none of ``known``."""
+    def skip_unknown(self, known: Iterable[str]) -> None:
+        """Skip requested markets that are not among ``known``."""
         for name in sorted(set(self.options.markets) - set(known)):
-            self.refuse(f"{self.table} knows no market {name!r}; write one as {min(known, default='BTCUSDT 1m')!r}.")
+            self.skip(
+                f"{self.table} has no data for market {name!r}. "
+                f"Markets are written like {min(known, default='BTCUSDT 1m')!r}."
+            )
 
 
-def side_by_side(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFrame]:
-    """One frame of each stream after the other, until all have ended.
+def interleave(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFrame]:
+    """Yield one frame of each stream in turn until all have ended.
 
-    Strategies of one market go on month by month together, so that a month of candles is read once for all.
+    Strategies of one market advance month by month together, so that a month of candles is read once for all.
     """
     left = list(streams)
     while left:
@@ -86,8 +101,8 @@ def side_by_side(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFra
                 yield frame
 
 
-def attempt(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
-    """The frames of one market; an error meant for people leaves the market out, and the others go on.
+def skip_on_error(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
+    """Yield the frames of one market; an error written for people skips the rest of it, not the other markets.
 
     So does a frame that would change rows of an archived month.
     """
@@ -98,19 +113,19 @@ def attempt(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFram
             began = True
             yield item
     except ArchivedError as error:
-        run.proceeded -= not began
-        run.refuse(str(error))
+        run.succeeded -= not began
+        run.skip(str(error))
     except AlgobotError as error:
-        run.refuse(str(error))
+        run.skip(str(error))
 
 
 def refuse_archived(store: Store, item: WindowFrame) -> None:
-    """ArchivedError where the frame would change rows of an archived month, so that only its market is left out."""
+    """Raise ArchivedError if the frame would change rows of an archived month, so that only its market is skipped."""
     if item.window.table in MONTHLY:
         with store.transaction() as connection:
             writer.refuse_archived(connection, item.window, item.frame, item.days)
 
 
 def upstream_of(body: Callable[..., Iterator[WindowFrame]]) -> tuple[str, ...]:
-    """The tables that a table's function reads: its parameters but for the run."""
+    """The tables that a table's function reads: its parameters except the run."""
     return tuple(name for name in inspect.signature(body).parameters if name != "run")

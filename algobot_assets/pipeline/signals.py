@@ -1,4 +1,4 @@
-"""How the table signals follows from candles, indicators and the strategy versions in force."""
+"""Compute the table signals from candles, indicators and the strategy versions in force."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,28 +18,28 @@ from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import lifetimes
 from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, with_candle_ids
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, legal_days, run_chain
-from algobot_assets.pipeline.parameter_digests import Digests
-from algobot_assets.pipeline.run import TableRun, attempt, side_by_side
+from algobot_assets.pipeline.incremental import DAY, Chain, computable_days, compute_stale
+from algobot_assets.pipeline.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.run import TableRun, interleave, skip_on_error
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.windows import Window
 
 
 def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:
-    """Signals of each strategy version that is in force in the run's days or will be."""
+    """Signals of each strategy version that is in force in the run's days or will be; none without strategies."""
     versions = lifetimes(strategies.versions(history=True))
     if versions.is_empty():
-        run.refuse("No strategy is stored that is in force by the run's days: run `algobot apply`.")
+        run.log.info("No strategy is stored, so there are no signals to compute.")
         return
-    digests = Digests.read(run.store, "signals")
-    # the month that is read last serves every strategy of its market
+    digests = ParameterDigests.read(run.store, "signals")
+    # keep the month that was read last: it serves every strategy of its market
     candles = lru_cache(maxsize=1)(lambda window: market_data.read(window, PRICES))
     ordered = versions.sort("symbol", "interval", "id").iter_rows(named=True)
     for market, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):
-        if not run.takes(*market):
+        if not run.includes(*market):
             continue
-        yield from side_by_side(
-            [attempt(run, _signals(run, market_data, indicators, v, digests, candles)) for v in of_market]
+        yield from interleave(
+            [skip_on_error(run, _signals(run, market_data, indicators, v, digests, candles)) for v in of_market]
         )
 
 
@@ -46,8 +47,8 @@ def _signals(
     run: TableRun,
     market_data: Table,
     indicators: Table,
-    version: dict,
-    digests: Digests,
+    version: dict[str, Any],
+    digests: ParameterDigests,
     prices_in: Callable[[Window], pl.DataFrame],
 ) -> Iterator[WindowFrame]:
     end = min(run.end, version["until"] or run.end)
@@ -61,11 +62,10 @@ def _signals(
     values_of = indicators.window(end=end, symbol=candles.symbol, interval=candles.interval)
     upstream = [prices_of, indicators.lineage(values_of)] if columns else [prices_of]
     own = market_data.lineage(window.of(run.first - DAY, end))
-    source = "market_data and indicators" if columns else "market_data"
-    legal = legal_days(window, begin, upstream, own, source, market_data.last_complete)
-    if legal.refusal:
-        run.refuse(legal.refusal)
-    run.proceeded += bool(legal.days)
+    sources = ["market_data", "indicators"] if columns else ["market_data"]
+    market = f"{candles.symbol} {candles.interval}"
+    days = computable_days(window, market, begin, upstream, own, sources, market_data.last_complete)
+    run.start(days, version["strategy_name"])
     parameters = from_json(version["parameters"]).parameters
 
     def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
@@ -77,14 +77,13 @@ def _signals(
         )
         return with_candle_ids(frame, prices, window, "signals"), states
 
-    yield from run_chain(
+    chain = Chain(
         window,
-        legal,
+        days,
         own,
-        lambda day: inputs_of_day(upstream, day),
-        lambda day: digests.on(version["id"], day),
-        strategy_code_version(version["strategy_type"]),
-        compute,
-        recompute=run.options.recompute,
-        tally=run.tally,
+        inputs=lambda day: inputs_of_day(upstream, day),
+        parameters=lambda day: digests.on(version["id"], day),
+        code_version=strategy_code_version(version["strategy_type"]),
+        compute=compute,
     )
+    yield from compute_stale(chain, run.day_counts, recompute=run.options.recompute)

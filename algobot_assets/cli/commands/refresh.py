@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -48,7 +48,8 @@ def refresh(source: str | None, stored_only: bool, from_source: bool, check_arch
         if not stored_only:
             first = _first_wanted(store)
             with open_source(settings) as opened:
-                today = opened.server_time().date()
+                # at midnight nothing of the new day is known yet
+                today = (opened.server_time() - timedelta(microseconds=1)).date()
             if first is not None and first <= today:
                 ran.append(run_range(settings, first, today, NINE))
         run = due(store)

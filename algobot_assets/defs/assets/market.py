@@ -8,7 +8,7 @@ from algobot_assets.defs.table_asset import CandleConfig, table_asset
 from algobot_assets.pipeline import indicators as indicator_rows
 from algobot_assets.pipeline import market_data as candle_rows
 from algobot_assets.pipeline import signals as signal_rows
-from algobot_assets.pipeline.retired_versions import withdraw_ended
+from algobot_assets.pipeline.retired_versions import remove_retired_results
 
 market_data = table_asset(
     group="market",
@@ -34,5 +34,5 @@ signals = table_asset(
     description="What every strategy version decided at each closed candle: 1 buy, -1 sell, 0 hold. Stored for all "
     "candles; the ledger ignores those before the version's effective date.",
     code_version="-".join(strategy_code_version(kind)[:4] for kind in strategy_types()),
-    before=withdraw_ended,
+    before=remove_retired_results,
 )(signal_rows.signals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from algobot_assets.defs.table_asset import table_asset
 from algobot_assets.pipeline import ledger_tables
-from algobot_assets.pipeline.retired_versions import withdraw_ended
+from algobot_assets.pipeline.retired_versions import remove_retired_results
 
 trade_history = table_asset(
     group="trading",
@@ -12,7 +12,7 @@ trade_history = table_asset(
     description="Closed trades of the simulated ledger: decided at a close, filled at the next open, fees on both "
     "sides, sized by risk. Open positions are carried state.",
     code_version=ledger_tables.CODE_VERSION,
-    before=withdraw_ended,
+    before=remove_retired_results,
 )(ledger_tables.trade_history)
 
 performance_metrics = table_asset(
