@@ -42,7 +42,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = markdown.replace("<!-- commands -->", commands()) if page.file.src_uri == "cli.md" else markdown
     markdown = markdown.replace("<!-- settings -->", settings()) if page.file.src_uri == "settings.md" else markdown
     markdown = re.sub(r"```mermaid\nerDiagram\n(.*?)```", lambda found: entities(found[1]), markdown, flags=re.DOTALL)
-    return re.sub(r"\[([^\]]+)\]\(((?:\.\./)*)([A-Z]+\.md|[a-z_/]+\.md)(#[^)]*)?\)", _link(page), markdown)
+    return re.sub(r"\[([^\]]+)\]\(((?:\.\./)*)([\w/-]+\.md)(#[^)]*)?\)", _link(page), markdown)
 
 
 def _link(page: Page) -> Any:
