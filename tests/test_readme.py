@@ -22,7 +22,9 @@ from algobot_assets.store.connection import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CHANGE = (ROOT / "docs" / "howto" / "change.md").read_text()
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md")]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 MARKET = """
 markets:
   - {symbol: BTCUSDT, interval: 1h, start: 2025-12-01}
@@ -31,9 +33,9 @@ strategies:
 FIRST, LAST = date(2025, 12, 1), date(2026, 1, 14)
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of the README in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    """The code blocks of a page in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -57,6 +59,10 @@ def test_commands_are_understood_and_links_lead_somewhere(page: Path):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
     for target in re.findall(r"(?:^ {4}|`)make ([a-z-]+)", text, re.MULTILINE):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 120
 
 
 def test_the_schema_page_is_what_the_tables_say(store: Store):
@@ -111,7 +117,7 @@ def test_a_strategy_of_ones_own_from_the_readme_to_the_report(newcomer: Path, pr
 
     shutil.copy(written, newcomer / "strategies")
     strategies._built_in.cache_clear()
-    declared, version = blocks("yaml")
+    (declared,), (version,) = blocks("yaml"), blocks("yaml", CHANGE)
     project.state.write_text(project.state.read_text() + declared)
     run("apply")
     assert "Nothing is stale" in run("refresh").output
