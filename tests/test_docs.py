@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -83,9 +84,8 @@ def test_the_figures_of_the_house_are_those_of_the_imports():
     house = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(house)
     figures = house.figures()
-    table = re.search(r"\| figure \| value \|\n\|---\|---\|\n((?:\|.+\|\n)+)", (DOCS / "architecture.md").read_text())[
-        1
-    ]
+    page = (DOCS / "architecture.md").read_text()
+    table = re.search(r"\| figure \| value \|\n\|---\|---\|\n((?:\|.+\|\n)+)", page)[1]
     stated = {name: int(value) for name, value in re.findall(r"\| (.+?) \| (\d+) \|", table)}
     assert stated == figures
     assert figures["arrows upwards"] == figures["circles"] == 0 and figures["modules at top level"] <= 4
@@ -122,11 +122,11 @@ def test_the_candle_passes_through_functions_that_exist():
 
 
 @pytest.mark.skipif(not KLINES.is_dir(), reason="no real candles: set ALGOBOT_DATA")
-def test_the_candle_has_the_values_that_are_stated(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_candle_has_the_values_that_are_stated(project: Project):
     source = KLINES / "spot" / "BTCUSDT-4h-2017_2026-04.parquet"
-    (tmp_path / "real" / "spot").mkdir(parents=True)
-    (tmp_path / "real" / "spot" / source.name).symlink_to(source)
-    monkeypatch.setenv("ALGOBOT_SOURCE", str(tmp_path / "real"))
+    shutil.rmtree(project.klines)
+    (project.klines / "spot").mkdir(parents=True)
+    (project.klines / "spot" / source.name).symlink_to(source)
     project.declare(STATE)
     assert project.run(date(2017, 8, 17), date(2018, 1, 3)).success
     raw = pl.read_parquet(source).filter(pl.col("open_time") == 1_514_908_800_000).row(0, named=True)
