@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +36,20 @@ def pairs(value: str | Mapping[str, Any]) -> str:
     """Format a JSON object as name=value pairs."""
     found = json.loads(value) if isinstance(value, str) else value
     return ", ".join(f"{name}={json.dumps(each)}" for name, each in found.items()) or "-"
+
+
+def figure(value: Decimal | int | None) -> str:
+    """Format a figure of any kind: four decimals, or whole if it is a count."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+
+
+def readable(value: Any) -> str:
+    """Format any value of a row as people read it: times to the minute, decimals without trailing zeros."""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return price(value) if value is None or isinstance(value, Decimal) else str(value)
 
 
 def plain(value: Any) -> str:

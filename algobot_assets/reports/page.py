@@ -5,13 +5,14 @@ Templates escape all values, because names and notes come from people and from s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from algobot_assets import __version__
 from algobot_assets.audit.diff import Comparison
@@ -21,7 +22,7 @@ from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.reports import library, rows
 from algobot_assets.reports.charts import equity_lines, strategy_data
 from algobot_assets.reports.facts import Facts
-from algobot_assets.reports.figures import money, pairs, percent, plain, price, ratio
+from algobot_assets.reports.figures import figure, money, pairs, percent, plain, price, ratio, readable
 from algobot_assets.reports.warnings import warnings_of
 
 _LOADER = PackageLoader("algobot_assets.reports")
@@ -118,8 +119,22 @@ def _common(as_of: datetime, data: Any) -> dict[str, Any]:
 @cache
 def _environment() -> Environment:
     made = Environment(loader=_LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    made.filters |= {"price": price, "money": money, "percent": percent, "ratio": ratio, "pairs": pairs}
+    made.filters |= {
+        "price": price,
+        "money": money,
+        "readable": readable,
+        "code": _code,
+        "figure": figure,
+        "percent": percent,
+        "ratio": ratio,
+        "pairs": pairs,
+    }
     return made
+
+
+def _code(text: str) -> Markup:
+    """Escape a text and show its parts between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _template(name: str) -> Template:

@@ -31,6 +31,8 @@ def metrics(last: Mapping[str, Any]) -> list[dict[str, str]]:
             text = "-"
         elif name in _FRACTIONS:
             text = percent(value)
+        elif name.endswith("_pct"):
+            text = f"{value:,.2f} %"
         elif name in ("initial_capital", "final_capital", "open_profit"):
             text = money(value)
         elif isinstance(value, datetime):
@@ -98,7 +100,8 @@ def describe_quality(facts: Facts) -> list[tuple[str, str]]:
     ]
     for source in market.sources:
         hashed = ", each with its SHA-256" if source["hashed"] else ""
-        found.append((f"From {source['kind']}", f"{source['days']:,} days, {source['first']} to {source['last']}, "
+        kind = "REST" if source["kind"] == "rest" else source["kind"]
+        found.append((f"From {kind}", f"{source['days']:,} days, {source['first']} to {source['last']}, "
                       f"{source['names']:,} source{'s' * (source['names'] != 1)}{hashed}"))  # fmt: skip
     if last:
         share = f" ({last['ambiguous_stops'] / last['total_trades']:.1%} of trades)" if last["total_trades"] else ""

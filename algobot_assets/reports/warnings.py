@@ -88,7 +88,7 @@ def _sample(facts: Facts, last: dict[str, Any]) -> list[PageWarning]:
         distance = float(sharpe) * math.sqrt(days / YEAR)
         if abs(distance) < STANDARD_ERRORS:
             text = (f"Sharpe ratio {float(sharpe):.2f} over {days / YEAR:.1f} years is {abs(distance):.1f} standard "
-                    f"errors from zero (rule: fewer than {STANDARD_ERRORS:.0f}; ratio x square root of years). Luck "
+                    f"errors from zero (rule: fewer than {STANDARD_ERRORS:.0f}; ratio × square root of years). Luck "
                     "alone could explain it.")  # fmt: skip
             found.append(PageWarning("sample", "Cannot be told from luck", text))
     best = facts.trades["net_profit"].cast(float).sort(descending=True)
