@@ -217,7 +217,7 @@ class Chunk:
     def _foreign_state(self) -> WindowError:
         return WindowError(
             f"The state carried into {self.days.days[0]} was written by other code, windows or parameters"
-            f" ({len(self._state)} numbers). Recompute the market from its first day."
+            f" ({0 if self._state is None else len(self._state)} numbers). Recompute the market from its first day."
         )
 
     def _values(self, x: pl.Series) -> np.ndarray:

@@ -11,14 +11,13 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.abc import InspectLoader
 from pathlib import Path
 from types import ModuleType
 
 from algobot_assets.compute import candles, carry, indicators, kernels, units
 from algobot_assets.compute.ledger import kernel, run, state, terms
 from algobot_assets.compute.metrics import performance
-from algobot_assets.compute.source_digest import combined_digest, source_digest
+from algobot_assets.compute.source_digest import combined_digest, source_digest, source_text
 from algobot_assets.compute.strategies import Registered, registered
 from algobot_assets.compute.strategy import bars
 
@@ -113,14 +112,3 @@ def _is_own(name: str) -> bool:
     if name.partition(".")[0] == _PACKAGE:
         return name.startswith(f"{_PACKAGE}.compute.") and name not in _DECLARATIONS
     return not any(Path(file).is_relative_to(folder) for folder in _INSTALLED if folder)
-
-
-@cache
-def source_text(module: ModuleType) -> str:
-    """Return a module's source, read once per process."""
-    loader = module.__spec__.loader if module.__spec__ is not None else None
-    if isinstance(loader, InspectLoader):
-        return loader.get_source(module.__name__) or ""
-    if module.__file__ is None:
-        raise FileNotFoundError(f"{module.__name__} has no source file.")
-    return Path(module.__file__).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -60,7 +61,7 @@ class IndicatorWindows:
         Names outside "indicators." are not its business; a name missing has its default. An unknown
         "indicators." name or a bad value raises SettingsError.
         """
-        chosen: dict[str, int | str] = {}
+        chosen: dict[str, Any] = {}
         for name, text in values.items():
             if not name.startswith("indicators."):
                 continue

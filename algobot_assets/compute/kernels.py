@@ -23,7 +23,7 @@ from algobot_assets.compute.native import compiled
 
 
 @compiled(nogil=True)
-def averaged(seen, value, x, n, alpha):
+def averaged(seen: float, value: float, x: float, n: int, alpha: float) -> tuple[float, float]:
     """One step of a recursive average for kernels: (seen, value) after `x`.
 
     While `seen` < n, `value` is the sum of the values seen, from the oldest on; when `seen` reaches n it
@@ -38,7 +38,15 @@ def averaged(seen, value, x, n, alpha):
 
 
 @compiled(nogil=True)
-def average(carried, ends, states, line, values, n, alpha):
+def average(
+    carried: np.ndarray,
+    ends: np.ndarray,
+    states: np.ndarray,
+    line: np.ndarray,
+    values: np.ndarray,
+    n: int,
+    alpha: float,
+) -> None:
     """`Chunk.ema` and `Chunk.wilder`; state: values seen, their sum or average."""
     seen, value = carried[0], carried[1]
     i = 0
@@ -54,7 +62,7 @@ def average(carried, ends, states, line, values, n, alpha):
 
 
 @compiled(nogil=True)
-def crossed(a, b, before_a, before_b, upwards):
+def crossed(a: np.ndarray, b: np.ndarray, before_a: float, before_b: float, upwards: bool) -> np.ndarray:
     """Where `a` crosses `b`, whose values at the candle before the first are `before_a` and `before_b`."""
     out = np.empty(a.size, np.bool_)
     if a.size > 0:
@@ -69,14 +77,16 @@ def crossed(a, b, before_a, before_b, upwards):
 
 
 @compiled(nogil=True)
-def settle(decided, condition, signal):
+def settle(decided: np.ndarray, condition: np.ndarray, signal: int) -> None:
     """Set `signal` where the condition holds."""
     for i in range(decided.size):
         decided[i] = signal if condition[i] else decided[i]
 
 
 @compiled(nogil=True)
-def session_sum(carried, ends, states, line, values):
+def session_sum(
+    carried: np.ndarray, ends: np.ndarray, states: np.ndarray, line: np.ndarray, values: np.ndarray
+) -> None:
     """`Chunk.session_sum`; no state."""
     i = 0
     for day in range(len(ends)):
@@ -90,7 +100,7 @@ def session_sum(carried, ends, states, line, values):
 
 
 @compiled(nogil=True)
-def rsi(carried, ends, states, line, close, n):
+def rsi(carried: np.ndarray, ends: np.ndarray, states: np.ndarray, line: np.ndarray, close: np.ndarray, n: int) -> None:
     """`indicators.rsi`; state: previous close, changes seen, average rise, average fall."""
     previous, seen, rise, fall = carried[0], carried[1], carried[2], carried[3]
     alpha = 1.0 / n
@@ -111,7 +121,16 @@ def rsi(carried, ends, states, line, close, n):
 
 
 @compiled(nogil=True)
-def atr(carried, ends, states, line, high, low, close, n):
+def atr(
+    carried: np.ndarray,
+    ends: np.ndarray,
+    states: np.ndarray,
+    line: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    n: int,
+) -> None:
     """`indicators.atr`; state: previous close, ranges seen, their average."""
     previous, seen, average = carried[0], carried[1], carried[2]
     alpha = 1.0 / n
@@ -130,7 +149,16 @@ def atr(carried, ends, states, line, high, low, close, n):
 
 
 @compiled(nogil=True)
-def session_vwap(carried, ends, states, line, high, low, close, volume):
+def session_vwap(
+    carried: np.ndarray,
+    ends: np.ndarray,
+    states: np.ndarray,
+    line: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    volume: np.ndarray,
+) -> None:
     """`indicators.session_vwap`; no state."""
     i = 0
     for day in range(len(ends)):

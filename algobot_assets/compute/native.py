@@ -11,7 +11,10 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _making = threading.RLock()
 
@@ -50,22 +53,29 @@ def _settle(home: dict[str, Any]) -> None:
             home[name] = value.made()
 
 
-def compiled(*, nogil: bool = False) -> Callable[[Callable[..., Any]], Late]:
+def compiled(*, nogil: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator: `numba.njit` of a function, its machine code kept on disk. ``nogil``: other threads run meanwhile."""
 
-    def decorate(function: Callable[..., Any]) -> Late:
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
         def make() -> Callable[..., Any]:
             from numba import njit
 
-            return njit(cache=True, nogil=nogil)(function)
+            made: Callable[..., Any] = njit(cache=True, nogil=nogil)(function)
+            return made
 
-        return functools.wraps(function)(Late(make, function.__globals__))
+        return _standing_in_for(function, make)
 
     return decorate
 
 
-def _intrinsic(make: Callable[[], Callable[..., Any]]) -> Late:
-    return functools.wraps(make)(Late(make, make.__globals__))
+def _standing_in_for(function: Callable[P, R], make: Callable[[], Callable[..., Any]]) -> Callable[P, R]:
+    late: Any = Late(make, function.__globals__)
+    functools.update_wrapper(late, function)
+    return cast(Callable[P, R], late)
+
+
+def _intrinsic(make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    return _standing_in_for(make, make)
 
 
 @_intrinsic
@@ -79,8 +89,8 @@ def borrowed() -> Callable[..., Any]:
     from numba.extending import intrinsic
 
     @intrinsic
-    def borrowed(_context, array):
-        def codegen(context, builder, signature, args):
+    def borrowed(_context: Any, array: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             view = context.make_array(signature.args[0])(context, builder, args[0])
             view.meminfo = ir.Constant(view.meminfo.type, None)
             return view._getvalue()
@@ -98,8 +108,8 @@ def prefetch() -> Callable[..., Any]:
     from numba.extending import intrinsic
 
     @intrinsic
-    def prefetch(_context, array, index):
-        def codegen(context, builder, signature, args):
+    def prefetch(_context: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
             data = context.make_array(signature.args[0])(context, builder, args[0]).data
             kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])

@@ -17,6 +17,7 @@ from algobot_assets.compute.carry import Days
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.compute.strategy import BUY, SELL, Strategy
 from algobot_assets.compute.strategy.bars import Bars
+from algobot_assets.compute.units import bounds
 from algobot_assets.errors import SettingsError, WindowError
 
 
@@ -80,5 +81,6 @@ def _check(strategy: Strategy, signal: Any, height: int) -> None:
             f"Strategy {strategy.name} must return one Int32 per candle ({height}), as bars.decide gives;"
             f" it returned {found}."
         )
-    if signal.null_count() or (height and not (signal.min() >= SELL and signal.max() <= BUY)):
+    least, greatest = bounds(signal)
+    if signal.null_count() or least < SELL or greatest > BUY:
         raise SettingsError(f"Strategy {strategy.name} returned signals other than 1, -1 and 0.")

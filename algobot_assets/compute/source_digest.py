@@ -9,6 +9,10 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.abc import InspectLoader
+from pathlib import Path
+from types import ModuleType
 
 _PACKAGE = __name__.partition(".")[0] if "." in __name__ else "algobot_assets"
 #: Modules of the user's own may lie here, so these import paths do count.
@@ -34,6 +38,17 @@ def source_digest(text: str) -> str:
 def combined_digest(digests: Iterable[str]) -> str:
     """Return the digest of several digests in the order given."""
     return _sha256("\0".join(digests))
+
+
+@cache
+def source_text(module: ModuleType) -> str:
+    """Return a module's source, read once per process."""
+    loader = module.__spec__.loader if module.__spec__ is not None else None
+    if isinstance(loader, InspectLoader):
+        return loader.get_source(module.__name__) or ""
+    if module.__file__ is None:
+        raise FileNotFoundError(f"{module.__name__} has no source file.")
+    return Path(module.__file__).read_text(encoding="utf-8")
 
 
 def _sha256(text: str) -> str:

@@ -23,14 +23,23 @@ _HUNDRED_MILLION = pl.Series([10**8], dtype=pl.Int128)
 
 def to_units(values: pl.Series) -> np.ndarray:
     """A decimal series with 8 places, without nulls, as float64 counts of 1e-8: exact, or OverflowError."""
-    if values.dtype.base_type() != pl.Decimal or values.dtype.scale != 8:
+    if not isinstance(values.dtype, pl.Decimal) or values.dtype.scale != 8:
         raise ValueError(f"{values.name}: expected decimals with 8 places, not {values.dtype}")
     if values.null_count():
         raise ValueError(f"{values.name}: nulls are not prices")
     whole = values.to_physical()
-    if len(whole) and max(whole.max(), -whole.min()) >= WHOLE:
+    least, greatest = bounds(whole)
+    if max(greatest, -least) >= WHOLE:
         raise OverflowError(values.name)
     return frozen(whole.cast(pl.Int64, wrap_numerical=True))  # in range: checked above
+
+
+def bounds(values: pl.Series) -> tuple[float, float]:
+    """Return the least and the greatest of numbers, 0 and 0 if there are none."""
+    least, greatest = values.min(), values.max()
+    if not isinstance(least, int | float) or not isinstance(greatest, int | float):
+        return 0, 0
+    return least, greatest
 
 
 def frozen(whole: pl.Series) -> np.ndarray:

@@ -84,7 +84,7 @@ def schema_document() -> dict[str, Any]:
 def _section(table: sa.Table) -> Iterator[str]:
     yield f"### {table.name}"
     yield ""
-    yield table.comment
+    yield table.comment or ""
     yield ""
     yield "| column | type | unit | null | meaning |"
     yield "| --- | --- | --- | --- | --- |"
@@ -97,7 +97,7 @@ def _section(table: sa.Table) -> Iterator[str]:
         yield f"- Unique: {_names(key)}"
     for columns, other, referenced, how in _references(table):
         yield f"- Reference: {_names(columns)} to `{other}` ({', '.join(referenced)}){how}"
-    for index in sorted(table.indexes, key=lambda index: index.name):
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
         yield f"- Index: {_names(index.columns.keys())}"
     if table.name in MONTHLY:
         yield "- Partitioned by month of `timestamp`, one leaf per month"
@@ -124,7 +124,7 @@ def _diagram(names: tuple[str, ...], every_column: bool) -> Iterator[str]:
     yield "```"
 
 
-def _marks(table: sa.Table, column: sa.Column) -> list[str]:
+def _marks(table: sa.Table, column: sa.Column[Any]) -> list[str]:
     found = ["PK"] if column.name in table.primary_key.columns else []
     found += ["FK"] if any(column.name in columns for columns, *_ in _references(table)) else []
     return found + (["UK"] if any(column.name in key for key in _unique(table)) else [])
@@ -132,11 +132,11 @@ def _marks(table: sa.Table, column: sa.Column) -> list[str]:
 
 def _references(table: sa.Table) -> list[tuple[tuple[str, ...], str, tuple[str, ...], str]]:
     """Columns, the table they refer to, its columns, and what goes with it."""
-    found = []
+    found: list[tuple[tuple[str, ...], str, tuple[str, ...], str]] = []
     if table.name in MONTHLY[1:]:  # made with the leaves of a month, so no key of the parent
         columns = ("market_data_id", "timestamp")
         found.append((columns, MONTHLY[0], ("id", "timestamp"), ", from leaf to leaf, deleted with it"))
-    for key in sorted(table.foreign_key_constraints, key=lambda key: key.name):
+    for key in sorted(table.foreign_key_constraints, key=lambda key: str(key.name)):
         how = ", deleted with it" if key.ondelete == "CASCADE" else ""
         referenced = tuple(element.column.name for element in key.elements)
         found.append((tuple(key.columns.keys()), key.referred_table.name, referenced, how))
@@ -148,12 +148,13 @@ def _unique(table: sa.Table) -> list[tuple[str, ...]]:
     return sorted(tuple(key.columns.keys()) for key in keys)
 
 
-def _type(column: sa.Column) -> str:
-    text = str(column.type.compile(dialect=postgresql.dialect())).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+def _type(column: sa.Column[Any]) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it without types
+    text = str(column.type.compile(dialect=dialect)).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
     return text.replace(' COLLATE "C"', "")
 
 
-def _unit(column: sa.Column) -> str:
+def _unit(column: sa.Column[Any]) -> str:
     if isinstance(column.type, sa.TIMESTAMP | sa.Date):
         return "UTC"
     return next((unit for unit in _UNITS if unit in (column.comment or "").lower()), "")
@@ -163,5 +164,5 @@ def _names(columns: Any) -> str:
     return "`" + "`, `".join(columns) + "`"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")

@@ -5,6 +5,8 @@ Only the mapping of SQL types to Polars dtypes lives here; the columns themselve
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
@@ -16,13 +18,13 @@ PRICE = pl.Decimal(20, 8)
 QUANTITY = pl.Decimal(28, 8)
 
 
-def dtype_of(kind: sa.types.TypeEngine) -> pl.DataType:
+def dtype_of(kind: sa.types.TypeEngine[Any]) -> pl.DataType:
     """The Polars dtype in which a column of SQL type ``kind`` is handed around."""
     match kind:
         case pg.DOUBLE_PRECISION():
             return pl.Float64()
         case sa.Numeric():
-            return pl.Decimal(kind.precision, kind.scale)
+            return pl.Decimal(kind.precision, kind.scale or 0)
         case sa.BigInteger():
             return pl.Int64()
         case sa.Integer():

@@ -92,7 +92,8 @@ def piece_end(interval: str, day: date) -> date:
     """Where the days end, exclusive, that are computed and written at once from ``day`` on: a calendar month; from 1h
     on, of which a year has fewer candles than a month of 5m, a calendar year. ``interval`` may be empty: a month.
     """
-    is_long = interval != "" and (LENGTH_MS[interval] is None or LENGTH_MS[interval] >= _HOUR)
+    length = LENGTH_MS[interval] if interval else 0
+    is_long = length is None or length >= _HOUR
     return date(day.year + 1, 1, 1) if is_long else next_month(day)
 
 
@@ -200,5 +201,5 @@ def expected_opens(interval: str, lo: datetime, hi: datetime, phase: int | None 
     lo_ms = round(lo.timestamp() * 1000)
     hi_ms = round(hi.timestamp() * 1000)
     first = lo_ms + (offset - lo_ms) % length
-    opens = pl.int_range(first, hi_ms, length, dtype=pl.Int64, eager=True) if first < hi_ms else []
+    opens = pl.int_range(first, max(first, hi_ms), length, dtype=pl.Int64, eager=True)
     return pl.Series("timestamp", opens, dtype=pl.Int64).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").cast(dtype)

@@ -27,7 +27,7 @@ metadata = sa.MetaData(
 PRICE = sa.Numeric(20, 8)
 #: Wider than the original DECIMAL(20,8): volumes of SHIB, PEPE and BTTC have 14 integer digits.
 QUANTITY = sa.Numeric(28, 8)
-FLOAT = pg.DOUBLE_PRECISION()
+FLOAT: pg.DOUBLE_PRECISION[float] = pg.DOUBLE_PRECISION()
 TIME = sa.TIMESTAMP(timezone=True)
 SYMBOL = sa.String(20, collation="C")
 INTERVAL = sa.String(10, collation="C")
@@ -50,11 +50,13 @@ NINE = (
 GENERATED = ("id", "created_at", "updated_at")
 
 
-def _column(name: str, kind: Any, comment: str, *constraints: Any, null: bool = False, **options: Any) -> sa.Column:
+def _column(
+    name: str, kind: Any, comment: str, *constraints: Any, null: bool = False, **options: Any
+) -> sa.Column[Any]:
     return sa.Column(name, kind, *constraints, nullable=null, comment=comment, **options)
 
 
-def _id() -> sa.Column:
+def _id() -> sa.Column[Any]:
     return sa.Column(
         "id",
         sa.BigInteger,
@@ -64,7 +66,7 @@ def _id() -> sa.Column:
     )
 
 
-def _stamps() -> tuple[sa.Column, sa.Column]:
+def _stamps() -> tuple[sa.Column[Any], sa.Column[Any]]:
     now = sa.text("now()")
     return (
         _column("created_at", TIME, "When the row was first written, UTC.", server_default=now),
@@ -72,18 +74,18 @@ def _stamps() -> tuple[sa.Column, sa.Column]:
     )
 
 
-def _market() -> tuple[sa.Column, sa.Column]:
+def _market() -> tuple[sa.Column[Any], sa.Column[Any]]:
     return (
         _column("symbol", SYMBOL, "Binance symbol, e.g. BTCUSDT; USD-M perpetuals end in .UM (BTCUSDT.UM)."),
         _column("interval", INTERVAL, "Binance kline interval: 1s 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M."),
     )
 
 
-def _opened() -> sa.Column:
+def _opened() -> sa.Column[Any]:
     return _column("timestamp", TIME, "Open of the candle, UTC. The candle is known at its close, never before.")
 
 
-def _market_data_id() -> sa.Column:
+def _market_data_id() -> sa.Column[Any]:
     return _column(
         "market_data_id",
         sa.BigInteger,
@@ -91,11 +93,11 @@ def _market_data_id() -> sa.Column:
     )
 
 
-def _strategy_id(comment: str = "The strategy version, strategies.id.") -> sa.Column:
+def _strategy_id(comment: str = "The strategy version, strategies.id.") -> sa.Column[Any]:
     return _column("strategy_id", sa.BigInteger, comment, sa.ForeignKey("strategies.id"))
 
 
-def _day(of: str) -> sa.Column:
+def _day(of: str) -> sa.Column[Any]:
     return _column("day", sa.Date, f"UTC day (the partition) of {of}.")
 
 
@@ -217,7 +219,7 @@ trade_history = sa.Table(
 )
 
 
-def _figures() -> list[sa.Column]:
+def _figures() -> list[sa.Column[Any]]:
     none = "NULL where undefined, not finite or beyond the type (the original's NOT NULL cannot hold)."
     figures = {
         "total_return": "final/initial - 1, fraction.",
@@ -277,11 +279,11 @@ backtest_results = sa.Table(
 )
 
 
-def _version(of: str) -> sa.Column:
+def _version(of: str) -> sa.Column[Any]:
     return _column("version", sa.Integer, f"Version of the {of}, counted from 1.", server_default=sa.text("1"))
 
 
-def _effective() -> sa.Column:
+def _effective() -> sa.Column[Any]:
     return _column("effective_from", sa.Date, "UTC day from which the version holds (the partition).")
 
 
@@ -508,7 +510,7 @@ health_history = sa.Table(
 )
 
 
-def _counts() -> list[sa.Column]:
+def _counts() -> list[sa.Column[Any]]:
     return [
         _column("total_trades", sa.Integer, "Closed trades."),
         _column("winning_trades", sa.Integer, "Closed trades with net_profit above 0."),
@@ -541,7 +543,7 @@ unfilled_signals = sa.Table(
 )
 
 
-def _tried() -> list[sa.Column]:
+def _tried() -> list[sa.Column[Any]]:
     return [
         _column("strategy_type", sa.String(255), "Registered function that decides, e.g. ema_cross."),
         *_market(),
@@ -556,7 +558,7 @@ def _tried() -> list[sa.Column]:
     ]
 
 
-def _combination(null: bool = False) -> list[sa.Column]:
+def _combination(null: bool = False) -> list[sa.Column[Any]]:
     return [
         _column("combination", sa.Integer, "Its number in the grid, from 0, last axis fastest.", null=null),
         _column("parameters", pg.JSONB, "The strategy's parameters.", null=null),

@@ -22,7 +22,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-from algobot_assets.compute.code_version import own_imports, source_text, version_of_strategy
+from algobot_assets.compute.code_version import own_imports, version_of_strategy
+from algobot_assets.compute.source_digest import source_text
 from algobot_assets.compute.strategies import Registered, registered, strategy_types
 
 revision = "0011"

@@ -70,7 +70,7 @@ AHEAD = 3  # signals ahead of which candles are asked for: most of the time went
 
 
 @compiled()
-def level_units(price, pct, sign, up):
+def level_units(price: float, pct: float, sign: float, up: bool) -> float:
     """price x (1 + sign x pct / 1e10) in units, rounded down or up to a whole unit, exactly.
 
     `price` in units, `pct` in 1e-8 of a percent. The product has up to 27 digits, so it is taken apart into
@@ -94,7 +94,7 @@ def level_units(price, pct, sign, up):
 
 
 @compiled()
-def on_tick(level, tick, up):
+def on_tick(level: float, tick: float, up: bool) -> float:
     """`level` moved down or up to a multiple of `tick`.
 
     A tick larger than the level cannot have been the tick of that day (prices were below it): it is ignored.
@@ -109,10 +109,10 @@ def on_tick(level, tick, up):
 
 
 @compiled()
-def account_equity(head, lots, price):
+def account_equity(head: np.ndarray, lots: np.ndarray, price: float) -> float:
     """Cash and the marks of all lots at `price`, in units. A mark knows no future costs."""
     quote = price / UNIT
-    equity = head[CASH]
+    equity: float = head[CASH]
     for j in range(np.int64(head[LOTS])):
         mark = np.rint(lots[j, QUANTITY] * quote * UNIT)
         equity += mark if head[SIDE] > 0 else 2.0 * lots[j, NOTIONAL] - mark
@@ -120,7 +120,7 @@ def account_equity(head, lots, price):
 
 
 @compiled()
-def mark(head, equity):
+def mark(head: np.ndarray, equity: float) -> bool:
     """Take `equity` as the mark of a candle close: peak and deepest drawdown follow it."""
     head[EQUITY] = equity
     if equity > head[PEAK]:
@@ -133,7 +133,7 @@ def mark(head, equity):
 
 
 @compiled()
-def add_return(count, mean, m2, value):
+def add_return(count: float, mean: float, m2: float, value: float) -> tuple[float, float, float]:
     """One step of Welford's recursion: count, mean and sum of squared deviations with `value` included."""
     count += 1.0
     delta = value - mean
@@ -142,13 +142,15 @@ def add_return(count, mean, m2, value):
 
 
 @compiled()
-def daily_return(equity, before):
+def daily_return(equity: float, before: float) -> float:
     """Return of a day; NaN, and with it every later Sharpe ratio, once the account had nothing left."""
     return equity / before - 1.0 if before > 0.0 else np.nan
 
 
 @compiled()
-def snapshot(head, lots, count, mean, m2, end, rows, r):
+def snapshot(
+    head: np.ndarray, lots: np.ndarray, count: float, mean: float, m2: float, end: float, rows: np.ndarray, r: int
+) -> None:
     """Write what the metrics at this mark are made of into row `r`."""
     rows[r, S_EQUITY], rows[r, S_DRAWDOWN], rows[r, S_END] = head[EQUITY], head[DRAWDOWN], end
     rows[r, S_RETURNS], rows[r, S_MEAN], rows[r, S_M2] = count, mean, m2
@@ -162,7 +164,20 @@ def snapshot(head, lots, count, mean, m2, end, rows, r):
 
 
 @compiled()
-def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs, day, trades, t):
+def close_lot(
+    head: np.ndarray,
+    lots: np.ndarray,
+    j: int,
+    price: float,
+    time: float,
+    reason: float,
+    signal_time: float,
+    ambiguous: bool,
+    knobs: np.ndarray,
+    day: float,
+    trades: np.ndarray,
+    t: int,
+) -> bool:
     """Sell lot `j` or buy it back at `price`: cash, running sums, row `t` of trades. False beyond LIMIT."""
     notional, fees, slippages = lots[j, NOTIONAL], lots[j, ENTRY_FEE], lots[j, ENTRY_SLIPPAGE]
     out = np.rint(lots[j, QUANTITY] * (price / UNIT) * UNIT)
@@ -202,23 +217,25 @@ def close_lot(head, lots, j, price, time, reason, signal_time, ambiguous, knobs,
     head[LOTS] = n
     if n == 0:
         head[SIDE] = 0.0
-    return (
+    is_countable: bool = (
         out < LIMIT
         and abs(head[CASH]) < LIMIT
         and abs(head[SUM_WON]) < LIMIT
         and abs(head[SUM_LOST]) < LIMIT
         and abs(head[SUM_PCT]) < LIMIT
     )
+    return is_countable
 
 
 @compiled()
-def risked_quantity(head, knobs, quote):
+def risked_quantity(head: np.ndarray, knobs: np.ndarray, quote: float) -> float:
     """Quantity that loses the risked share of equity if an entry at the price `quote` is stopped out."""
-    return knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote)
+    quantity: float = knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote)
+    return quantity
 
 
 @compiled()
-def whole_steps(quantity, step):
+def whole_steps(quantity: float, step: float) -> tuple[float, float, float]:
     """(quantity, whole steps, step in units) of `quantity` rounded down to the step."""
     while quantity / (step / UNIT) >= TWO_53:  # float64 cannot count so many: a coarser power of ten
         step *= 10.0
@@ -231,21 +248,21 @@ def whole_steps(quantity, step):
 
 
 @compiled()
-def order_size(head, knobs, quote):
+def order_size(head: np.ndarray, knobs: np.ndarray, quote: float) -> tuple[float, float, float]:
     """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
     costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
     return whole_steps(min(risked_quantity(head, knobs, quote), head[CASH] / UNIT / (quote * costs)), knobs[K_STEP])
 
 
 @compiled()
-def count_unfilled(unfilled, d, reason):
+def count_unfilled(unfilled: np.ndarray, d: int, reason: int) -> None:
     """Count a signal of day `d` that led to no order; a sweep counts none and passes no rows."""
     if d < unfilled.shape[0]:
         unfilled[d, reason] += 1.0
 
 
 @compiled()
-def why_too_small(head, knobs, price, steps, notional):
+def why_too_small(head: np.ndarray, knobs: np.ndarray, price: float, steps: float, notional: float) -> int:
     """Reason why an entry is too small to order: no capital if the risked quantity alone would be large enough."""
     wanted = risked_quantity(head, knobs, price / UNIT)
     if wanted <= 0.0:
@@ -260,10 +277,19 @@ def why_too_small(head, knobs, price, steps, notional):
 
 
 @compiled()
-def open_lot(head, lots, side, price, time, knobs, unfilled, d):
+def open_lot(
+    head: np.ndarray,
+    lots: np.ndarray,
+    side: float,
+    price: float,
+    time: float,
+    knobs: np.ndarray,
+    unfilled: np.ndarray,
+    d: int,
+) -> bool:
     """Buy (side 1) or sell short (-1) at `price`; an order below the minimum notional is counted only."""
     quantity, steps, step = order_size(head, knobs, price / UNIT)
-    notional = np.rint(quantity * (price / UNIT) * UNIT)
+    notional: float = np.rint(quantity * (price / UNIT) * UNIT)
     if steps <= 0.0 or notional <= 0.0 or notional < knobs[K_MIN_NOTIONAL]:
         head[SKIPPED] += 1.0
         count_unfilled(unfilled, d, why_too_small(head, knobs, price, steps, notional))
@@ -291,7 +317,9 @@ def open_lot(head, lots, side, price, time, knobs, unfilled, d):
 
 
 @compiled()
-def along_minutes(lots, j, side, time, end, high, low, minutes):
+def along_minutes(
+    lots: np.ndarray, j: int, side: float, time: float, end: float, high: float, low: float, minutes: np.ndarray
+) -> tuple[float, float, bool, bool]:
     """Follow the stored minutes of one candle to the first level of lot `j`: (price, time, stopped, ambiguous).
 
     The price is NaN where the minutes do not tell: one is missing, together they span another range than the
@@ -325,7 +353,21 @@ def along_minutes(lots, j, side, time, end, high, low, minutes):
 
 
 @compiled()
-def leave_inside(head, lots, i, times, ends, open_, high, low, knobs, minutes, day, trades, t):
+def leave_inside(
+    head: np.ndarray,
+    lots: np.ndarray,
+    i: int,
+    times: np.ndarray,
+    ends: np.ndarray,
+    open_: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    knobs: np.ndarray,
+    minutes: np.ndarray,
+    day: float,
+    trades: np.ndarray,
+    t: int,
+) -> tuple[int, bool]:
     """Close the lots whose stop or target candle `i` reaches: gaps at its open first, then inside it."""
     ok, time, end = True, times[i], ends[i]
     j = 0
@@ -360,7 +402,18 @@ def leave_inside(head, lots, i, times, ends, open_, high, low, knobs, minutes, d
 
 
 @compiled()
-def close_all(head, lots, price, time, reason, signal_time, knobs, day, trades, t):
+def close_all(
+    head: np.ndarray,
+    lots: np.ndarray,
+    price: float,
+    time: float,
+    reason: float,
+    signal_time: float,
+    knobs: np.ndarray,
+    day: float,
+    trades: np.ndarray,
+    t: int,
+) -> tuple[int, bool]:
     """Close every lot at the candle's open, oldest first."""
     ok = True
     while head[LOTS] > 0.0:
@@ -370,7 +423,18 @@ def close_all(head, lots, price, time, reason, signal_time, knobs, day, trades, 
 
 
 @compiled()
-def execute(head, lots, price, time, knobs, day, trades, t, unfilled, d):
+def execute(
+    head: np.ndarray,
+    lots: np.ndarray,
+    price: float,
+    time: float,
+    knobs: np.ndarray,
+    day: float,
+    trades: np.ndarray,
+    t: int,
+    unfilled: np.ndarray,
+    d: int,
+) -> tuple[int, bool]:
     """Fill the pending order at the candle's open: closes of the other side, then one entry."""
     ok, side, t0 = True, head[ORDER], t
     if head[SIDE] == -side:
@@ -386,7 +450,7 @@ def execute(head, lots, price, time, knobs, day, trades, t, unfilled, d):
 
 
 @compiled()
-def limits(head, lots):
+def limits(head: np.ndarray, lots: np.ndarray) -> tuple[float, float, float, float]:
     """(low, high, close above, close below): what a candle must pass to matter while the lots stay.
 
     `low` and `high` are the nearest levels of any lot. Equity is a straight line over the close, so the
@@ -413,29 +477,29 @@ def limits(head, lots):
 
 @compiled()
 def lead(
-    times,
-    ends,
-    open_,
-    high,
-    low,
-    close,
-    signal,
-    events,
-    blocks,
-    first,
-    days,
-    as_of,
-    until,
-    head,
-    lots,
-    knobs,
-    minutes,
-    trades,
-    marks,
-    daily,
-    log,
-    unfilled,
-):
+    times: np.ndarray,
+    ends: np.ndarray,
+    open_: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    signal: np.ndarray,
+    events: np.ndarray,
+    blocks: np.ndarray,
+    first: np.ndarray,
+    days: np.ndarray,
+    as_of: float,
+    until: float,
+    head: np.ndarray,
+    lots: np.ndarray,
+    knobs: np.ndarray,
+    minutes: np.ndarray,
+    trades: np.ndarray,
+    marks: np.ndarray,
+    daily: np.ndarray,
+    log: np.ndarray,
+    unfilled: np.ndarray,
+) -> tuple[int, int]:
     """Lead the account from its state (`head`, `lots`, changed in place) through whole days of candles.
 
     Called by `walk` and `walk_many` alone, which lend it their arrays.
@@ -543,7 +607,7 @@ def lead(
 
 
 @compiled()
-def block_ranges(high, low, close):
+def block_ranges(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
     """(lowest low, highest high, highest close, lowest close) of every whole block of BLOCK candles."""
     rows = np.empty((low.size // BLOCK, 4))
     for b in range(rows.shape[0]):
@@ -557,7 +621,7 @@ def block_ranges(high, low, close):
 
 
 @compiled(nogil=True)
-def decisions(signal):
+def decisions(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`signal` as int8, and the indices of the candles at which it is not 0."""
     count = 0
     small = np.empty(signal.size, np.int8)
@@ -575,29 +639,29 @@ def decisions(signal):
 
 @compiled(nogil=True)
 def walk(
-    times,
-    ends,
-    open_,
-    high,
-    low,
-    close,
-    signal,
-    events,
-    blocks,
-    first,
-    days,
-    as_of,
-    until,
-    head,
-    lots,
-    knobs,
-    minutes,
-    trades,
-    marks,
-    daily,
-    log,
-    unfilled,
-):
+    times: np.ndarray,
+    ends: np.ndarray,
+    open_: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    signal: np.ndarray,
+    events: np.ndarray,
+    blocks: np.ndarray,
+    first: np.ndarray,
+    days: np.ndarray,
+    as_of: float,
+    until: float,
+    head: np.ndarray,
+    lots: np.ndarray,
+    knobs: np.ndarray,
+    minutes: np.ndarray,
+    trades: np.ndarray,
+    marks: np.ndarray,
+    daily: np.ndarray,
+    log: np.ndarray,
+    unfilled: np.ndarray,
+) -> tuple[int, int]:
     """`lead` over one set of terms; see there for the arguments."""
     return lead(
         borrowed(times),
@@ -627,24 +691,24 @@ def walk(
 
 @compiled(nogil=True)
 def walk_many(
-    times,
-    ends,
-    open_,
-    high,
-    low,
-    close,
-    signal,
-    events,
-    blocks,
-    first,
-    days,
-    as_of,
-    begin,
-    knobs,
-    parts,
-    minutes,
-    out,
-):
+    times: np.ndarray,
+    ends: np.ndarray,
+    open_: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    signal: np.ndarray,
+    events: np.ndarray,
+    blocks: np.ndarray,
+    first: np.ndarray,
+    days: np.ndarray,
+    as_of: float,
+    begin: np.ndarray,
+    knobs: np.ndarray,
+    parts: np.ndarray,
+    minutes: np.ndarray,
+    out: np.ndarray,
+) -> int:
     """`lead` once for every set of terms over the same candles and signals, for a parameter sweep.
 
     begin   the head of the state each account begins with, flat
@@ -655,7 +719,7 @@ def walk_many(
     """
     most = 1
     for c in range(knobs.shape[1]):
-        most = max(most, min(np.int64(knobs[0, c, K_MAX_LOTS]), events.size + 1))
+        most = max(most, min(int(knobs[0, c, K_MAX_LOTS]), events.size + 1))
     head, lots = np.empty(HEAD), np.empty((most, LOT))
     trades, marks = np.empty((1, TRADE)), np.empty((1, SNAPSHOT))
     none, uncounted = np.empty((0, SNAPSHOT)), np.empty((0, UNFILLED))

@@ -30,7 +30,7 @@ from algobot_assets.compute.ledger import kernel as k
 from algobot_assets.compute.ledger.state import new_state, unpack
 from algobot_assets.compute.ledger.terms import EXIT_REASONS, LedgerError, StrategyTerms, Terms, day_ms
 from algobot_assets.compute.metrics import performance as metrics
-from algobot_assets.compute.units import from_units, frozen, ratio_column, steps_to_quantity, to_units
+from algobot_assets.compute.units import bounds, from_units, frozen, ratio_column, steps_to_quantity, to_units
 
 UTC_US = pl.Datetime("us", "UTC")
 DAY_MS = int(k.DAY_MS)
@@ -122,7 +122,12 @@ def run_ledger(
     Where terms change on a day (risk, rules, costs) call once per stretch and carry the state.
     LedgerError: the state belongs to another account, or money passes 9e7 quote units.
     """
-    arrays = candles if isinstance(candles, CandleArrays) else candle_arrays(candles, ends, label)
+    if isinstance(candles, CandleArrays):
+        arrays = candles
+    elif ends is None:
+        raise ValueError("a frame of candles needs their ends")
+    else:
+        arrays = candle_arrays(candles, ends, label)
     strategy = terms.strategy
     if len(arrays.times) != days.candles or len(signals) != days.candles:
         raise ValueError("one signal and one day per candle")
@@ -198,7 +203,8 @@ def _ms(times: pl.Series) -> np.ndarray:
 
 def _decisions(signals: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """The signals as the kernel reads them, and the indices of those that are not 0."""
-    if signals.null_count() or (len(signals) and (signals.min() < -1 or signals.max() > 1)):
+    least, greatest = bounds(signals)
+    if signals.null_count() or least < -1 or greatest > 1:
         raise ValueError("signals are 1, -1 or 0")
     return k.decisions(signals.cast(pl.Int32).to_numpy())
 

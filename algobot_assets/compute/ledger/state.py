@@ -18,7 +18,7 @@ from decimal import Decimal
 import numpy as np
 
 from algobot_assets.compute.ledger import kernel as k
-from algobot_assets.compute.ledger.terms import LedgerError, StrategyTerms, day_ms
+from algobot_assets.compute.ledger.terms import LedgerError, StrategyTerms, day_ms, exact
 from algobot_assets.compute.units import units_of
 
 
@@ -59,7 +59,7 @@ class Account:
 def new_state(terms: StrategyTerms, days_before: int = 0) -> np.ndarray:
     """An account that begins flat, `days_before` whole days without a candle behind it."""
     head = np.zeros(k.HEAD)
-    balance = units_of(terms.initial_balance)
+    balance = units_of(exact(terms.initial_balance))
     head[k.LAYOUT], head[k.START], head[k.INITIAL] = k.LAYOUT_VERSION, day_ms(terms.effective_from), balance
     head[k.CASH] = head[k.EQUITY] = head[k.PEAK] = balance
     head[k.RETURNS] = days_before
@@ -93,8 +93,8 @@ def _level(units: float) -> Decimal | None:
     return _money(units) if np.isfinite(units) and units > 0 else None
 
 
-def _time(ms: float) -> datetime | None:
-    return None if np.isnan(ms) else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(ms))
+def _time(ms: float) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(ms))
 
 
 def read_state(state: np.ndarray) -> Account:
@@ -111,7 +111,7 @@ def read_state(state: np.ndarray) -> Account:
         skipped_entries=int(head[k.SKIPPED]),
         side={1: "long", -1: "short", 0: "flat"}[int(head[k.SIDE])],
         order=int(head[k.ORDER]),
-        order_time=_time(head[k.ORDER_TIME]),
+        order_time=None if np.isnan(head[k.ORDER_TIME]) else _time(head[k.ORDER_TIME]),
         ended=bool(head[k.ENDED]),
         lots=tuple(
             Lot(

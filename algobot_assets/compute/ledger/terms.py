@@ -49,6 +49,12 @@ def _decimal(name: str, value: Number, low: str, high: str) -> Decimal:
     return number
 
 
+def exact(value: Number) -> Decimal:
+    """Return a number of the terms as the decimal that checking made of it."""
+    assert isinstance(value, Decimal)
+    return value
+
+
 def _set(instance: object, name: str, value: Number, low: str, high: str) -> None:
     object.__setattr__(instance, name, _decimal(name, value, low, high))
 
@@ -141,13 +147,13 @@ class Terms:
         strategy, risk, rules, costs = self.strategy, self.risk, self.rules, self.costs
         out = np.zeros(k.KNOBS)
         out[k.K_RISK] = min(strategy.risk_per_trade, risk.max_risk_per_trade)
-        out[k.K_STOP] = risk.stop_loss_percentage / 100
-        out[k.K_STOP_PCT] = units_of(risk.stop_loss_percentage)
-        out[k.K_TARGET_PCT] = units_of(risk.take_profit_percentage)
+        out[k.K_STOP] = exact(risk.stop_loss_percentage) / 100
+        out[k.K_STOP_PCT] = units_of(exact(risk.stop_loss_percentage))
+        out[k.K_TARGET_PCT] = units_of(exact(risk.take_profit_percentage))
         out[k.K_MAX_LOTS] = risk.max_open_trades
-        out[k.K_TICK] = 1 if rules.tick is None else units_of(rules.tick)
-        out[k.K_STEP] = 1 if rules.step is None else units_of(rules.step)
-        out[k.K_MIN_NOTIONAL] = 0 if rules.min_notional is None else units_of(rules.min_notional)
+        out[k.K_TICK] = 1 if rules.tick is None else units_of(exact(rules.tick))
+        out[k.K_STEP] = 1 if rules.step is None else units_of(exact(rules.step))
+        out[k.K_MIN_NOTIONAL] = 0 if rules.min_notional is None else units_of(exact(rules.min_notional))
         out[k.K_FEE] = costs.commission_rate
         out[k.K_BPS] = costs.slippage_bps
         out[k.K_SHORTING] = strategy.shorting

@@ -42,21 +42,22 @@ FIGURES = (
 
 
 @compiled()
-def total_return(initial, final):
+def total_return(initial: float, final: float) -> float:
     """final / initial - 1."""
     return final / initial - 1.0
 
 
 @compiled()
-def annual_return(initial, final, days):
+def annual_return(initial: float, final: float, days: float) -> float:
     """(final / initial)^(365 / days) - 1 with exact fractional days; NaN under 30 days or with debts."""
     if days < MIN_DAYS or final < 0.0:
         return np.nan
-    return (final / initial) ** (YEAR_DAYS / days) - 1.0
+    growth: float = (final / initial) ** (YEAR_DAYS / days)
+    return growth - 1.0
 
 
 @compiled()
-def sharpe_ratio(count, mean, m2, days):
+def sharpe_ratio(count: float, mean: float, m2: float, days: float) -> float:
     """mean / std(ddof 1) x sqrt(365) of `count` daily returns, m2 their sum of squared deviations.
 
     NaN under 30 days, and where the returns do not vary.
@@ -67,13 +68,13 @@ def sharpe_ratio(count, mean, m2, days):
 
 
 @compiled()
-def profit_factor(sum_won, sum_lost):
+def profit_factor(sum_won: float, sum_lost: float) -> float:
     """Sum of net wins / |sum of net losses|; NaN without a loss, 0 with losses only."""
     return sum_won / -sum_lost if sum_lost < 0.0 else np.nan
 
 
 @compiled()
-def risk_reward_ratio(closed, won, sum_won, sum_lost):
+def risk_reward_ratio(closed: float, won: float, sum_won: float, sum_lost: float) -> float:
     """Mean net win / |mean net loss|; NaN without a winner or without a loss. Break-even counts as losing."""
     if won == 0.0 or not sum_lost < 0.0:
         return np.nan
@@ -81,7 +82,21 @@ def risk_reward_ratio(closed, won, sum_won, sum_lost):
 
 
 @compiled()
-def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct, out):
+def figures(
+    initial: float,
+    equity: float,
+    drawdown: float,
+    count: float,
+    mean: float,
+    m2: float,
+    days: float,
+    closed: float,
+    won: float,
+    sum_won: float,
+    sum_lost: float,
+    sum_pct: float,
+    out: np.ndarray,
+) -> None:
     """One row of the eight ratios of FIGURES, in their order, into `out`; NaN stands for NULL.
 
     Money in any one unit; `sum_pct`, the sum of profit_pct, in percent. A plain function of scalars: a
@@ -98,7 +113,20 @@ def figures(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_w
 
 
 @compiled()
-def figure_rows(initial, equity, drawdown, count, mean, m2, days, closed, won, sum_won, sum_lost, sum_pct):
+def figure_rows(
+    initial: float,
+    equity: np.ndarray,
+    drawdown: np.ndarray,
+    count: np.ndarray,
+    mean: np.ndarray,
+    m2: np.ndarray,
+    days: np.ndarray,
+    closed: np.ndarray,
+    won: np.ndarray,
+    sum_won: np.ndarray,
+    sum_lost: np.ndarray,
+    sum_pct: np.ndarray,
+) -> np.ndarray:
     """`figures` for arrays of equal length; (rows, 8). Scalar by scalar: a power must not depend on its
     neighbours.
     """

@@ -7,7 +7,6 @@ such a file with `load_strategy_file`. Nothing else has to be told. A strategy's
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import sys
 import zlib
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from algobot_assets.compute.source_digest import source_text
 from algobot_assets.compute.strategy import Strategy
 from algobot_assets.errors import SettingsError
 
@@ -85,9 +85,8 @@ def load_strategy_file(path: str | Path) -> tuple[str, ...]:
 def _built_in() -> dict[str, Registered]:
     known: dict[str, Registered] = {}
     for name in sorted(info.name for info in pkgutil.iter_modules(__path__, f"{__name__}.")):
-        loader = importlib.util.find_spec(name).loader
-        text = loader.get_source(name)
-        found = _registered_by(importlib.import_module(name), name, text)
+        module = importlib.import_module(name)
+        found = _registered_by(module, name, source_text(module))
         _refuse_doubles(found, known)
         known |= found
     return known

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from algobot_assets.compute.strategy import BUY, SELL, Parameter, strategy
+from types import SimpleNamespace
+
+import polars as pl
+
+from algobot_assets.compute.strategy import BUY, SELL, Bars, Parameter, strategy
 
 
 @strategy(
@@ -15,7 +19,7 @@ from algobot_assets.compute.strategy import BUY, SELL, Parameter, strategy
     },
     indicators=("ema", "rsi", "atr", "vwap"),
 )
-def btc(bars, p):
+def btc(bars: Bars, p: SimpleNamespace) -> pl.Series:
     """VWAP crossings confirmed by the RSI, then jumps of the ATR above the EMA and lulls below it.
 
     `atr_rise` and `atr_fall` are factors of the ATR of the candle before. Wilder's ATR over n falls at most

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from algobot_assets.compute.strategy import BUY, SELL, strategy, window
+from types import SimpleNamespace
+
+import polars as pl
+
+from algobot_assets.compute.strategy import BUY, SELL, Bars, strategy, window
 
 
 @strategy("macd", parameters={"fast": window(12), "slow": window(26), "signal": window(9)})
-def macd(bars, p):
+def macd(bars: Bars, p: SimpleNamespace) -> pl.Series:
     """Buy when the MACD line crosses above its signal line, sell when it crosses below.
 
     The line is the fast EMA minus the slow EMA of the close, each with its own seed (TA-Lib starts both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from algobot_assets.compute.strategy.bars import Bars
 from algobot_assets.compute.strategy.definition import (
     BUY,
     HOLD,
@@ -13,4 +14,4 @@ from algobot_assets.compute.strategy.definition import (
     window,
 )
 
-__all__ = ["BUY", "HOLD", "INDICATORS", "SELL", "Parameter", "Strategy", "strategy", "window"]
+__all__ = ["BUY", "HOLD", "INDICATORS", "SELL", "Bars", "Parameter", "Strategy", "strategy", "window"]

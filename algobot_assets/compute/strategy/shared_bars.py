@@ -18,6 +18,8 @@ import polars as pl
 from algobot_assets.compute.carry import Chunk, Days
 from algobot_assets.compute.strategy.bars import Bars
 
+_Key = tuple[object, ...]
+
 
 class _Line(NamedTuple):
     """A series, its values with NaN for none, and where it has none."""
@@ -46,7 +48,7 @@ class Shared:
         self._lock = Lock()
         self._tokens = count(1)
         #: Lines by what they are, in order of use; and by the identity of their series, which they keep alive.
-        self._lines: OrderedDict[tuple, _Line] = OrderedDict()
+        self._lines: OrderedDict[_Key, _Line] = OrderedDict()
         self._known: dict[int, tuple[int, _Line]] = {}
         self._fixed: dict[str, pl.Series] = {}
         self._bytes = 0
@@ -73,14 +75,14 @@ class Shared:
         found = self._known.get(id(series))
         return found[1] if found is not None and found[1].series is series else None
 
-    def get(self, call: tuple, inputs: Sequence[pl.Series], make: Callable[[], pl.Series], bars: Bars) -> _Line:
+    def get(self, call: _Key, inputs: Sequence[pl.Series], make: Callable[[], pl.Series], bars: Bars) -> _Line:
         """The line of `call` on `inputs`: kept where every input is shared itself, else made for this run alone."""
         with self._lock:
             held = [self._known.get(id(x)) for x in inputs]
-            key = (*call, *(item[0] for item in held if item is not None))
+            key: _Key | None = (*call, *(item[0] for item in held if item is not None))
             if None in held:
                 key = None
-            elif key in self._lines:
+            elif key is not None and key in self._lines:
                 self._lines.move_to_end(key)
                 return self._lines[key]
         made = make()
@@ -92,7 +94,7 @@ class Shared:
                 line = self._lines.get(key, line)
         return line
 
-    def _keep(self, key: tuple, line: _Line) -> None:
+    def _keep(self, key: _Key, line: _Line) -> None:
         size = 2 * line.values.nbytes + (0 if line.missing is None else line.missing.nbytes)
         while self._lines and self._bytes + size > self._most:
             _, old = self._lines.popitem(last=False)

@@ -219,5 +219,6 @@ def _risk_value(name: str, text: str) -> Value:
     if name == "risk_per_trade":
         StrategyTerms(1, value, date(2017, 7, 1))
     else:
-        RiskTerms(**{"max_risk_per_trade": 1, "max_open_trades": 1, "stop_loss_percentage": 1} | {name: value})
+        limits: dict[str, Any] = {"max_risk_per_trade": 1, "max_open_trades": 1, "stop_loss_percentage": 1}
+        RiskTerms(**limits | {name: value})
     return value

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -68,7 +68,7 @@ class Account:
 
     initial_balance: Any
     shorting: bool
-    stop_path: str | None
+    stop_path: Literal["1m"] | None
     parts: tuple[Part, ...] = (Part(date(1970, 1, 1), RuleTerms(), CostTerms()),)
 
     def terms(self, risk: dict[str, Any], begin: date, day: date, until: date | None = None) -> Terms:
@@ -180,7 +180,11 @@ class Sweep:
                     yield Chunk(numbers[i], self._figures(pool, rules, decided, pieces[i]))
 
     def _figures(
-        self, pool: ThreadPoolExecutor, rules: list[int], decided: dict[int, Any], piece: range
+        self,
+        pool: ThreadPoolExecutor,
+        rules: list[int],
+        decided: dict[int, tuple[np.ndarray, np.ndarray]],
+        piece: range,
     ) -> list[pl.DataFrame]:
         """A frame per span; the work is cut so that every thread has some, however few the rules."""
         slices = max(1, min(len(piece), -(-2 * workers() // len(rules))))
