@@ -31,7 +31,7 @@ from algobot_assets.compute.carry import Days
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.compute.sweep.grid import Grid
-from algobot_assets.compute.sweep.run import RESULTS, Account, Market, Span, Sweep, alone, workers
+from algobot_assets.compute.sweep.run import RESULTS, AccountTerms, Market, Span, Sweep, run_alone, thread_count
 from algobot_assets.schema.intervals import day_of, days_between, end_of
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show
 
@@ -126,7 +126,7 @@ def sweep_of(market: Market, grid: Grid) -> tuple[float, pl.DataFrame]:
     """Seconds and results of one sweep from nothing: no average is kept from an earlier one."""
     span = Span(market.days.days[0], market.days.days[-1] + timedelta(days=1))
     began = time.perf_counter()
-    work = Sweep(get_strategy("ema_cross"), market, Account(Decimal(10_000), False, None), grid, [span])
+    work = Sweep(get_strategy("ema_cross"), market, AccountTerms(Decimal(10_000), False, None), grid, [span])
     parts = [(chunk.numbers, chunk.frames[0]) for chunk in work.chunks()]
     seconds = time.perf_counter() - began
     frame = pl.concat([part.with_columns(pl.Series("combination", numbers)) for numbers, part in parts])
@@ -136,13 +136,13 @@ def sweep_of(market: Market, grid: Grid) -> tuple[float, pl.DataFrame]:
 def check(market: Market, grid: Grid, results: pl.DataFrame) -> int:
     """How many combinations were compared with signals and ledger run alone; ends the benchmark at a difference."""
     span = Span(market.days.days[0], market.days.days[-1] + timedelta(days=1))
-    account = Account(Decimal(10_000), False, None)
+    account = AccountTerms(Decimal(10_000), False, None)
     numbers = np.random.default_rng(len(grid)).choice(len(grid), min(SAMPLE, len(grid)), replace=False).tolist()
     for number in numbers:
         combination = grid[number]
         decided, _ = compute_signals("ema_cross", market.candles, None, combination.parameters, market.days)
         signal = decided["signal"].to_numpy().astype(np.int8)
-        row = alone(market, account, signal, combination.risk, span).results.row(-1, named=True)
+        row = run_alone(market, account, signal, combination.risk, span).results.row(-1, named=True)
         found = results.row(number, named=True)
         if any(row[name] != found[name] for name in RESULTS):
             sys.exit(f"{combination}: the sweep and the strategy run alone differ; no figure is worth anything.")
@@ -174,7 +174,7 @@ def limit(market: Market) -> float:
     close = market.arrays.close
     pairs = [(fast, slow) for fast in range(5, 51, 5) for slow in range(20, 201, 20)]
     bare(close, 5, 20)
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         began = time.perf_counter()
         list(pool.map(lambda pair: bare(close, *pair), pairs))
         return (time.perf_counter() - began) / len(pairs)
@@ -224,10 +224,10 @@ def main() -> None:
         cells = [str(other["combinations"]), f"{other['seconds']:.2f}", f"{other['rate'] / 1e6:,.1f}"]
         rows.append(["vectorbt", *cells, "", ""])
     what = "real" if real else "seeded"
-    title = f"{frame.height:,} {what} candles (1m), all figures of backtest_results, {workers()} threads"
+    title = f"{frame.height:,} {what} candles (1m), all figures of backtest_results, {thread_count()} threads"
     print(show(title, ["grid", "combinations", "seconds", "M candles/s", "of bare loop", "peak MB"], rows))
     result = {"machine": state, "rounds": given.rounds, "candles": frame.height, "real": real, "grids": figures}
-    print(f"Written to {save('sweep', {**result, 'vectorbt': other, 'threads': workers()})}.")
+    print(f"Written to {save('sweep', {**result, 'vectorbt': other, 'threads': thread_count()})}.")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy, load_strategy_file
 from algobot_assets.compute.strategy.shared_bars import Shared
 from algobot_assets.compute.sweep.grid import Grid, parse_axis
-from algobot_assets.compute.sweep.run import RESULTS, Account, Market, Part, Span, Sweep, alone, best
+from algobot_assets.compute.sweep.run import RESULTS, AccountTerms, Market, Part, Span, Sweep, best_row, run_alone
 from algobot_assets.errors import AlgobotError, SettingsError
 from algobot_assets.schema.intervals import end_of
 
@@ -48,10 +48,10 @@ def hours() -> Market:
     return market_of("spot/BTCUSDT-1h-2022_2026-04", 9_000)
 
 
-def row_alone(market: Market, kind: str, account: Account, combination, span: Span) -> dict:
+def row_alone(market: Market, kind: str, account: AccountTerms, combination, span: Span) -> dict:
     """The last row of backtest_results by the ordinary way: signals in one call, the ledger in one call per part."""
     signals, _ = compute_signals(kind, market.candles, market.indicators, combination.parameters, market.days)
-    run = alone(market, account, signals["signal"].to_numpy().astype(np.int8), combination.risk, span)
+    run = run_alone(market, account, signals["signal"].to_numpy().astype(np.int8), combination.risk, span)
     return {name: run.results.row(-1, named=True)[name] for name in RESULTS}
 
 
@@ -88,7 +88,7 @@ def test_every_row_has_the_bits_of_the_strategy_run_alone(hours: Market, data: s
         Part(date(1970, 1, 1), RuleTerms("0.01", "0.00001", "5"), CostTerms("0.001", 2)),
         *([Part(change, RuleTerms("0.1"), CostTerms("0.0005", 0))] * (change > span.first)),
     )
-    account = Account(Decimal(10_000), data.draw(st.booleans()), None, parts)
+    account = AccountTerms(Decimal(10_000), data.draw(st.booleans()), None, parts)
     rows = everything(Sweep(get_strategy(kind), hours, account, grid, [span]))
     for number in {0, len(grid) - 1, data.draw(st.integers(0, len(grid) - 1))}:
         row = rows.row(number, named=True)
@@ -99,7 +99,7 @@ def test_a_year_of_minutes_and_the_unfinished_day():
     market = market_of("spot/BTCUSDT-1m-2023", 60_000)
     market.as_of_ms = int(market.arrays.ends[-1])
     grid = Grid.of(get_strategy("ema_cross"), ["fast=5,9", "slow=21,50"], ["stop_loss_percentage=1,3"], {}, RISK)
-    account = Account(Decimal(10_000), False, None)
+    account = AccountTerms(Decimal(10_000), False, None)
     span = Span(market.days.days[2], market.days.days[-1] + DAY)
     rows = everything(Sweep(get_strategy("ema_cross"), market, account, grid, [span]))
     assert rows["total_trades"].min() > 100
@@ -131,7 +131,7 @@ def test_signals_are_those_of_plain_bars_whatever_is_kept(hours: Market, tmp_pat
     for kind, values in (("odd_sums", "n=3:30:3"), ("macd", "fast=3:30:3")):
         grid = Grid.of(get_strategy(kind), [values], [], {}, RISK)
         for room in (0, 400_000, 10**9):
-            work = Sweep(get_strategy(kind), hours, Account(1000, False, None), grid, [])
+            work = Sweep(get_strategy(kind), hours, AccountTerms(1000, False, None), grid, [])
             work._shared = Shared(hours.candles, pl.DataFrame(), hours.days, room)
             for rule in [*grid.near(), 0, 1]:
                 plain, _ = compute_signals(kind, hours.candles, None, grid.rule(rule), hours.days)
@@ -141,7 +141,7 @@ def test_signals_are_those_of_plain_bars_whatever_is_kept(hours: Market, tmp_pat
 
 def test_an_account_too_large_is_a_sentence(hours: Market):
     grid = Grid.of(get_strategy("ema_cross"), [], [], {}, RISK)
-    account = Account(Decimal("89999999"), False, None)
+    account = AccountTerms(Decimal("89999999"), False, None)
     with pytest.raises(LedgerError, match=r"with fast 9, slow 21.* passed 90,000,000"):
         market = Market(
             hours.candles.with_columns(
@@ -197,9 +197,9 @@ def test_a_grid_that_cannot_be_is_a_sentence(parameters, risk, words):
 
 def test_the_best_has_the_metric_and_enough_trades():
     frame = pl.DataFrame({"sharpe_ratio": [None, 1.0, 3.0, 3.0], "total_trades": [9, 9, 2, 9]})
-    assert best(frame, "sharpe_ratio") == 2
-    assert best(frame, "sharpe_ratio", 5) == 3
-    assert best(frame, "sharpe_ratio", 10) is None
+    assert best_row(frame, "sharpe_ratio") == 2
+    assert best_row(frame, "sharpe_ratio", 5) == 3
+    assert best_row(frame, "sharpe_ratio", 10) is None
 
 
 def test_base_values_hold_for_what_is_not_swept():

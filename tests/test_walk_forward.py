@@ -15,9 +15,9 @@ from test_sweep import RISK, market_of, row_alone
 
 from algobot_assets.compute.metrics.deflated_sharpe import deflated_of, deflated_sharpe, expected_best
 from algobot_assets.compute.strategies import get_strategy
-from algobot_assets.compute.sweep.folds import Fold, check_leakage, folds
+from algobot_assets.compute.sweep.folds import Fold, check_leakage, split_folds
 from algobot_assets.compute.sweep.grid import Grid
-from algobot_assets.compute.sweep.run import RESULTS, Account, Market, Span, Sweep
+from algobot_assets.compute.sweep.run import RESULTS, AccountTerms, Market, Span, Sweep
 from algobot_assets.errors import WindowError
 from algobot_assets.research.request import Trial
 from algobot_assets.research.walk_forward import run
@@ -32,9 +32,9 @@ def test_no_test_window_touches_its_train_window_nor_another(length, train, test
     last = FIRST + timedelta(days=length - 1)
     if length <= train:
         with pytest.raises(WindowError, match="needs at least"):
-            folds(FIRST, last, train, test, anchored=anchored)
+            split_folds(FIRST, last, train, test, anchored=anchored)
         return
-    found = folds(FIRST, last, train, test, anchored=anchored)
+    found = split_folds(FIRST, last, train, test, anchored=anchored)
     tested = [fold.test_first + i * DAY for fold in found for i in range((fold.test_end - fold.test_first).days)]
     assert tested == [FIRST + timedelta(days=i) for i in range(train, length)]
     for fold in found:
@@ -79,7 +79,7 @@ def test_what_cannot_be_deflated_is_not_a_number():
 
 def trial_of(market: Market) -> Trial:
     grid = Grid.of(get_strategy("ema_cross"), ["fast=5,9,15", "slow=30,60"], ["stop_loss_percentage=1,3"], {}, RISK)
-    account = Account(Decimal(10_000), True, None)
+    account = AccountTerms(Decimal(10_000), True, None)
     days = market.days.days
     return Trial(get_strategy("ema_cross"), "BTCUSDT", "1h", None, days[20], days[-1], account, grid, market, b"", "")
 
@@ -90,7 +90,7 @@ def trial() -> Trial:
 
 
 def test_windows_are_single_runs_and_the_joined_account_is_whole(trial: Trial):
-    pairs = folds(trial.first, trial.last, 60, 40)
+    pairs = split_folds(trial.first, trial.last, 60, 40)
     found = run(trial, pairs, "total_return")
     assert len(found.windows) == len(pairs) > 3
     for window in found.windows:
@@ -116,7 +116,7 @@ def test_windows_are_single_runs_and_the_joined_account_is_whole(trial: Trial):
 
 
 def test_what_comes_after_a_train_window_does_not_change_what_it_chooses(trial: Trial):
-    pairs = folds(trial.first, trial.last, 60, 40)[:2]
+    pairs = split_folds(trial.first, trial.last, 60, 40)[:2]
     before = run(trial, pairs, "sharpe_ratio")
     cut = int(trial.market.first[trial.market.index(pairs[1].train_end)])
     candles = trial.market.candles.with_row_index("i")
@@ -135,7 +135,7 @@ def test_what_comes_after_a_train_window_does_not_change_what_it_chooses(trial: 
 
 def test_a_metric_that_no_combination_has_is_a_sentence(trial: Trial):
     with pytest.raises(WindowError, match="NULL under 30 days"):
-        run(trial, folds(trial.first, trial.last, 20, 20), "sharpe_ratio")
+        run(trial, split_folds(trial.first, trial.last, 20, 20), "sharpe_ratio")
 
 
 def test_the_trials_of_a_sweep_do_not_depend_on_one_another(trial: Trial):

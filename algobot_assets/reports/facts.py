@@ -17,7 +17,7 @@ from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
 from algobot_assets.compute.ledger import kernel as ledger_kernel
 from algobot_assets.compute.ledger.assumptions import Assumption
-from algobot_assets.compute.ledger.state import Account, read_state
+from algobot_assets.compute.ledger.state import AccountState, read_state
 from algobot_assets.compute.ledger.unfilled import LABELS
 from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve
 from algobot_assets.declared.versions import effective, lifetimes, settings
@@ -65,7 +65,7 @@ class Facts:
     last: dict[str, Any] | None
     curve: pl.DataFrame
     trades: pl.DataFrame
-    account: Account | None
+    account: AccountState | None
     market: Market
     risk: list[dict[str, Any]]
     configuration: list[dict[str, Any]]

@@ -22,7 +22,7 @@ from algobot_assets.compute.ledger.terms import RuleTerms
 from algobot_assets.compute.strategies import get_strategy, load_strategy_file, strategy_types
 from algobot_assets.compute.strategy import Strategy
 from algobot_assets.compute.sweep.grid import Grid
-from algobot_assets.compute.sweep.run import Account, Market, Part
+from algobot_assets.compute.sweep.run import AccountTerms, Market, Part
 from algobot_assets.declared.parameters import canonical, from_json
 from algobot_assets.errors import SettingsError, WindowError
 from algobot_assets.pipeline.ledger_inputs import costs_on, minute_days, rules_on
@@ -72,7 +72,7 @@ class Trial:
     phase: int | None
     first: date
     last: date
-    account: Account
+    account: AccountTerms
     grid: Grid
     market: Market
     key: bytes
@@ -136,7 +136,7 @@ def prepare(store: Store, request: Request) -> Trial:
         _require_days(known, begin, last, f"indicators of {symbol} {interval}", "indicators")
         digests += [known[day].output for day in sorted(known)]
         indicators = table.read(values, ["timestamp", *strategy.indicators])
-    account = Account(base["balance"], base["shorting"], base["stop_path"], _parts(store, symbol, first, last))
+    account = AccountTerms(base["balance"], base["shorting"], base["stop_path"], _parts(store, symbol, first, last))
     minutes = None
     if account.stop_path:
         inside = table.window(minute_days(interval, first)[0], last + DAY, symbol, "1m")
@@ -253,7 +253,7 @@ def _parts(store: Store, symbol: str, first: date, last: date) -> tuple[Part, ..
     return tuple(parts)
 
 
-def _settings(account: Account) -> dict[str, Any]:
+def _settings(account: AccountTerms) -> dict[str, Any]:
     def of_rules(rules: RuleTerms) -> list[Any]:
         return [rules.tick, rules.step, rules.min_notional]
 

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from algobot_assets.compute.metrics.deflated_sharpe import deflated_of
-from algobot_assets.compute.sweep.run import METRICS, RESULTS, Chunk, Span, Sweep, alone
+from algobot_assets.compute.sweep.run import METRICS, RESULTS, Span, Sweep, SweepChunk, run_alone
 from algobot_assets.declared.parameters import canonical
 from algobot_assets.errors import SettingsError
 from algobot_assets.research.request import DAY, Request, Trial, prepare, returns_of
@@ -128,7 +128,7 @@ def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:
     return computed
 
 
-def _rows(trial: Trial, sweep_id: int, chunk: Chunk, risks: list[str]) -> pl.DataFrame:
+def _rows(trial: Trial, sweep_id: int, chunk: SweepChunk, risks: list[str]) -> pl.DataFrame:
     terms = trial.grid.terms
     rules = {rule: canonical(trial.grid.rule(rule)) for rule in np.unique(chunk.numbers // terms).tolist()}
     numbers = chunk.numbers.tolist()
@@ -194,5 +194,5 @@ def daily_equity(trial: Trial, number: int) -> np.ndarray:
     work = Sweep(trial.strategy, trial.market, trial.account, trial.grid, [])
     signal, _ = work.signals(number // trial.grid.terms)
     risk, span = trial.grid[number].risk, Span(trial.first, trial.last + DAY)
-    results = alone(trial.market, trial.account, signal, risk, span).results
+    results = run_alone(trial.market, trial.account, signal, risk, span).results
     return results["final_capital"].cast(pl.Float64).to_numpy()

@@ -13,7 +13,7 @@ import polars as pl
 
 from algobot_assets.audit.rules.look_ahead import Change
 from algobot_assets.compute.ledger.terms import LedgerError
-from algobot_assets.compute.sweep.run import RESULTS, Span, Sweep, alone
+from algobot_assets.compute.sweep.run import RESULTS, Span, Sweep, run_alone
 from algobot_assets.errors import AlgobotError, SettingsError
 from algobot_assets.research.look_ahead import sample_look_ahead
 from algobot_assets.research.request import DAY, Request, Trial, prepare
@@ -53,7 +53,7 @@ def try_strategy(store: Store, request: Request) -> TryResult:
         ahead = sample_look_ahead(trial, combination.parameters)
     span = Span(trial.first, trial.last + DAY)
     try:
-        run = alone(trial.market, trial.account, signal, combination.risk, span)
+        run = run_alone(trial.market, trial.account, signal, combination.risk, span)
     except LedgerError as error:
         if ahead is None:
             raise

@@ -19,8 +19,8 @@ import psycopg
 from algobot_assets.audit.rules.look_ahead import Change
 from algobot_assets.compute.ledger.run import LedgerRun
 from algobot_assets.compute.metrics.deflated_sharpe import deflated_of
-from algobot_assets.compute.sweep.folds import Fold, folds
-from algobot_assets.compute.sweep.run import RESULTS, Span, Sweep, alone, best
+from algobot_assets.compute.sweep.folds import Fold, split_folds
+from algobot_assets.compute.sweep.run import RESULTS, Span, Sweep, best_row, run_alone
 from algobot_assets.compute.units import ratio_column
 from algobot_assets.declared.parameters import canonical
 from algobot_assets.errors import WindowError
@@ -73,7 +73,7 @@ def walk_forward(
     """Run a walk-forward and store it in place of the same one stored before. Raise AlgobotError if it is invalid."""
     check_metric(metric)
     trial = prepare(store, request)
-    pairs = folds(trial.first, trial.last, train_days, test_days, anchored=anchored)
+    pairs = split_folds(trial.first, trial.last, train_days, test_days, anchored=anchored)
     found = run(trial, pairs, metric, least_trades, progress)
     how = {"metric": metric, "train_days": train_days, "test_days": test_days, "anchored": anchored}
     key = digest(trial.key, canonical({**how, "least_trades": least_trades}).encode())
@@ -102,7 +102,7 @@ def run(
     joined: list[LedgerRun] = []
     state = None
     for pair, train in zip(pairs, trials[:-1], strict=True):
-        row = best(train, metric, least_trades)
+        row = best_row(train, metric, least_trades)
         if row is None:
             short = " It is NULL under 30 days: use longer windows or another metric." * (
                 metric in ("sharpe_ratio", "annual_return")
@@ -114,10 +114,14 @@ def run(
         combination = trial.grid[train["combination"][row]]
         signal, _ = work.signals(combination.number // trial.grid.terms)
         test = Span(pair.test_first, pair.test_end)
-        result = alone(trial.market, trial.account, signal, combination.risk, test).results.row(-1, named=True)
-        joined.append(alone(trial.market, trial.account, signal, combination.risk, test, pairs[0].test_first, state))
+        result = run_alone(trial.market, trial.account, signal, combination.risk, test).results.row(-1, named=True)
+        joined.append(
+            run_alone(trial.market, trial.account, signal, combination.risk, test, pairs[0].test_first, state)
+        )
         state = joined[-1].states[pair.test_end - DAY]
-        in_train = alone(trial.market, trial.account, signal, combination.risk, Span(pair.train_first, pair.train_end))
+        in_train = run_alone(
+            trial.market, trial.account, signal, combination.risk, Span(pair.train_first, pair.train_end)
+        )
         windows.append(
             Window(
                 pair,

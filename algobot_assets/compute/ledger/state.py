@@ -37,7 +37,7 @@ class Lot:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AccountState:
     """A state in words. `side`: long, short, flat; `order`: the signal that waits for a candle (0: none)."""
 
     cash: Decimal
@@ -97,10 +97,10 @@ def _time(ms: float) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(ms))
 
 
-def read_state(state: np.ndarray) -> Account:
+def read_state(state: np.ndarray) -> AccountState:
     """A carried state in words, for explanations and for a bot that asks what is open."""
     head, lots = state[: k.HEAD], state[k.HEAD :].reshape(-1, k.LOT)
-    return Account(
+    return AccountState(
         cash=_money(head[k.CASH]),
         equity=_money(head[k.EQUITY]),
         peak=_money(head[k.PEAK]),

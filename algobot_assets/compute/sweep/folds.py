@@ -22,7 +22,7 @@ class Fold:
     test_end: date
 
 
-def folds(first: date, last: date, train_days: int, test_days: int, *, anchored: bool = False) -> list[Fold]:
+def split_folds(first: date, last: date, train_days: int, test_days: int, *, anchored: bool = False) -> list[Fold]:
     """The windows of the days first to last, both included: each test window follows its train window at once and the
     test window before it. A last test window that is shorter is kept. `anchored`: every train window begins on `first`
     and grows. WindowError where the days do not suffice for one pair.

@@ -63,7 +63,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Account:
+class AccountTerms:
     """What all combinations trade by alike. `parts`: ascending, the first from the market's first day on."""
 
     initial_balance: Any
@@ -131,7 +131,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class SweepChunk:
     """Results of some combinations: their numbers, and per span one frame with a row each, RESULTS as columns."""
 
     numbers: np.ndarray
@@ -141,7 +141,9 @@ class Chunk:
 class Sweep:
     """One strategy, one market, one grid; see `chunks`."""
 
-    def __init__(self, strategy: Strategy, market: Market, account: Account, grid: Grid, spans: Sequence[Span]) -> None:
+    def __init__(
+        self, strategy: Strategy, market: Market, account: AccountTerms, grid: Grid, spans: Sequence[Span]
+    ) -> None:
         declared = signals.declared_indicators(strategy, market.candles, market.indicators, market.days)
         self.strategy, self.market, self.account, self.grid, self.spans = strategy, market, account, grid, spans
         self._shared = Shared(market.floats, declared, market.days)
@@ -156,7 +158,7 @@ class Sweep:
         parameters = self.grid.rule(rule)
         return k.decisions(signals.decide(self.strategy, self._shared.bars(), parameters).to_numpy())
 
-    def chunks(self, done: Callable[[np.ndarray], bool] = lambda numbers: False) -> Iterator[Chunk]:
+    def chunks(self, done: Callable[[np.ndarray], bool] = lambda numbers: False) -> Iterator[SweepChunk]:
         """All results, chunk by chunk in a fixed order that is not that of the numbers.
 
         `done`: whether the chunk of these numbers is stored already; it is then passed over. Memory does not grow
@@ -164,7 +166,7 @@ class Sweep:
         """
         order = list(self.grid.near())
         terms = self.grid.terms
-        with ThreadPoolExecutor(workers()) as pool:
+        with ThreadPoolExecutor(thread_count()) as pool:
             for at in range(0, len(order), self._rules_at_once):
                 rules = order[at : at + self._rules_at_once]
                 pieces = [range(i, min(i + self._rows, terms)) for i in range(0, terms, self._rows)]
@@ -177,7 +179,7 @@ class Sweep:
                     continue
                 decided = dict(zip(rules, pool.map(self.signals, rules), strict=True))
                 for i in missing:
-                    yield Chunk(numbers[i], self._figures(pool, rules, decided, pieces[i]))
+                    yield SweepChunk(numbers[i], self._figures(pool, rules, decided, pieces[i]))
 
     def _figures(
         self,
@@ -187,7 +189,7 @@ class Sweep:
         piece: range,
     ) -> list[pl.DataFrame]:
         """A frame per span; the work is cut so that every thread has some, however few the rules."""
-        slices = max(1, min(len(piece), -(-2 * workers() // len(rules))))
+        slices = max(1, min(len(piece), -(-2 * thread_count() // len(rules))))
         bounds = np.linspace(piece.start, piece.stop, slices + 1).astype(int)
         tasks = [(rule, a, b) for rule in rules for a, b in pairwise(bounds) if a < b]
         rows = list(pool.map(lambda task: self._walked(task[0], *decided[task[0]], task[1], task[2]), tasks))
@@ -231,9 +233,9 @@ class Sweep:
         return result_frame(rows, self._begin[k.INITIAL], day_ms(span.first))
 
 
-def alone(
+def run_alone(
     market: Market,
-    account: Account,
+    account: AccountTerms,
     signal: np.ndarray,
     risk: dict[str, Any],
     span: Span,
@@ -286,12 +288,12 @@ def result_frame(rows: np.ndarray, initial: float, start: float) -> pl.DataFrame
     return pl.DataFrame(columns).select(RESULTS)
 
 
-def best(results: pl.DataFrame, metric: str, least_trades: int = 0) -> int | None:
+def best_row(results: pl.DataFrame, metric: str, least_trades: int = 0) -> int | None:
     """The row with the greatest `metric` among those with enough trades, the first of equals; None if none has it."""
     fit = results.select(pl.when(pl.col("total_trades") >= least_trades).then(pl.col(metric)).alias(metric))[metric]
     return None if fit.null_count() == len(fit) else fit.arg_max()
 
 
-def workers() -> int:
+def thread_count() -> int:
     """Threads: as many as this process may use processors."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
