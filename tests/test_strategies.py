@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent
@@ -460,3 +462,25 @@ def test_no_candles_no_signals(kind: str) -> None:
     assert frame.height == 0
     assert dict(frame.schema) == {"timestamp": pl.Datetime("us", "UTC"), "signal": pl.Int32}
     assert states.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "at_least"),
+    [
+        ("strategy", 1),
+        ("strategy.definition", 5),
+        ("strategy.bars", 1),
+        ("carry", 2),
+        ("source_digest", 1),
+        ("ledger.unfilled", 1),
+    ],
+)
+def test_examples_of_docstrings_are_right(module: str, at_least: int) -> None:
+    found = [
+        test
+        for test in doctest.DocTestFinder().find(importlib.import_module(f"algobot_assets.compute.{module}"))
+        if test.examples
+    ]
+    assert len(found) >= at_least
+    for test in found:
+        assert doctest.DocTestRunner().run(test).failed == 0, test.name

@@ -133,8 +133,8 @@ def test_signals_are_those_of_plain_bars_whatever_is_kept(hours: Market, tmp_pat
         for room in (0, 400_000, 10**9):
             work = Sweep(get_strategy(kind), hours, AccountTerms(1000, False, None), grid, [])
             work._shared = Shared(hours.candles, pl.DataFrame(), hours.days, room)
-            for rule in [*grid.near(), 0, 1]:
-                plain, _ = compute_signals(kind, hours.candles, None, grid.rule(rule), hours.days)
+            for rule in [*grid.in_z_order(), 0, 1]:
+                plain, _ = compute_signals(kind, hours.candles, None, grid.parameter_set(rule), hours.days)
                 assert np.array_equal(work.signals(rule)[0], plain["signal"].to_numpy())
                 assert work._shared._bytes <= room
 
@@ -164,7 +164,7 @@ def test_axes_are_read_as_written():
         "fast 9, slow 20, risk_per_trade 0.02, max_risk_per_trade 0.05, max_open_trades 2, "
         "stop_loss_percentage 2, take_profit_percentage 0"
     )
-    assert sorted(grid.near()) == [0, 1, 2, 3]
+    assert sorted(grid.in_z_order()) == [0, 1, 2, 3]
     assert grid.swept() == ["fast", "slow", "max_open_trades"]
 
 

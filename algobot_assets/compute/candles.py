@@ -1,8 +1,4 @@
-"""Candles as computations read them: decimals in, float64 out.
-
-Here: the one conversion from stored decimals to float64, shared by indicators, strategies and ledger.
-Not here: reading candles, their days and windows (`schema.intervals`), money (the ledger rounds its own).
-"""
+"""Convert stored candles from decimals to float64, in one place for indicators and strategies."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import polars as pl
 
 
 def as_floats(candles: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """The named columns of `candles` as Float64, in the order asked for; other columns are left behind.
+    """Return the named columns of `candles` as Float64, in the order asked for.
 
-    Each value is the float64 nearest to the stored decimal (what Python's `float("0.00000123")` gives), so
-    the bits do not depend on how many decimals a column's type has. Columns that are Float64 already pass
-    as they are. Units stay: prices in the quote asset, quantities in the base asset.
+    Each value is the float64 nearest to the stored decimal (the result of Python's `float("0.00000123")`), so the bits
+    do not depend on the number of decimals in the column's type. Float64 columns are returned as they are. Prices stay
+    in the quote asset, quantities in the base asset.
     """
     return candles.select(pl.col(*columns).cast(pl.Float64)).rechunk()  # one array per column

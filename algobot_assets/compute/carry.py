@@ -1,14 +1,12 @@
-"""Recursions over candles that give the same bits however the candles are cut into chunks.
+"""Compute averages, sums and crossings over candles with the same bits however the candles are cut into chunks.
 
-Here: `Days` (which partition days a chunk covers), `Chunk` (one chunk of one market's candles with the state
-carried from the day before) and its primitives: averages, previous value, sums, crossings, and `scan` for a
-recursion of one's own. Not here: formulas of indicators (`indicators`), rules of strategies (`strategies`),
-where a state is kept (the store).
+`Days` says which partition days a chunk covers. `Chunk` is one chunk of one market's candles with the state carried
+from the day before; its methods are the primitives that indicators and strategies are built from.
 
-A primitive looks back only through what it carries. Polars' own `shift`, `diff`, `rolling_*` and `cum_*` know
-nothing of the candles before the chunk, so a computation that calls them changes with the chunking.
+A primitive looks back only through its carried state. Polars' own `shift`, `diff`, `rolling_*` and `cum_*` do not see
+the candles before the chunk, so a computation that uses them changes with the chunking.
 
-The loops themselves, and so the bits, are in `kernels`.
+The loops themselves, which decide the bits, are in `kernels`.
 """
 
 from __future__ import annotations
@@ -25,18 +23,22 @@ from algobot_assets.compute import kernels
 from algobot_assets.errors import SettingsError, WindowError
 
 MAX_WINDOW = 10_000
-"""Longest window in candles; a rolling sum carries window - 1 numbers per day."""
+"""The longest window, in candles. A rolling sum carries window - 1 numbers per day."""
 
-#: Lines had at once; of those that are not used no page is ever touched.
+#: Lines allocated at once. The pages of unused lines are never touched.
 _LINES = 8
 
 
 class Days:
-    """The partition days of a chunk, and the day each of its candles belongs to.
+    """The partition days of a chunk, and the day to which each of its candles belongs.
 
-    `days`: ascending; days without a candle are listed too. `of_candle`: Date per candle, ascending, each
-    one of `days` (`schema.intervals.day_of` computes it: a 1w candle belongs to the day it ends).
-    ValueError where this does not hold. `ends`: for each day the number of candles up to its end.
+    `days` ascend and include days without a candle. `of_candle` has one Date per candle, ascending, each of them in
+    `days` (`schema.intervals.day_of` computes it: a 1w candle belongs to the day on which it ends). Anything else
+    raises ValueError. `ends` is, for each day, the number of candles up to its end.
+
+    >>> days = Days([date(2024, 1, 1), date(2024, 1, 2)], pl.Series([date(2024, 1, 1)] * 2 + [date(2024, 1, 2)]))
+    >>> days.candles, days.ends.tolist()
+    (3, [2, 3])
     """
 
     def __init__(self, days: Sequence[date], of_candle: pl.Series) -> None:
@@ -54,16 +56,23 @@ class Days:
 
 
 class Chunk:
-    """Consecutive candles of one market, whole days (the last may be unfinished), and the state before them.
+    """Consecutive candles of one market in whole days (the last may be unfinished), with the state before them.
 
-    `state` is what `states()` gave for the day before, None for the market's first candle. Each primitive
-    takes its part of the state in the order of the calls, so a computation must always make the same calls;
-    `states()` refuses a state that another sequence of calls or other windows wrote.
+    `state` is the result of `states()` for the day before, None for the market's first candle. Each primitive takes its
+    part of the state in the order of the calls, so a computation must always make the same calls. `states()` refuses a
+    state that was written by other calls or with other windows.
 
-    A primitive takes and gives Float64 series with one value per candle. Null means "no value": a value
-    that is missing or not finite (a division by zero) is none, a recursion passes over it and its result
-    for that candle is null. A candle that does not exist (a gap) resets nothing: "previous" is always the
-    last candle that exists.
+    A primitive takes and returns Float64 series with one value per candle. Null means "no value": a recursion skips a
+    value that is missing or not finite (a division by zero), and its result for that candle is null. A candle that does
+    not exist (a gap) resets nothing: "previous" is always the last candle that exists.
+
+    >>> day = date(2024, 1, 1)
+    >>> chunk = Chunk(Days([day], pl.Series([day] * 3)))
+    >>> chunk.ema(pl.Series([1.0, 3.0, 5.0]), 2).to_list()
+    [None, 2.0, 4.0]
+    >>> tomorrow = date(2024, 1, 2)
+    >>> Chunk(Days([tomorrow], pl.Series([tomorrow])), chunk.states()[-1]).ema(pl.Series([7.0]), 2).to_list()
+    [6.0]
     """
 
     def __init__(self, days: Days, state: np.ndarray | None = None) -> None:
@@ -80,29 +89,29 @@ class Chunk:
         self._priors: dict[int, float] = {}
 
     def ema(self, x: pl.Series, n: int) -> pl.Series:
-        """Exponential moving average over `n` candles, null before `n` values exist. Same unit as `x`.
+        """Return the exponential moving average over `n` candles, null until there are `n` values. Same unit as `x`.
 
-        Seeded with the mean of the first n values, then alpha = 2/(n + 1): TA-Lib's EMA. State: the number of
-        values seen up to n, and their sum while fewer than n, thereafter the average.
+        It is seeded with the mean of the first n values, then alpha = 2/(n + 1), as TA-Lib's EMA. State: the number of
+        values seen, up to n, and their sum while there are fewer than n, the average from then on.
         """
         return self.scan(f"ema {n}", kernels.average, (0.0, 0.0), [x], check_window(n), 2.0 / (n + 1))
 
     def wilder(self, x: pl.Series, n: int) -> pl.Series:
-        """Wilder's average over `n` candles, alpha = 1/n; seed, nulls and state as `ema`. Same unit as `x`.
+        """Return Wilder's average over `n` candles, alpha = 1/n. Seed, nulls, state and unit are those of `ema`.
 
         J. Welles Wilder, New Concepts in Technical Trading Systems (1978): (y (n - 1) + x) / n.
         """
         return self.scan(f"wilder {n}", kernels.average, (0.0, 0.0), [x], check_window(n), 1.0 / n)
 
     def previous(self, x: pl.Series) -> pl.Series:
-        """The value of `x` at the candle before; null at the market's first candle. State: the last value."""
+        """Return the value of `x` at the previous candle, null at the market's first. State: the last value."""
         values = self._values(x)
         return _series(x.name, np.concatenate([[self._before(x)], values])[:-1])
 
     def rolling_sum(self, x: pl.Series, n: int) -> pl.Series:
-        """The sum over the last `n` candles, added from the oldest on; null if one of them is none.
+        """Return the sum over the last `n` candles, added from the oldest on; null if one of them has no value.
 
-        A running total (`rolling_sum` of Polars or pandas) depends on where it began; a fixed order does not.
+        A running total (`rolling_sum` of Polars or pandas) depends on where it started; a fixed order does not.
         State: the last n - 1 values.
         """
         back = check_window(n) - 1
@@ -115,15 +124,15 @@ class Chunk:
         return _series(x.name, total)
 
     def session_sum(self, x: pl.Series) -> pl.Series:
-        """The sum since the first candle of the candle's day, null where `x` is null. Nothing is carried."""
+        """Return the sum since the first candle of the day, null where `x` is null. Nothing is carried."""
         return self.scan("session", kernels.session_sum, (), [x])
 
     def crosses_above(self, a: pl.Series, b: pl.Series | float) -> pl.Series:
-        """True where previous a <= previous b and now a > b; `b` may be a level. False where one is null."""
+        """Return where `a` was at or below `b` and is now above it; `b` can be a number. False where one is null."""
         return self._crosses(a, b, upwards=True)
 
     def crosses_below(self, a: pl.Series, b: pl.Series | float) -> pl.Series:
-        """True where previous a >= previous b and now a < b; `b` may be a level. False where one is null."""
+        """Return where `a` was at or above `b` and is now below it; `b` can be a number. False where one is null."""
         return self._crosses(a, b, upwards=False)
 
     def scan(
@@ -134,12 +143,11 @@ class Chunk:
         inputs: Sequence[pl.Series],
         *parameters: float,
     ) -> pl.Series:
-        """A recursion of one's own: one compiled pass over the candles that carries `len(initial)` numbers.
+        """Return the result of a custom recursion: one compiled pass that carries `len(initial)` numbers.
 
-        `kernel(carried, ends, states, line, *inputs, *parameters)` is a function compiled by `numba.njit`,
-        as those in `kernels`, where the form is explained. `initial` is the state at the market's first
-        candle. `call` names the recursion and everything in `parameters` that its state depends on; a
-        computation that calls it otherwise is refused the state.
+        `kernel(carried, ends, states, line, *inputs, *parameters)` is a function compiled by `numba.njit`; `kernels`
+        explains its form and has examples. `initial` is the state at the market's first candle. `call` names the
+        recursion and all `parameters` that its state depends on: a state written under another name is refused.
         """
         carried = np.array(self._carried(call, initial))
         arrays = [self._values(x) for x in inputs]
@@ -151,12 +159,11 @@ class Chunk:
         return series
 
     def states(self) -> np.ndarray:
-        """The state at the end of each day of the chunk: float64 of shape (days, numbers).
+        """Return the state at the end of each day of the chunk: float64 of shape (days, numbers).
 
-        To be stored bit by bit. A day without candles has the state of the day before. The first number
-        identifies the calls, then come the parts of the primitives in the order of the calls; NaN stands
-        for "none". To be asked after all calls. Raises WindowError where the state handed in was written by
-        other calls.
+        Call it after all primitives, and store it bit by bit. A day without candles has the state of the day before.
+        The first number identifies the calls; the parts of the primitives follow in the order of the calls. NaN stands
+        for "none". WindowError if the state passed in was written by other calls.
         """
         identity = float(zlib.crc32("; ".join(self._calls).encode()))
         if self._state is not None and (len(self._state) != self._taken or self._state[0] != identity):
@@ -175,8 +182,8 @@ class Chunk:
         return crossed
 
     def _before(self, x: pl.Series) -> float:
-        """The value at the candle before the chunk, NaN for none; the same series asked again takes no second place in
-        the state.
+        """The value at the candle before the chunk, NaN for none. A series takes one place in the state, however often
+        it is asked for.
         """
         if id(x) not in self._priors:
             before = self._carried("previous", (np.nan,))
@@ -187,19 +194,21 @@ class Chunk:
         return self._priors[id(x)]
 
     def _missing(self, x: pl.Series) -> np.ndarray | None:
-        """Where `x` has no value; None if it has one everywhere."""
+        """Where `x` has no value, or None if it has a value everywhere."""
         missing = np.isnan(self._values(x))
         return missing if missing.any() else None
 
     def _truth(self, condition: pl.Series) -> np.ndarray:
-        """A condition as an array, false where it is null; that of a crossing is at hand."""
+        """A condition as an array, false where it is null. The array of a crossing is kept, so it is not converted."""
         if id(condition) in self._truths:
             return self._truths[id(condition)][1]
         return (condition.fill_null(False) if condition.null_count() else condition).to_numpy()
 
     def _line(self) -> np.ndarray:
-        """Room for one number per candle, cut from one large piece: that is had in huge pages, while pieces of the
-        length of a line are had in small ones, which takes longer than many a recursion.
+        """Room for one number per candle, cut from one large allocation.
+
+        A large allocation gets huge pages; one per line gets small ones, and mapping those takes longer than many a
+        recursion.
         """
         if not self._lines:
             self._lines = list(np.empty((_LINES, self.days.candles)))
@@ -221,7 +230,7 @@ class Chunk:
         )
 
     def _values(self, x: pl.Series) -> np.ndarray:
-        """`x` as an array with NaN for null and for what is not finite."""
+        """`x` as an array, with NaN for null and for values that are not finite."""
         if id(x) in self._arrays:
             return self._arrays[id(x)][1]
         if len(x) != self.days.candles or x.dtype != pl.Float64:
@@ -232,7 +241,7 @@ class Chunk:
             values = self._made[id(x)][1]
         else:
             values = (x.fill_null(np.nan) if x.null_count() else x).to_numpy()
-        if not math.isfinite(x.sum()):  # one cheap pass; a look at each value only if it fails
+        if not math.isfinite(x.sum()):  # one cheap pass; each value is looked at only if it fails
             values = np.where(np.isfinite(values), values, np.nan)
         values.setflags(write=False)  # as Polars' own arrays are: one type, so that a kernel is compiled once
         self._arrays[id(x)] = (x, values)
@@ -240,7 +249,7 @@ class Chunk:
 
 
 def check_window(n: int) -> int:
-    """`n` if it is a window, a whole number of candles from 1 to MAX_WINDOW; else SettingsError."""
+    """Return `n` if it is a window: a whole number of candles from 1 to MAX_WINDOW. Otherwise SettingsError."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_WINDOW:
         raise SettingsError(f"A window is a whole number of candles from 1 to {MAX_WINDOW}, not {n!r}.")
     return n

@@ -1,8 +1,4 @@
-"""The stored indicators of a candle: ema, rsi, atr and vwap.
-
-Here: their windows and formulas, on candles of one market. Not here: the recursions they are made of
-(`carry`), rules built on them (`strategies`), their table (`schema.tables`).
-"""
+"""Compute the stored indicators of one market's candles: ema, rsi, atr and vwap."""
 
 from __future__ import annotations
 
@@ -26,17 +22,19 @@ CONFIGURATIONS = {
     "indicators.vwap_mode": "vwap_mode",
     "indicators.vwap_window": "vwap_window",
 }
-"""Name in `configurations` to the field of IndicatorWindows it sets."""
+"""Name in `configurations`, and the field of IndicatorWindows that it sets."""
 
 
 @dataclass(frozen=True)
 class IndicatorWindows:
-    """What the indicators are computed with; windows in candles.
+    """The settings of the indicators; windows in candles.
 
-    `vwap_mode`: "session" (since 00:00 UTC), "rolling" (over the last `vwap_window` candles) or "auto":
-    session for intervals below a day, rolling from a day on. Raises SettingsError for a window that is not
-    a whole number from 2 to MAX_WINDOW (over one candle none of these says anything) and for an unknown
-    mode.
+    `vwap_mode` is "session" (since 00:00 UTC), "rolling" (over the last `vwap_window` candles) or "auto" (session below
+    one day, rolling from one day on). SettingsError for an unknown mode, or a window that is not a whole number from 2
+    to MAX_WINDOW: over one candle no indicator has a meaning.
+
+    >>> IndicatorWindows(rsi=21).as_parameters("1h")
+    {'ema': 14, 'rsi': 21, 'atr': 14, 'vwap_mode': 'session'}
     """
 
     ema: int = 14
@@ -56,10 +54,10 @@ class IndicatorWindows:
 
     @classmethod
     def from_configurations(cls, values: Mapping[str, str]) -> IndicatorWindows:
-        """From rows of `configurations` as {config_name: config_value}, those in force on the day.
+        """Return the settings from rows of `configurations`, {config_name: config_value}, in force on a day.
 
-        Names outside "indicators." are not its business; a name missing has its default. An unknown
-        "indicators." name or a bad value raises SettingsError.
+        Names outside "indicators." are ignored, and missing names have their defaults. SettingsError for an unknown
+        "indicators." name or a wrong value.
         """
         chosen: dict[str, Any] = {}
         for name, text in values.items():
@@ -73,13 +71,13 @@ class IndicatorWindows:
         return cls(**chosen)
 
     def vwap_mode_for(self, interval: str) -> str:
-        """The mode configured, else the default of the interval: "session" or "rolling"."""
+        """Return the mode for an interval, "session" or "rolling"."""
         if self.vwap_mode != "auto":
             return self.vwap_mode
         return "session" if is_intraday(interval) else "rolling"
 
     def as_parameters(self, interval: str) -> dict[str, int | str]:
-        """Everything that decides the values for this interval, for the lineage's parameters digest."""
+        """Return all settings that decide the values for this interval; lineage digests them."""
         mode = self.vwap_mode_for(interval)
         chosen = {field.name: getattr(self, field.name) for field in fields(self)} | {"vwap_mode": mode}
         if mode == "session":
@@ -94,15 +92,14 @@ def compute_indicators(
     days: Days,
     state: np.ndarray | None = None,
 ) -> tuple[pl.DataFrame, np.ndarray]:
-    """Indicators of one market's candles, and the state at the end of each day.
+    """Return the indicators of one market's candles, and the state at the end of each day.
 
-    `candles`: ascending by timestamp, with high, low, close, volume (Decimal or Float64). `days`: see
-    `Days`. `state`: that at the end of the day before, None at the market's first candle. Returns a frame
-    of timestamp and Float64 ema, atr, vwap (quote asset per base asset) and rsi (0 to 100), null while
-    warming, one row per candle; and states of shape (days, numbers), see `Chunk.states`. Any chunking gives
-    the same bits of both.
+    `candles` ascend by timestamp and have high, low, close and volume (Decimal or Float64). `state` is the one at the
+    end of the day before, None at the market's first candle. The frame has one row per candle: timestamp and, in
+    Float64, ema, atr, vwap (quote asset per base asset) and rsi (0 to 100), null while warming. The states have the
+    shape (days, numbers), see `Chunk.states`. Any chunking gives the same bits of both.
 
-    ema: `Chunk.ema` of the close; rsi, atr, vwap: the functions of this module.
+    ema is `Chunk.ema` of the close; rsi, atr and vwap are the functions of this module.
     """
     if not candles["timestamp"].is_sorted():
         raise ValueError("candles must ascend by timestamp")
@@ -123,28 +120,28 @@ def compute_indicators(
 
 
 def rsi(chunk: Chunk, close: pl.Series, n: int) -> pl.Series:
-    """Wilder's relative strength index of the close, 0 to 100; null at the first n candles.
+    """Return Wilder's relative strength index of the close, 0 to 100; null at the first n candles.
 
-    100 g/(g + l), g and l Wilder's averages of the rises and falls of the close, seeded with the mean of the
-    first n; 50 where both are exactly 0. TA-Lib's RSI, which says 0 there (and from 1e-14 down).
+    100 g/(g + l), where g and l are Wilder's averages of the rises and falls of the close, seeded with the mean of the
+    first n; 50 if both are exactly 0. Equal to TA-Lib's RSI, except that TA-Lib's is 0 there (and from 1e-14 down).
     State: previous close, changes seen, g, l.
     """
     return chunk.scan(f"rsi {n}", kernels.rsi, (np.nan, 0.0, 0.0, 0.0), [close], check_window(n))
 
 
 def atr(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, n: int) -> pl.Series:
-    """Wilder's average true range, in units of the price; null at the first n candles. TA-Lib's ATR.
+    """Return Wilder's average true range, in units of the price; null at the first n candles. Equal to TA-Lib's ATR.
 
-    True range: max(high, previous close) - min(low, previous close), which the first candle does not have.
+    True range: max(high, previous close) - min(low, previous close); the market's first candle has none.
     State: previous close, ranges seen, their average.
     """
     return chunk.scan(f"atr {n}", kernels.atr, (np.nan, 0.0, 0.0), [high, low, close], check_window(n))
 
 
 def session_vwap(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, volume: pl.Series) -> pl.Series:
-    """Mean of (high + low + close)/3 weighted by volume since 00:00 UTC; null while that volume is 0.
+    """Return the mean of (high + low + close)/3, weighted by volume, since 00:00 UTC; null while that volume is 0.
 
-    In units of the price. Both sums run in sequence and begin anew with each day; nothing is carried.
+    In units of the price. Both sums restart every day, so nothing is carried.
     """
     return chunk.scan("session vwap", kernels.session_vwap, (), [high, low, close, volume])
 
@@ -152,9 +149,10 @@ def session_vwap(chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series
 def rolling_vwap(
     chunk: Chunk, high: pl.Series, low: pl.Series, close: pl.Series, volume: pl.Series, n: int
 ) -> pl.Series:
-    """Mean of (high + low + close)/3 weighted by volume over the last `n` candles; in units of the price.
+    """Return the mean of (high + low + close)/3, weighted by volume, over the last `n` candles.
 
-    Null before n candles exist and where their volume is 0. State: the last n - 1 weights and volumes.
+    In units of the price. Null until there are n candles, and where their volume is 0. State: the last n - 1 products
+    and volumes.
     """
     # NumPy's division, because Polars divides a series by a number by multiplying with the reciprocal.
     typical = pl.Series((high + low + close).to_numpy() / 3.0)

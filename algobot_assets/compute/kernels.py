@@ -1,18 +1,15 @@
-"""The compiled loops over candles, which define the bits of averages and indicators.
+"""Run the compiled loops over candles, which define the bits of averages and indicators.
 
-Here: one pass each, from a carried state to the states at the end of each day. Not here: who calls them and
-with what (`carry`, `indicators`). They are in one file because Numba's cache looks for changes only in the
-file of the function it compiled, not in those of the functions that one calls.
+Each loop is one pass from a carried state to the states at the end of each day. They share one file because Numba's
+cache checks only the file of the function it compiled for changes, not the files of the functions that it calls.
 
-Form of a recursion: `kernel(carried, ends, states, line, *inputs, *parameters)`. `carried` is the state before
-the first candle; `ends[d]` the number of candles up to the end of day d; the kernel writes one number per candle to
-`line` and its state at the end of each day to `states[d]`. NaN stands for "none": an input that is NaN is
-passed over.
+The form of a recursion is `kernel(carried, ends, states, line, *inputs, *parameters)`. `carried` is the state before
+the first candle and `ends[d]` the number of candles up to the end of day d. The kernel writes one number per candle to
+`line`, and its state at the end of day d to `states[d]`. NaN stands for "none"; inputs that are NaN are skipped.
 
-Compiled without fastmath: each + - * / is one IEEE 754 double operation in the order written, none fused or
-reordered. The averages' written form, y + alpha (x - y), is also that of Polars 2.1's
-`ewm_mean(adjust=False)`, which with the carried value in front gives the same bits in about three times the
-time.
+The loops are compiled without fastmath: each + - * / is one IEEE 754 double operation in the order written, none fused
+or reordered. The averages are written as y + alpha (x - y), as in Polars 2.1's `ewm_mean(adjust=False)`, which gives
+the same bits with the carried value in front, in about three times the time.
 """
 
 from __future__ import annotations
@@ -24,10 +21,10 @@ from algobot_assets.compute.native import compiled
 
 @compiled(nogil=True)
 def averaged(seen: float, value: float, x: float, n: int, alpha: float) -> tuple[float, float]:
-    """One step of a recursive average for kernels: (seen, value) after `x`.
+    """Return (seen, value) of a recursive average after `x`.
 
-    While `seen` < n, `value` is the sum of the values seen, from the oldest on; when `seen` reaches n it
-    becomes their mean, and from then on y + alpha (x - y).
+    While `seen` < n, `value` is the sum of the values seen, added from the oldest on. When `seen` reaches n it becomes
+    their mean, and from then on y + alpha (x - y).
     """
     if seen == n:
         return seen, value + alpha * (x - value)
@@ -47,7 +44,7 @@ def average(
     n: int,
     alpha: float,
 ) -> None:
-    """`Chunk.ema` and `Chunk.wilder`; state: values seen, their sum or average."""
+    """Compute `Chunk.ema` and `Chunk.wilder`. State: values seen, and their sum or average."""
     seen, value = carried[0], carried[1]
     i = 0
     for day in range(len(ends)):
@@ -63,7 +60,7 @@ def average(
 
 @compiled(nogil=True)
 def crossed(a: np.ndarray, b: np.ndarray, before_a: float, before_b: float, upwards: bool) -> np.ndarray:
-    """Where `a` crosses `b`, whose values at the candle before the first are `before_a` and `before_b`."""
+    """Return where `a` crosses `b`; `before_a` and `before_b` are their values at the candle before the first."""
     out = np.empty(a.size, np.bool_)
     if a.size > 0:
         out[0] = (before_a <= before_b and a[0] > b[0]) if upwards else (before_a >= before_b and a[0] < b[0])
@@ -87,7 +84,7 @@ def settle(decided: np.ndarray, condition: np.ndarray, signal: int) -> None:
 def session_sum(
     carried: np.ndarray, ends: np.ndarray, states: np.ndarray, line: np.ndarray, values: np.ndarray
 ) -> None:
-    """`Chunk.session_sum`; no state."""
+    """Compute `Chunk.session_sum`. No state."""
     i = 0
     for day in range(len(ends)):
         total = 0.0
@@ -101,7 +98,7 @@ def session_sum(
 
 @compiled(nogil=True)
 def rsi(carried: np.ndarray, ends: np.ndarray, states: np.ndarray, line: np.ndarray, close: np.ndarray, n: int) -> None:
-    """`indicators.rsi`; state: previous close, changes seen, average rise, average fall."""
+    """Compute `indicators.rsi`. State: previous close, changes seen, average rise, average fall."""
     previous, seen, rise, fall = carried[0], carried[1], carried[2], carried[3]
     alpha = 1.0 / n
     i = 0
@@ -131,7 +128,7 @@ def atr(
     close: np.ndarray,
     n: int,
 ) -> None:
-    """`indicators.atr`; state: previous close, ranges seen, their average."""
+    """Compute `indicators.atr`. State: previous close, ranges seen, their average."""
     previous, seen, average = carried[0], carried[1], carried[2]
     alpha = 1.0 / n
     i = 0
@@ -159,7 +156,7 @@ def session_vwap(
     close: np.ndarray,
     volume: np.ndarray,
 ) -> None:
-    """`indicators.session_vwap`; no state."""
+    """Compute `indicators.session_vwap`. No state."""
     i = 0
     for day in range(len(ends)):
         paid, traded = 0.0, 0.0

@@ -1,9 +1,8 @@
-"""Numba at the first call: how the compiled loops are declared, and two instructions that Numba has no name for.
+"""Compile loops with Numba at their first call, and add two instructions that Numba lacks.
 
-Here: what changes when and how fast a loop runs and never what it computes. Not here: any loop.
-
-Numba is loaded when the first of its functions is called, because every process imports the loops (the daemon, the
-web server, a run that only fetches candles), most call none, and Numba with LLVM is 55 MB of memory.
+Nothing here changes what a loop computes, only when and how fast it runs. Numba is loaded at the first call because
+every process imports the loops (the daemon, the web server, a run that only fetches candles), most of them call none,
+and Numba with LLVM takes 55 MB of memory.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _making = threading.RLock()
 
 
 class Late:
-    """A function that is made when it is first called, and then takes its own place in the module that names it.
+    """A function that is compiled when it is first called, and then replaces itself in the module that names it.
 
-    Compiled code sees the globals of its module as they are when it is compiled, so all of a module's are made
-    together, and those of the modules that theirs come from.
+    Compiled code sees the globals of its module as they are at compile time, so all functions of a module are compiled
+    together, with those of the modules they come from.
     """
 
     def __init__(self, make: Callable[[], Callable[..., Any]], home: dict[str, Any]) -> None:
@@ -32,14 +31,14 @@ class Late:
         self._made: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function, made if need be."""
+        """Call the function, after compiling it if necessary."""
         with _making:
             _settle(self._home)
             made = self.made()
         return made(*arguments)
 
     def made(self) -> Callable[..., Any]:
-        """The function itself; the caller holds the lock."""
+        """Return the compiled function. The caller holds the lock."""
         if self._made is None:
             self._made = self._make()
             _settle(self._home)
@@ -47,14 +46,17 @@ class Late:
 
 
 def _settle(home: dict[str, Any]) -> None:
-    """Put the functions of a module in the place of what stands for them."""
+    """Replace the stand-ins in a module by their compiled functions."""
     for name, value in list(home.items()):
         if isinstance(value, Late):
             home[name] = value.made()
 
 
 def compiled(*, nogil: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: `numba.njit` of a function, its machine code kept on disk. ``nogil``: other threads run meanwhile."""
+    """Compile a function with `numba.njit`, with its machine code cached on disk.
+
+    ``nogil`` lets other threads run meanwhile.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         def make() -> Callable[..., Any]:
@@ -80,10 +82,10 @@ def _intrinsic(make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
 
 @_intrinsic
 def borrowed() -> Callable[..., Any]:
-    """borrowed(array): the same array without its reference count, for as long as the caller holds the array itself.
+    """borrowed(array): the same array without its reference count; valid while the caller holds the array itself.
 
-    Counting references is an atomic instruction at every call that is handed an array: a seventh of the
-    ledger's time, and more where threads count the same candles.
+    Counting references is an atomic instruction at every call that takes an array: a seventh of the ledger's time, and
+    more if threads share the candles.
     """
     from llvmlite import ir
     from numba.extending import intrinsic
@@ -102,7 +104,7 @@ def borrowed() -> Callable[..., Any]:
 
 @_intrinsic
 def prefetch() -> Callable[..., Any]:
-    """prefetch(array, index): ask for the cache line of `array[index]`, to be read soon. The index must be inside."""
+    """prefetch(array, index): request the cache line of `array[index]`, to be read soon. The index must be valid."""
     from llvmlite import ir
     from numba import types
     from numba.extending import intrinsic

@@ -1,8 +1,4 @@
-"""Signals: a strategy run over one market's candles.
-
-Here: what goes into a strategy and what may come out. Not here: the rules (`strategies`), what happens to a
-signal (the ledger).
-"""
+"""Run a strategy over one market's candles and check the signals it returns."""
 
 from __future__ import annotations
 
@@ -29,17 +25,18 @@ def compute_signals(
     days: Days,
     state: np.ndarray | None = None,
 ) -> tuple[pl.DataFrame, np.ndarray]:
-    """Signals of one strategy on one market's candles, and the strategy's state at the end of each day.
+    """Return the signals of one strategy on one market's candles, and its state at the end of each day.
 
-    `candles`: ascending by timestamp, open, high, low, close, volume (Decimal or Float64). `indicators`:
-    the same timestamps with the columns the strategy declares (more do not harm); None for a strategy that
-    declares none. `parameters`: those that differ from the defaults. `state`: that at the end of the day
-    before, None at the market's first candle. Returns a frame of timestamp and signal (Int32: 1 buy, -1
-    sell, 0 hold), one row per candle, and states of shape (days, numbers), see `Chunk.states`. Any chunking
-    gives the same bits of both.
+    candles      ascending by timestamp: open, high, low, close, volume (Decimal or Float64)
+    indicators   the same timestamps with at least the columns that the strategy declares; None if it declares none
+    parameters   those that differ from the defaults
+    state        the state at the end of the day before; None at the market's first candle
 
-    Raises SettingsError for an unknown strategy or parameter and for a strategy that returns something else
-    than signals, WindowError where indicators are missing or the state is of other code or parameters.
+    The frame has one row per candle: timestamp and signal (Int32: 1 buy, -1 sell, 0 hold). The states have the shape
+    (days, numbers), see `Chunk.states`. Any chunking gives the same bits of both.
+
+    SettingsError for an unknown strategy or parameter, and if the strategy returns anything but signals. WindowError if
+    indicators are missing, or if the state was written by other code or with other parameters.
     """
     strategy = get_strategy(strategy_type)
     resolved = strategy.resolve(parameters)
@@ -51,8 +48,7 @@ def compute_signals(
 
 
 def decide(strategy: Strategy, bars: Bars, resolved: Mapping[str, Any]) -> pl.Series:
-    """What the strategy says on `bars` with all its parameters: Int32, one per candle. SettingsError where it returns
-    something else than signals."""
+    """Return the strategy's signals on `bars`: Int32, one per candle. SettingsError if it returns anything else."""
     signal = strategy(bars, SimpleNamespace(**resolved))
     _check(strategy, signal, bars.days.candles)
     return signal
@@ -61,14 +57,14 @@ def decide(strategy: Strategy, bars: Bars, resolved: Mapping[str, Any]) -> pl.Se
 def declared_indicators(
     strategy: Strategy, candles: pl.DataFrame, indicators: pl.DataFrame | None, days: Days
 ) -> pl.DataFrame:
-    """The indicators the strategy declares, one row per candle. WindowError where they are not those of the candles."""
+    """Return the indicators that a strategy declares, one row per candle. WindowError if they are of other candles."""
     if not strategy.indicators:
         return pl.DataFrame()
     if indicators is None or not indicators["timestamp"].equals(candles["timestamp"]):
         rows = 0 if indicators is None else indicators.height
         raise WindowError(
-            f"Strategy {strategy.name} reads {', '.join(strategy.indicators)} of {candles.height} candles of"
-            f" {days.days[0]} to {days.days[-1]}, but {rows} rows of indicators came, or of other candles."
+            f"Strategy {strategy.name} reads {', '.join(strategy.indicators)} of {candles.height} candles from"
+            f" {days.days[0]} to {days.days[-1]}, but {rows} rows of indicators were given, or those of other candles."
             " Materialise the indicators of these days first."
         )
     return indicators.select("timestamp", *strategy.indicators)

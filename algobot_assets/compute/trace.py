@@ -1,10 +1,9 @@
-"""A strategy run that remembers what it looked at: for explaining signals, never for making them.
+"""Trace a strategy run: record every series a rule uses and every condition it decides by, to explain its signals.
 
-Here: `TracedBars`, bars that keep each series a rule asks of them under a readable label, and the rules it decided
-by as they are written. Not here: which candles are traced (explain), how signals are made (`bars`, `signals`).
+Stored signals are never computed this way.
 
-A series is labelled by what it is, `ema(close, 9)`, and by the name the rule gave it. Names and rules are read from
-the strategy's source, at the place that makes the call; where there is none, a series is "a series".
+A series is labelled by its origin, `ema(close, 9)`, and by the name that the rule gave it. Names and conditions are
+read from the strategy's source at the line of the call; without a source, a series is "a series".
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ _OWN_FILES = {plain.__file__, carry.__file__, kernels.__file__, __file__}
 
 @dataclass(frozen=True)
 class Traced:
-    """A series the rule looked at. `label`: what it is; `name`: what the rule calls it, where it does; one Float64
-    per candle."""
+    """A series that the rule used: its origin (`label`), the rule's name for it, if any, and one Float64 per candle."""
 
     label: str
     name: str | None
@@ -45,7 +43,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule handed to `decide`: its signal, its condition as written, and at which candles it holds."""
+    """A rule passed to `decide`: its signal, its condition as written, and a mask of the candles where it holds."""
 
     signal: int
     text: str
@@ -54,8 +52,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Trace:
-    """One run of a strategy: the signal of each candle, the series it looked at, its rules in their order, at which
-    candles every input is warm, and the carried state at the end of each day."""
+    """One run of a strategy.
+
+    It holds the signal of each candle, the series used, the rules in order, a mask of the candles at which every input
+    is warm, and the carried state at the end of each day.
+    """
 
     signal: pl.Series
     inputs: tuple[Traced, ...]
@@ -64,7 +65,7 @@ class Trace:
     states: np.ndarray
 
     def decided_by(self, candle: int) -> int | None:
-        """Index of the rule that decided at the candle; None where none did."""
+        """Return the index of the rule that decided at the candle; None if none did."""
         if not self.warm[candle]:
             return None
         return next((i for i, rule in enumerate(self.rules) if rule.holds[candle]), None)
@@ -78,7 +79,7 @@ def trace(
     days: Days,
     state: np.ndarray | None,
 ) -> Trace:
-    """Run a strategy as `compute_signals` does, with its arguments, errors and bits, and keep what it saw."""
+    """Run a strategy like `compute_signals`, with the same arguments, errors and bits, and record what it used."""
     known = registered(strategy_type)
     values = SimpleNamespace(**known.strategy.resolve(parameters))
     seen = declared_indicators(known.strategy, candles, indicators, days)
@@ -88,7 +89,7 @@ def trace(
 
 
 class TracedBars(Bars):
-    """Bars with a memory. Each primitive gives what `Bars` gives."""
+    """Bars that record what a rule uses. Each primitive returns the same as that of `Bars`."""
 
     def __init__(
         self,
@@ -107,11 +108,11 @@ class TracedBars(Bars):
         self._inside = 0
 
     def traced(self) -> tuple[Traced, ...]:
-        """Every series seen, in the order in which the rule asked for it."""
+        """Return every series used, in the order in which the rule asked for it."""
         return tuple(Traced(label, self._names.get(key), series) for key, (series, label) in self._labels.items())
 
     def warm(self) -> np.ndarray:
-        """Whether every input has a value, per candle."""
+        """Return, per candle, whether every input has a value."""
         missing = [np.isnan(self._values(series)) for series in self._inputs]
         return ~np.logical_or.reduce(missing) if missing else np.ones(self.days.candles, dtype=bool)
 
@@ -174,13 +175,13 @@ class TracedBars(Bars):
         return self._remember(super()._column(name), name)
 
     def _remember(self, series: pl.Series, label: str) -> pl.Series:
-        """The series with its label; held, so that its id is not given to another one."""
+        """Label a series, and hold it so that its id is not reused."""
         self._labels.setdefault(id(series), (series, label))
         return series
 
     @contextmanager
     def _call(self, *arguments: pl.Series | float) -> Iterator[list[str]]:
-        """Labels of a primitive's arguments; what it calls in turn is not remembered."""
+        """Labels of a primitive's arguments; the calls it makes itself are not recorded."""
         labels = []
         for place, argument in enumerate(arguments):
             if isinstance(argument, pl.Series) and id(argument) not in self._labels and not self._inside:
@@ -195,7 +196,7 @@ class TracedBars(Bars):
 
 
 class _Source:
-    """The strategy's text around the call that is being made."""
+    """The strategy's source around the current call."""
 
     def __init__(self, text: str, bars: TracedBars, parameters: SimpleNamespace) -> None:
         self._bars, self._parameters = bars, parameters
@@ -206,14 +207,14 @@ class _Source:
         }
 
     def argument(self, place: int) -> str:
-        """The argument of the call as written; "a series" where the call is not in the strategy's text."""
+        """Return the argument of the call as written; "a series" if the call is not in the strategy's source."""
         call, frame = self._call()
         if call is None or place >= len(call.args):
             return "a series"
         return self._written(call.args[place], frame)
 
     def rules(self, count: int) -> list[str]:
-        """The conditions handed to `decide` as written; "rule 1" and so on where they cannot be read."""
+        """Return the conditions passed to `decide` as written; "rule 1" and so on if they cannot be read."""
         call, frame = self._call()
         if call is None or len(call.args) != count:
             return [f"rule {i + 1}" for i in range(count)]
@@ -223,7 +224,7 @@ class _Source:
         ]
 
     def locals(self) -> dict[str, Any]:
-        """The names the rule has given."""
+        """Return the rule's local variables."""
         return dict(_caller().f_locals)
 
     def _call(self) -> tuple[ast.Call | None, FrameType]:
@@ -251,7 +252,7 @@ class _Source:
 
 
 def _caller() -> FrameType:
-    """The innermost frame outside of the bars: the strategy's."""
+    """The innermost frame outside the bars: the strategy's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and (frame.f_code.co_filename in _OWN_FILES or "contextlib" in frame.f_code.co_filename):
         frame = frame.f_back

@@ -1,8 +1,6 @@
-"""Exact passage between decimal columns and the float64 of the ledger's loop.
+"""Convert between decimal columns and the ledger's float64 exactly, by whole units of 1e-8.
 
-Here: decimals to whole units of 1e-8 and back, and the rounding of ratios to their column. Not here: the
-rounding of money while it is posted (ledger_kernel.py). A cast from Float64 to Decimal is never used: Polars
-computes it in float64 and digits beyond the fifteenth come out wrong.
+Float64 is never cast to Decimal: Polars computes that cast in float64, and digits beyond the fifteenth come out wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ _HUNDRED_MILLION = pl.Series([10**8], dtype=pl.Int128)
 
 
 def to_units(values: pl.Series) -> np.ndarray:
-    """A decimal series with 8 places, without nulls, as float64 counts of 1e-8: exact, or OverflowError."""
+    """Return decimals with 8 places, without nulls, as float64 counts of 1e-8. OverflowError if that is not exact."""
     if not isinstance(values.dtype, pl.Decimal) or values.dtype.scale != 8:
         raise ValueError(f"{values.name}: expected decimals with 8 places, not {values.dtype}")
     if values.null_count():
@@ -43,14 +41,14 @@ def bounds(values: pl.Series) -> tuple[float, float]:
 
 
 def frozen(whole: pl.Series) -> np.ndarray:
-    """Integers below 2**53 as a read-only float64 array: one type for the kernel, which compiles per type."""
+    """Return integers below 2**53 as a read-only float64 array, so that the kernel is compiled for one type only."""
     out = whole.cast(pl.Float64).to_numpy()
     out.flags.writeable = False
     return out
 
 
 def units_of(value: Decimal) -> int:
-    """`value` in units of 1e-8; ValueError where it has more than 8 decimals."""
+    """Return `value` in units of 1e-8. ValueError if it has more than 8 decimals."""
     units = value.scaleb(8)
     if units != units.to_integral_value():
         raise ValueError(f"{value} has more than 8 decimals")
@@ -58,21 +56,21 @@ def units_of(value: Decimal) -> int:
 
 
 def from_units(name: str, units: np.ndarray | pl.Series, dtype: pl.Decimal = PRICE) -> pl.Series:
-    """Whole numbers of units (float64 below 2**53, or an integer series) as a decimal column, exactly."""
+    """Return whole units (float64 below 2**53, or an integer series) as a decimal column, exactly."""
     if isinstance(units, np.ndarray):
         units = pl.Series(np.rint(units).astype(np.int64))
-    whole = pl.Decimal(38 if units.dtype == pl.Int128 else 20, 0)  # the narrower one is made in two thirds of the time
+    whole = pl.Decimal(38 if units.dtype == pl.Int128 else 20, 0)  # the narrower one takes two thirds of the time
     return (units.cast(whole) * _UNIT).cast(dtype).alias(name)
 
 
 def steps_to_quantity(name: str, steps: np.ndarray, step: np.ndarray) -> pl.Series:
-    """`steps` whole steps of `step` units each as a quantity column, exactly, also beyond 64 bits."""
+    """Return `steps` whole steps of `step` units each as a quantity column, exactly, even beyond 64 bits."""
     count, size = (pl.Series(x.astype(np.int64)).cast(pl.Int128) for x in (steps, step))
     return from_units(name, count * size, QUANTITY)
 
 
 def ratio_column(name: str, values: np.ndarray) -> pl.Series:
-    """Float64 figures rounded to 8 decimals (half to even). Not finite or beyond DECIMAL(20,8): null."""
+    """Return figures rounded to 8 decimals (half to even), null if not finite or beyond DECIMAL(20,8)."""
     good = np.isfinite(values) & (np.abs(values) < 1e12)
     safe = np.where(good, values, 0.0)
     whole = np.trunc(safe).astype(np.int64)

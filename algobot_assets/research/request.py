@@ -142,7 +142,7 @@ def prepare(store: Store, request: Request) -> Trial:
         inside = table.window(minute_days(interval, first)[0], last + DAY, symbol, "1m")
         known = table.lineage(inside)
         digests += [known[day].output for day in sorted(known)]
-        terms = account.terms(grid.risks[0], first, first)
+        terms = account.terms(grid.risk_sets[0], first, first)
         minutes = minute_array(table.read(inside, PRICES), terms, f"{symbol} 1m")
     owned = rows.select(day_of(interval, window.phase).alias("day"))["day"]
     through = recorded[last].complete_through

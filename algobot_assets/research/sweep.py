@@ -111,7 +111,7 @@ def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:
     if stored.all():
         return 0
     work = Sweep(trial.strategy, trial.market, trial.account, grid, [Span(trial.first, trial.last + DAY)])
-    risks = [canonical(risk) for risk in grid.risks]
+    risks = [canonical(risk) for risk in grid.risk_sets]
     computed = 0
     for chunk in work.chunks(lambda numbers: bool(stored[numbers].all())):
         store_chunk = partial(_store, sweep_id=sweep_id, frame=_rows(trial, sweep_id, chunk, risks))
@@ -129,8 +129,8 @@ def _run(store: Store, trial: Trial, sweep_id: int, progress: Progress) -> int:
 
 
 def _rows(trial: Trial, sweep_id: int, chunk: SweepChunk, risks: list[str]) -> pl.DataFrame:
-    terms = trial.grid.terms
-    rules = {rule: canonical(trial.grid.rule(rule)) for rule in np.unique(chunk.numbers // terms).tolist()}
+    terms = trial.grid.risk_set_count
+    rules = {rule: canonical(trial.grid.parameter_set(rule)) for rule in np.unique(chunk.numbers // terms).tolist()}
     numbers = chunk.numbers.tolist()
     return (
         chunk.frames[0]
@@ -192,7 +192,7 @@ def _deflated(store: Store, sweep_id: int, trial: Trial, frame: pl.DataFrame) ->
 def daily_equity(trial: Trial, number: int) -> np.ndarray:
     """Return the equity at the end of each day of one combination, run part by part as the ledger is."""
     work = Sweep(trial.strategy, trial.market, trial.account, trial.grid, [])
-    signal, _ = work.signals(number // trial.grid.terms)
+    signal, _ = work.signals(number // trial.grid.risk_set_count)
     risk, span = trial.grid[number].risk, Span(trial.first, trial.last + DAY)
     results = run_alone(trial.market, trial.account, signal, risk, span).results
     return results["final_capital"].cast(pl.Float64).to_numpy()

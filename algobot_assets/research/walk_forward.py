@@ -112,7 +112,7 @@ def run(
                 + short
             )
         combination = trial.grid[train["combination"][row]]
-        signal, _ = work.signals(combination.number // trial.grid.terms)
+        signal, _ = work.signals(combination.number // trial.grid.risk_set_count)
         test = Span(pair.test_first, pair.test_end)
         result = run_alone(trial.market, trial.account, signal, combination.risk, test).results.row(-1, named=True)
         joined.append(

@@ -1,6 +1,6 @@
-"""Which columns a column is computed from, for the catalog: what belongs here is only that, written once by hand.
+"""List the columns that each column is computed from, for Dagster's catalog.
 
-Keys of rows that only lead to another row count as coming from it. Settings count where they change the value.
+A key that refers to another row counts as coming from it. Settings count if they change the value.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The schema as a page: every table and column with type, unit, meaning and keys, and a diagram of their relations.
+"""Write the schema as a page for docs/schema.md and `algobot db schema`, from the metadata in tables.py.
 
-Here: text made from the metadata alone, for docs/schema.md and `algobot db schema`. What a table is, tables.py says.
+It lists every table and column with type, unit, meaning and keys, with a diagram of their relations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VIEWS = {
     "parameter_periods": "Digest of the settings in force for indicators, signals and the ledger, per strategy and "
     "period [valid_from, valid_to).",
 }
-#: Words of a comment that name the unit of the value, in the order in which they are looked for.
+#: Words of a comment that name the unit of the value, in the order of the search.
 _UNITS = ("percent", "fraction", "quote asset", "base asset", "hours")
 _HEAD = """\
 # Schema
@@ -38,7 +38,7 @@ end in `_pct` or `_percentage` hold percent. Times are UTC. `NUMERIC(20, 8)` has
 
 
 def schema_page() -> str:
-    """All tables as Markdown: two diagrams, then a section per table, then the views."""
+    """Return all tables as Markdown: two diagrams, a section per table, then the views."""
     own = tuple(name for name in metadata.tables if name not in NINE)
     lines = [_HEAD, "## Diagram of the nine tables", "", *_diagram(NINE, every_column=True), ""]
     lines += ["## Diagram of the platform's own records", "", "Only keys are drawn."]
@@ -53,7 +53,7 @@ def schema_page() -> str:
 
 
 def schema_document() -> dict[str, Any]:
-    """The same as plain values: table -> comment, columns, keys."""
+    """Return the same as plain values: table -> comment, columns, keys."""
     found = {}
     for name in (*NINE, *(each for each in metadata.tables if each not in NINE)):
         table = metadata.tables[name]
@@ -131,7 +131,7 @@ def _marks(table: sa.Table, column: sa.Column[Any]) -> list[str]:
 
 
 def _references(table: sa.Table) -> list[tuple[tuple[str, ...], str, tuple[str, ...], str]]:
-    """Columns, the table they refer to, its columns, and what goes with it."""
+    """Referring columns, the table they refer to, its columns, and a remark."""
     found: list[tuple[tuple[str, ...], str, tuple[str, ...], str]] = []
     if table.name in MONTHLY[1:]:  # made with the leaves of a month, so no key of the parent
         columns = ("market_data_id", "timestamp")

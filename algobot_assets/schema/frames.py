@@ -1,7 +1,4 @@
-"""Polars schemas derived from the tables: what a frame must look like to be written, and comes back as.
-
-Only the mapping of SQL types to Polars dtypes lives here; the columns themselves are in tables.py.
-"""
+"""Derive Polars schemas from the tables: the dtypes in which frames are written and read."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ QUANTITY = pl.Decimal(28, 8)
 
 
 def dtype_of(kind: sa.types.TypeEngine[Any]) -> pl.DataType:
-    """The Polars dtype in which a column of SQL type ``kind`` is handed around."""
+    """Return the Polars dtype for a column of SQL type ``kind``."""
     match kind:
         case pg.DOUBLE_PRECISION():
             return pl.Float64()
@@ -45,7 +42,7 @@ def dtype_of(kind: sa.types.TypeEngine[Any]) -> pl.DataType:
 
 
 def schema_of(table: str, *, generated: bool = False) -> dict[str, pl.DataType]:
-    """Column names and dtypes of ``table``; with ``generated``, also those that the database fills."""
+    """Return the column names and dtypes of ``table``; with ``generated``, also those that the database fills."""
     return {
         column.name: dtype_of(column.type)
         for column in metadata.tables[table].columns
@@ -54,5 +51,5 @@ def schema_of(table: str, *, generated: bool = False) -> dict[str, pl.DataType]:
 
 
 def empty(table: str) -> pl.DataFrame:
-    """A frame of ``table`` without rows."""
+    """Return a frame of ``table`` without rows."""
     return pl.DataFrame(schema=schema_of(table))

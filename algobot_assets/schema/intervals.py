@@ -1,10 +1,9 @@
-"""Binance's kline intervals: lengths, grids, and the UTC day to which a candle belongs.
+"""Calendar arithmetic of Binance's kline intervals: lengths, grids, and the UTC day to which a candle belongs.
 
-The one mapping between (interval, day range) and a range of candle opens lives here; reads, writes, checks,
-locks, lineage and archive all use it. What belongs here is calendar arithmetic. Prices and storage do not.
+Reads, writes, checks, locks, lineage and archive all map days to candle opens with these functions.
 
 A candle belongs to the UTC day of its nominal last millisecond: its open floored to the interval's grid, plus
-the interval, minus 1 ms. Published close times are unusable for this (around outages they are early or odd).
+the interval, minus 1 ms. Published close times cannot be used for this: around outages they are early or odd.
 The grids: up to 1d whole multiples since 1970-01-01; 3d with the phase of the listing (days since 1970-01-01
 modulo 3 of its first candle); 1w Mondays; 1M calendar months.
 """
@@ -48,38 +47,38 @@ _MONDAY_PHASE = 4  # 1970-01-05 was the first Monday
 
 
 def interval_ms(interval: str) -> int | None:
-    """Length of ``interval`` in milliseconds; None for 1M, whose length varies. KeyError if unknown."""
+    """Return the length of ``interval`` in milliseconds; None for 1M, whose length varies. KeyError if unknown."""
     return LENGTH_MS[interval]
 
 
 def is_intraday(interval: str) -> bool:
-    """True for intervals shorter than a day: their grids restart every UTC midnight."""
+    """Return True for intervals shorter than a day: their grids restart at every UTC midnight."""
     length = LENGTH_MS[interval]
     return length is not None and length < DAY_MS
 
 
 def midnight(day: date) -> datetime:
-    """00:00 UTC of ``day``."""
+    """Return 00:00 UTC of ``day``."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def month_start(day: date) -> date:
-    """The first day of the month of ``day``."""
+    """Return the first day of the month of ``day``."""
     return day.replace(day=1)
 
 
 def next_month(day: date) -> date:
-    """The first day of the month after that of ``day``."""
+    """Return the first day of the month after that of ``day``."""
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def days_between(first: date, end: date) -> list[date]:
-    """The days of the half-open range [first, end)."""
+    """Return the days of the half-open range [first, end)."""
     return [first + timedelta(days=i) for i in range((end - first).days)]
 
 
 def months_between(first: date, end: date) -> list[date]:
-    """The first days of the months that the half-open day range [first, end) touches, ascending."""
+    """Return the first days of the months that the half-open day range [first, end) touches, ascending."""
     months = []
     month = month_start(first)
     while month < end:
@@ -89,8 +88,10 @@ def months_between(first: date, end: date) -> list[date]:
 
 
 def piece_end(interval: str, day: date) -> date:
-    """Where the days end, exclusive, that are computed and written at once from ``day`` on: a calendar month; from 1h
-    on, of which a year has fewer candles than a month of 5m, a calendar year. ``interval`` may be empty: a month.
+    """Return the exclusive end of the days that are computed and written at once from ``day`` on.
+
+    It is the end of the calendar month, or of the calendar year for intervals of 1h and longer, of which a year has
+    fewer candles than a month of 5m. ``interval`` can be empty: a month.
     """
     length = LENGTH_MS[interval] if interval else 0
     is_long = length is None or length >= _HOUR
@@ -98,18 +99,18 @@ def piece_end(interval: str, day: date) -> date:
 
 
 def pieces(interval: str, days: Iterable[date]) -> list[list[date]]:
-    """The days, ascending, as runs that end where `piece_end` says."""
+    """Return the days, ascending, as runs that end where `piece_end` says."""
     return [list(run) for _, run in groupby(days, lambda day: piece_end(interval, day))]
 
 
 def consecutive(days: Iterable[date]) -> list[list[date]]:
-    """The days in ascending order, as runs without a hole."""
+    """Return the days in ascending order, as runs without a gap."""
     runs = groupby(enumerate(sorted(days)), lambda item: item[1].toordinal() - item[0])
     return [[day for _, day in run] for _, run in runs]
 
 
 def phase_of(first_open: datetime) -> int:
-    """The 3d phase of a listing whose first candle opens at ``first_open``."""
+    """Return the 3d phase of a listing whose first candle opens at ``first_open``."""
     return (first_open.date() - _EPOCH).days % 3
 
 
@@ -122,13 +123,13 @@ def _grid_days(interval: str, phase: int | None) -> tuple[int, int]:
 
 
 def opens_window(interval: str, first_day: date, end_day: date, phase: int | None = None) -> tuple[datetime, datetime]:
-    """The half-open range of candle opens that belong to the days [first_day, end_day).
+    """Return the half-open range of candle opens that belong to the days [first_day, end_day).
 
-    Consecutive day ranges give consecutive open ranges, so every candle is in exactly one day. A day on which
-    no candle of a 3d, 1w or 1M market ends gives an empty range (both ends equal).
+    Consecutive day ranges give consecutive open ranges, so every candle is in exactly one day. A day on which no candle
+    of a 3d, 1w or 1M market ends gives an empty range (both ends equal).
     """
     if end_day < first_day:
-        raise ValueError(f"the window ends ({end_day}) before it begins ({first_day})")
+        raise ValueError(f"the window ends ({end_day}) before it starts ({first_day})")
     if interval == "1M":
         return midnight(month_start(first_day)), midnight(month_start(end_day))
     length = LENGTH_MS[interval]
@@ -146,7 +147,7 @@ def opens_window(interval: str, first_day: date, end_day: date, phase: int | Non
 
 
 def floor_open(interval: str, phase: int | None = None, column: str = "timestamp") -> pl.Expr:
-    """Expression: the open floored to the interval's grid, Datetime[us, UTC]."""
+    """Return the expression of the open floored to the interval's grid, Datetime[us, UTC]."""
     opened = pl.col(column)
     if interval == "1M":
         return opened.dt.truncate("1mo")
@@ -162,7 +163,7 @@ def floor_open(interval: str, phase: int | None = None, column: str = "timestamp
 
 
 def end_of(interval: str, phase: int | None = None, column: str = "timestamp") -> pl.Expr:
-    """Expression: the candle's boundary (exclusive end: floored open plus the interval), Datetime[us, UTC]."""
+    """Return the expression of the candle's exclusive end (floored open plus interval), Datetime[us, UTC]."""
     floored = floor_open(interval, phase, column)
     if interval == "1M":
         return floored.dt.offset_by("1mo")
@@ -171,7 +172,7 @@ def end_of(interval: str, phase: int | None = None, column: str = "timestamp") -
 
 
 def day_of(interval: str, phase: int | None = None, column: str = "timestamp") -> pl.Expr:
-    """Expression: the UTC day to which the candle opening at ``column`` belongs, Date."""
+    """Return the expression of the UTC day to which the candle opening at ``column`` belongs, Date."""
     length = LENGTH_MS[interval]
     if length is not None and length <= DAY_MS:
         return pl.col(column).dt.date()
@@ -179,7 +180,7 @@ def day_of(interval: str, phase: int | None = None, column: str = "timestamp") -
 
 
 def candle_end(interval: str, opened: datetime) -> datetime:
-    """The boundary (exclusive end) of the candle that opens at ``opened`` on the grid."""
+    """Return the exclusive end of the candle that opens at ``opened`` on the grid."""
     if interval == "1M":
         return midnight(next_month(opened.date()))
     length = LENGTH_MS[interval]
@@ -188,7 +189,7 @@ def candle_end(interval: str, opened: datetime) -> datetime:
 
 
 def expected_opens(interval: str, lo: datetime, hi: datetime, phase: int | None = None) -> pl.Series:
-    """Every grid point in [lo, hi), ascending: the candles that an unbroken market would have."""
+    """Return every grid point in [lo, hi), ascending: the candles of a market without gaps."""
     dtype = pl.Datetime("us", "UTC")
     if hi <= lo:
         return pl.Series("timestamp", [], dtype=dtype)

@@ -1,7 +1,6 @@
-"""What a window of each table is: which rows belong to it, by which keys rows are told apart.
+"""Define the windows of each table: which rows belong to one, and which keys identify a row.
 
-A window is what one transaction writes: one table, one market or strategy, a run of days. The mapping of days
-to candle opens is in intervals.py; how windows are written and read is the store's affair.
+One transaction writes one window: one table, one market or strategy, a run of days.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from algobot_assets.schema.intervals import opens_window, piece_end
 
 @dataclass(frozen=True)
 class Windowing:
-    """How one table is cut into windows.
+    """The way one table is divided into windows.
 
-    ``time``: the column that places a row in a day: "timestamp" (a candle's open), "day" or "effective_from".
-    ``scope``: the columns that hold a window's market or strategy. ``natural_key``: what tells rows apart.
-    ``links``: surrogate keys into other tables; they are no part of a row's content.
+    time          the column that places a row in a day: "timestamp" (a candle's open), "day" or "effective_from"
+    scope         the columns that hold a window's market or strategy
+    natural_key   the columns that identify a row
+    links         surrogate keys into other tables; they are not part of a row's content
     """
 
     time: str
@@ -37,7 +37,7 @@ WINDOWING: dict[str, Windowing] = {
         "timestamp", (*_MARKET, "strategy_id"), (*_MARKET, "strategy_id", "timestamp"), ("market_data_id",)
     ),
     "trade_history": Windowing("day", ("strategy_id",), ("strategy_id", "entry_time")),
-    # a metrics row has its strategy through its trade
+    # the strategy of a metrics row is that of its trade
     "performance_metrics": Windowing("day", (), ("trade_id",), ("trade_id",)),
     "backtest_results": Windowing("day", ("strategy_id",), ("strategy_id", "day")),
     "configurations": Windowing("effective_from", (), ("config_name", "effective_from")),
@@ -50,9 +50,9 @@ WINDOWING: dict[str, Windowing] = {
 class Window:
     """One table, one market or strategy, the days [first, end).
 
-    ``symbol`` and ``interval`` are empty for reference tables; ``strategy_id`` is 0 where the table has none.
-    ``phase`` is the listing's phase of 3d candles (intervals.py). Two windows of one table never overlap unless
-    market, strategy and days do.
+    ``symbol`` and ``interval`` are empty for reference tables; ``strategy_id`` is 0 if the table has none. ``phase`` is
+    the listing's phase of 3d candles (intervals.py). Two windows of one table overlap only if market, strategy and days
+    do.
     """
 
     table: str
@@ -65,12 +65,12 @@ class Window:
 
     @property
     def rule(self) -> Windowing:
-        """How the window's table is cut."""
+        """The rule that divides the window's table."""
         return WINDOWING[self.table]
 
     @property
     def bounds(self) -> tuple[date, date] | tuple[datetime, datetime]:
-        """Half-open range of the rule's time column."""
+        """The half-open range of the rule's time column."""
         if self.rule.time == "timestamp":
             return opens_window(self.interval, self.first, self.end, self.phase)
         return self.first, self.end
@@ -81,11 +81,11 @@ class Window:
         return self.table, self.symbol, self.interval, self.strategy_id
 
     def of(self, first: date, end: date) -> Window:
-        """The same market or strategy over other days."""
+        """Return the window of the same market or strategy over other days."""
         return Window(self.table, first, end, self.symbol, self.interval, self.strategy_id, self.phase)
 
     def pieces(self) -> Iterator[Window]:
-        """The window cut into what is read and written at once; see intervals.piece_end."""
+        """Yield the parts that are read and written at once; see intervals.piece_end."""
         first = self.first
         while first < self.end:
             end = min(self.end, piece_end(self.interval, first))
@@ -101,9 +101,9 @@ class Window:
 
 
 def canonical_order(table: str) -> list[str]:
-    """The columns by which a window's rows are ordered, so that equal content has equal digests.
+    """Return the columns that order a window's rows, so that equal content has equal digests.
 
-    Surrogate keys say nothing about content: a table that is only told apart by one is ordered by its content.
+    A surrogate key is not content: a table that only such a key identifies is ordered by its content.
     """
     rule = WINDOWING[table]
     keys = [c for c in rule.natural_key if c != rule.time and c not in rule.scope and c not in rule.links]
@@ -113,10 +113,10 @@ def canonical_order(table: str) -> list[str]:
 
 
 def content_columns(table: str) -> list[str]:
-    """The columns that make up a row's content: what Binance or a computation says, no surrogate keys.
+    """Return the columns of a row's content, as Binance or a computation gave it, without surrogate keys.
 
-    Columns that are constant in a window (its market or strategy) are left out too; the rest is what an output
-    digest covers, so equal digests in two databases mean equal tables.
+    Columns that are constant in a window (its market or strategy) are omitted too. An output digest covers the rest, so
+    equal digests in two databases mean equal tables.
     """
     rule = WINDOWING[table]
     return [c for c in schema_of(table) if c not in rule.links and c not in rule.scope]

@@ -32,23 +32,23 @@ branch_labels = None
 depends_on = None
 
 #: What the release before computed with, and the version of the same code in this release.
-INDICATORS = ("eac68a5c8057e074", "95bbbc594bb0e386")
-LEDGER = ("e5a6f5cf83d3c663", "73c184e8d482dcdb")
+INDICATORS = ("eac68a5c8057e074", "6a6d1760c779392e")
+LEDGER = ("e5a6f5cf83d3c663", "0e4e3192fe6c1b1b")
 STRATEGIES = {
-    "btc": ("fd8d60f29ed69d83", "c2445e82ae2030b8"),
-    "ema_cross": ("0f27d0700195cd31", "fd13160b6bae4dfc"),
-    "macd": ("3d095961bee092a3", "a17a69663ac3a68b"),
+    "btc": ("fd8d60f29ed69d83", "25226b6ff903a5e0"),
+    "ema_cross": ("0f27d0700195cd31", "809f37cc2b86e049"),
+    "macd": ("3d095961bee092a3", "3d9eeb8af4ead53a"),
 }
 #: Digests, in this release, of the modules that a user's strategy computes with.
 MODULES = {
     "algobot_assets.compute.candles": "fc18dfc02c22c84c",
-    "algobot_assets.compute.carry": "31545c800a818f47",
-    "algobot_assets.compute.indicators": "123b8b5925254598",
-    "algobot_assets.compute.kernels": "a2d15100ebd3af33",
-    "algobot_assets.compute.native": "9b52c4542aac9824",
-    "algobot_assets.compute.strategies.btc": "5dea372a150eec4d",
-    "algobot_assets.compute.strategies.ema_cross": "a9e6ba3db3713eec",
-    "algobot_assets.compute.strategies.macd": "d57386b78099760e",
+    "algobot_assets.compute.carry": "c38800a9f0a768d3",
+    "algobot_assets.compute.indicators": "d8d810e2037268f5",
+    "algobot_assets.compute.kernels": "677f6d148c6f24f9",
+    "algobot_assets.compute.native": "f0a8f74ed37ddd02",
+    "algobot_assets.compute.strategies.btc": "d8eb8f64be50be11",
+    "algobot_assets.compute.strategies.ema_cross": "b303e189f341a164",
+    "algobot_assets.compute.strategies.macd": "c9ba7975bf75fa21",
     "algobot_assets.compute.strategy.bars": "ccb052c4a657d77a",
 }
 #: The modules that the release before put in front of each strategy's file.

@@ -1,14 +1,13 @@
-"""The path of an account through its candles: the one loop of the ledger that cannot be vectorised.
+"""Lead an account through its candles: the one loop of the ledger that cannot be vectorised.
 
-Here: the layout of its arrays, the execution of orders, stops and targets, the marks and the running sums.
-Not here: frames, dates, terms, formulas of metrics (ledger.py, ledger_terms.py, metrics.py).
+It executes orders, stops and targets, and keeps marks and running sums, all in plain arrays.
 
 Everything is float64 holding whole numbers where exactness counts: prices and money in units of 1e-8 of the
 quote asset (exact below 2**53 units, 9.007e7 quote), times in milliseconds since 1970-01-01. A sum of such
 numbers is exact, so only products are rounded: r8(x) = rint(x * 1e8) / 1e8 keeps its numerator.
 
 The layout constants live beside the code that uses them because Numba's cache watches this file alone:
-a constant imported from another module would stay frozen in a cached machine code after it changed.
+after a change, a constant imported from another module would live on in cached machine code.
 """
 
 from __future__ import annotations
@@ -65,16 +64,16 @@ UNFILLED = 6
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, COLLATERAL, SUPERSEDED = 1.0, 2.0, 3.0, 4.0, 5.0
 DAY_MS = 86400000.0
-BLOCK = 32  # candles that are passed over at once where none of them can matter
-AHEAD = 3  # signals ahead of which candles are asked for: most of the time went into waiting for memory
+BLOCK = 32  # candles that are skipped at once if none of them can matter
+AHEAD = 3  # signals ahead for which candles are prefetched: most of the time went into waiting for memory
 
 
 @compiled()
 def level_units(price: float, pct: float, sign: float, up: bool) -> float:
-    """price x (1 + sign x pct / 1e10) in units, rounded down or up to a whole unit, exactly.
+    """Return price x (1 + sign x pct / 1e10) in units, rounded down or up to a whole unit, exactly.
 
-    `price` in units, `pct` in 1e-8 of a percent. The product has up to 27 digits, so it is taken apart into
-    pieces that fit 64-bit integers. Levels no price can reach are -inf and inf.
+    `price` is in units, `pct` in 1e-8 of a percent. The product has up to 27 digits, so it is computed in parts that
+    fit 64-bit integers. Levels that no price can reach are -inf and inf.
     """
     base = 10_000_000_000
     m = base + np.int64(sign) * np.int64(pct)
@@ -95,9 +94,9 @@ def level_units(price: float, pct: float, sign: float, up: bool) -> float:
 
 @compiled()
 def on_tick(level: float, tick: float, up: bool) -> float:
-    """`level` moved down or up to a multiple of `tick`.
+    """Return `level` moved down or up to a multiple of `tick`.
 
-    A tick larger than the level cannot have been the tick of that day (prices were below it): it is ignored.
+    A tick larger than the level is ignored: prices were below it, so it cannot have been the tick of that day.
     """
     if tick == 1.0 or not np.isfinite(level) or level < tick:
         return level
@@ -110,7 +109,7 @@ def on_tick(level: float, tick: float, up: bool) -> float:
 
 @compiled()
 def account_equity(head: np.ndarray, lots: np.ndarray, price: float) -> float:
-    """Cash and the marks of all lots at `price`, in units. A mark knows no future costs."""
+    """Return cash plus the marks of all lots at `price`, in units. A mark contains no future costs."""
     quote = price / UNIT
     equity: float = head[CASH]
     for j in range(np.int64(head[LOTS])):
@@ -121,7 +120,7 @@ def account_equity(head: np.ndarray, lots: np.ndarray, price: float) -> float:
 
 @compiled()
 def mark(head: np.ndarray, equity: float) -> bool:
-    """Take `equity` as the mark of a candle close: peak and deepest drawdown follow it."""
+    """Take `equity` as the mark of a candle's close and update peak and max drawdown. False beyond LIMIT."""
     head[EQUITY] = equity
     if equity > head[PEAK]:
         head[PEAK] = equity
@@ -134,7 +133,7 @@ def mark(head: np.ndarray, equity: float) -> bool:
 
 @compiled()
 def add_return(count: float, mean: float, m2: float, value: float) -> tuple[float, float, float]:
-    """One step of Welford's recursion: count, mean and sum of squared deviations with `value` included."""
+    """Return count, mean and sum of squared deviations after `value`, by Welford's recursion."""
     count += 1.0
     delta = value - mean
     mean += delta / count
@@ -143,7 +142,7 @@ def add_return(count: float, mean: float, m2: float, value: float) -> tuple[floa
 
 @compiled()
 def daily_return(equity: float, before: float) -> float:
-    """Return of a day; NaN, and with it every later Sharpe ratio, once the account had nothing left."""
+    """Return the return of a day; NaN, and with it every later Sharpe ratio, once the account is empty."""
     return equity / before - 1.0 if before > 0.0 else np.nan
 
 
@@ -151,7 +150,7 @@ def daily_return(equity: float, before: float) -> float:
 def snapshot(
     head: np.ndarray, lots: np.ndarray, count: float, mean: float, m2: float, end: float, rows: np.ndarray, r: int
 ) -> None:
-    """Write what the metrics at this mark are made of into row `r`."""
+    """Write the inputs of the metrics at this mark into row `r`."""
     rows[r, S_EQUITY], rows[r, S_DRAWDOWN], rows[r, S_END] = head[EQUITY], head[DRAWDOWN], end
     rows[r, S_RETURNS], rows[r, S_MEAN], rows[r, S_M2] = count, mean, m2
     rows[r, S_CLOSED], rows[r, S_WON] = head[CLOSED], head[WON]
@@ -178,7 +177,7 @@ def close_lot(
     trades: np.ndarray,
     t: int,
 ) -> bool:
-    """Sell lot `j` or buy it back at `price`: cash, running sums, row `t` of trades. False beyond LIMIT."""
+    """Sell lot `j`, or buy it back, at `price`: update cash, sums and row `t` of trades. False beyond LIMIT."""
     notional, fees, slippages = lots[j, NOTIONAL], lots[j, ENTRY_FEE], lots[j, ENTRY_SLIPPAGE]
     out = np.rint(lots[j, QUANTITY] * (price / UNIT) * UNIT)
     fee = np.rint(out / UNIT * knobs[K_FEE] * UNIT)
@@ -229,14 +228,14 @@ def close_lot(
 
 @compiled()
 def risked_quantity(head: np.ndarray, knobs: np.ndarray, quote: float) -> float:
-    """Quantity that loses the risked share of equity if an entry at the price `quote` is stopped out."""
+    """Return the quantity that loses the risked share of equity if an entry at the price `quote` is stopped out."""
     quantity: float = knobs[K_RISK] * (head[ORDER_EQUITY] / UNIT) / (knobs[K_STOP] * quote)
     return quantity
 
 
 @compiled()
 def whole_steps(quantity: float, step: float) -> tuple[float, float, float]:
-    """(quantity, whole steps, step in units) of `quantity` rounded down to the step."""
+    """Return (quantity, whole steps, step in units) of `quantity` rounded down to the step."""
     while quantity / (step / UNIT) >= TWO_53:  # float64 cannot count so many: a coarser power of ten
         step *= 10.0
     n = UNIT / step
@@ -249,7 +248,7 @@ def whole_steps(quantity: float, step: float) -> tuple[float, float, float]:
 
 @compiled()
 def order_size(head: np.ndarray, knobs: np.ndarray, quote: float) -> tuple[float, float, float]:
-    """(quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
+    """Return (quantity, whole steps, step in units) of an entry at the price `quote`, rounded down to the step."""
     costs = 1.0 + knobs[K_FEE] + knobs[K_BPS] / 10000.0
     return whole_steps(min(risked_quantity(head, knobs, quote), head[CASH] / UNIT / (quote * costs)), knobs[K_STEP])
 
@@ -263,7 +262,7 @@ def count_unfilled(unfilled: np.ndarray, d: int, reason: int) -> None:
 
 @compiled()
 def why_too_small(head: np.ndarray, knobs: np.ndarray, price: float, steps: float, notional: float) -> int:
-    """Reason why an entry is too small to order: no capital if the risked quantity alone would be large enough."""
+    """Return why an entry is too small to order: no capital if the risked quantity alone would be large enough."""
     wanted = risked_quantity(head, knobs, price / UNIT)
     if wanted <= 0.0:
         return U_NO_CAPITAL
@@ -287,7 +286,7 @@ def open_lot(
     unfilled: np.ndarray,
     d: int,
 ) -> bool:
-    """Buy (side 1) or sell short (-1) at `price`; an order below the minimum notional is counted only."""
+    """Buy (side 1) or sell short (-1) at `price`. An order below the minimum notional is only counted."""
     quantity, steps, step = order_size(head, knobs, price / UNIT)
     notional: float = np.rint(quantity * (price / UNIT) * UNIT)
     if steps <= 0.0 or notional <= 0.0 or notional < knobs[K_MIN_NOTIONAL]:
@@ -320,10 +319,10 @@ def open_lot(
 def along_minutes(
     lots: np.ndarray, j: int, side: float, time: float, end: float, high: float, low: float, minutes: np.ndarray
 ) -> tuple[float, float, bool, bool]:
-    """Follow the stored minutes of one candle to the first level of lot `j`: (price, time, stopped, ambiguous).
+    """Follow one candle's stored minutes to the first level of lot `j`: (price, time, stopped, ambiguous).
 
-    The price is NaN where the minutes do not tell: one is missing, together they span another range than the
-    candle, or the candle is shorter than a minute. `minutes` has the rows open time, open, high, low.
+    The price is NaN if the minutes cannot decide: one is missing, their joint range is not that of the candle, or the
+    candle is shorter than a minute. `minutes` has the rows open time, open, high, low.
     """
     count = np.int64((end - time) // 60000.0)
     first = np.searchsorted(minutes[0], time)
@@ -368,7 +367,7 @@ def leave_inside(
     trades: np.ndarray,
     t: int,
 ) -> tuple[int, bool]:
-    """Close the lots whose stop or target candle `i` reaches: gaps at its open first, then inside it."""
+    """Close the lots whose stop or target candle `i` reaches: first those its open has jumped, then those inside it."""
     ok, time, end = True, times[i], ends[i]
     j = 0
     while j < head[LOTS]:
@@ -451,11 +450,11 @@ def execute(
 
 @compiled()
 def limits(head: np.ndarray, lots: np.ndarray) -> tuple[float, float, float, float]:
-    """(low, high, close above, close below): what a candle must pass to matter while the lots stay.
+    """Return (low, high, close above, close below): a candle within them changes nothing while the lots stay.
 
-    `low` and `high` are the nearest levels of any lot. Equity is a straight line over the close, so the
-    closes that make a new peak or a deeper drawdown lie beyond two thresholds; a candle between them need not
-    be marked. They err on the safe side by `slack`, so the result is that of marking every candle.
+    `low` and `high` are the nearest levels of any lot. Equity is linear in the close, so the closes that make a new
+    peak or a deeper drawdown lie beyond two thresholds, and a candle between them need not be marked. The thresholds
+    err on the safe side by `slack`, so the result is that of marking every candle.
     """
     low, high, fixed, slope = -np.inf, np.inf, head[CASH], 0.0
     n = np.int64(head[LOTS])
@@ -502,15 +501,15 @@ def lead(
 ) -> tuple[int, int]:
     """Lead the account from its state (`head`, `lots`, changed in place) through whole days of candles.
 
-    Called by `walk` and `walk_many` alone, which lend it their arrays.
+    Only `walk` and `walk_many` call it; they lend it their arrays.
 
     times, ends          open and exclusive end of each candle, ms, float64, ascending
     open_ high low close prices in units, float64; signal int8
     events               indices of the candles whose signal is not 0, ascending; blocks: see block_ranges
     first                index of the first candle of each day, and the number of candles at the end
     days                 00:00 UTC of each day, ms; as_of: the clock at the end of the last one
-    until                the version ends here, ms; inf: it goes on
-    lots                 room for every lot that may be open; minutes: see along_minutes
+    until                end of the version, ms; inf if it has none
+    lots                 room for every lot that can be open; minutes: see along_minutes
     trades, marks        rows for closed trades and their snapshots, at least one: the last takes the rest
     daily, log           a snapshot and the carried state at the end of each day, or no rows at all
     unfilled             a row per day that counts signals without an order by reason, or no rows at all
@@ -529,7 +528,7 @@ def lead(
                 if signal[early] != 0:
                     count_unfilled(unfilled, d, U_OUTSIDE_DATES)
         while i < stop and head[ENDED] == 0.0:
-            if head[ORDER] == 0.0 and i < limit:  # the hot loops: pass over candles at which nothing happens
+            if head[ORDER] == 0.0 and i < limit:  # the hot loops: skip candles at which nothing happens
                 pause = min(stop, limit)
                 while e < events.size and events[e] < i:
                     e += 1
@@ -608,7 +607,7 @@ def lead(
 
 @compiled()
 def block_ranges(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
-    """(lowest low, highest high, highest close, lowest close) of every whole block of BLOCK candles."""
+    """Return (lowest low, highest high, highest close, lowest close) of every whole block of BLOCK candles."""
     rows = np.empty((low.size // BLOCK, 4))
     for b in range(rows.shape[0]):
         i = b * BLOCK
@@ -622,7 +621,7 @@ def block_ranges(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.nda
 
 @compiled(nogil=True)
 def decisions(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`signal` as int8, and the indices of the candles at which it is not 0."""
+    """Return `signal` as int8, and the indices of the candles at which it is not 0."""
     count = 0
     small = np.empty(signal.size, np.int8)
     for i in range(signal.size):
@@ -662,7 +661,7 @@ def walk(
     log: np.ndarray,
     unfilled: np.ndarray,
 ) -> tuple[int, int]:
-    """`lead` over one set of terms; see there for the arguments."""
+    """Run `lead` with one set of terms; see there for the arguments."""
     return lead(
         borrowed(times),
         borrowed(ends),
@@ -709,12 +708,12 @@ def walk_many(
     minutes: np.ndarray,
     out: np.ndarray,
 ) -> int:
-    """`lead` once for every set of terms over the same candles and signals, for a parameter sweep.
+    """Run `lead` once for every set of terms over the same candles and signals, for a parameter sweep.
 
-    begin   the head of the state each account begins with, flat
+    begin   the head of the state with which each account starts, flat
     knobs   (parts, sets, KNOBS): the terms of each set in each part of the days; parts: index of the first
             day of each part, and the number of days at the end
-    out     (sets, SNAPSHOT): what the metrics at the end of the last day are made of
+    out     (sets, SNAPSHOT): the inputs of the metrics at the end of the last day
     Returns the first set whose money passed LIMIT, or -1.
     """
     most = 1

@@ -1,16 +1,11 @@
-"""The simulated ledger of one strategy version on one market: candles and signals in, trades and results out.
+"""Run the simulated ledger of one strategy version on one market: candles and signals in, trades and results out.
 
-Here: frames to arrays, one walk of the kernel over whole days, arrays to the frames of trade_history,
-performance_metrics and backtest_results. Not here: execution itself (ledger_kernel.py), formulas
-(metrics.py), which terms hold on which day and what is stored (the assets).
-
-How a trade comes about. A signal decided at the close of a candle is filled at the open of the next candle
-that exists, whatever day that is: 1 closes all shorts and opens a long, -1 closes all longs and, where the
-strategy shorts, opens a short. Inside each candle, the entry candle included, come first the order at the
-open, then lots whose level the open has jumped, then levels within the candle (a stop before a target, and
-counted as ambiguous, unless the stored minutes tell), then the mark at the close. Commission and slippage are
-money taken on both sides; prices are market prices. Final equity = initial balance + sum of net_profit +
-open_profit, exactly.
+How a trade comes about. A signal decided at a candle's close is filled at the open of the next candle that exists, on
+whatever day: 1 closes all shorts and opens a long, -1 closes all longs and, if the strategy shorts, opens a short.
+Inside each candle, the entry candle included, the order is: the pending order at the open; lots whose stop or target
+the open has jumped; stops and targets within the candle (a stop before a target, counted as ambiguous, unless stored
+minutes decide); the mark at the close. Commission and slippage are charged as money on both sides; prices are market
+prices. Final equity = initial balance + sum of net_profit + open_profit, exactly.
 
 The state after a day starts the next one. Any split of the days into calls gives the same bits.
 """
@@ -58,13 +53,13 @@ class CandleArrays(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LedgerRun:
-    """What one call produced. The caller adds strategy_id, symbol, interval and trade_id.
+    """The result of one call. The caller adds strategy_id, symbol, interval and trade_id.
 
     trades   one row per closed trade in the order of closing; columns of trade_history
     metrics  one row per trade, same order: entry_time (links to the trade), day, the ten figures
-    results  one row per day from effective_from on; columns of backtest_results. From effective_to on only
-             the days at whose end a lot is still open, and the day in which the last one closes
-    states   the state at the end of each day from effective_from on; that of an unfinished day starts nothing
+    results  one row per day from effective_from on; columns of backtest_results. From effective_to on, only
+             the days that end with an open lot, and the day on which the last one closes
+    states   the state at the end of each day from effective_from on; the state of an unfinished day must not be carried
     unfilled one row per day like `states`: signals that led to no order, by reason; columns of unfilled_signals
     """
 
@@ -76,10 +71,10 @@ class LedgerRun:
 
 
 def candle_arrays(candles: pl.DataFrame, ends: pl.Series, label: str = "this market") -> CandleArrays:
-    """The kernel's view of `candles` (timestamp, open, high, low, close; ascending) and of their boundaries.
+    """Return `candles` (timestamp, open, high, low, close; ascending) as the kernel reads them, for any number of runs.
 
-    `ends`: the exclusive end of each candle (open + interval), in ms or as Datetime. Done once, it serves any
-    number of runs. LedgerError where prices are too large to be exact.
+    `ends` is the exclusive end of each candle (open + interval), in ms or as Datetime. LedgerError if prices are too
+    large to be exact.
     """
     times = _ms(candles["timestamp"])
     if len(ends) != len(times) or (np.diff(times) <= 0).any():
@@ -106,21 +101,21 @@ def run_ledger(
     as_of_ms: int | None = None,
     label: str = "this market",
 ) -> LedgerRun:
-    """Lead one account through `days` under one set of terms.
+    """Run one account through `days` under one set of terms.
 
     candles   one market's candles of these days (timestamp, open, high, low, close), or `candle_arrays` of
-              them; then `ends` is not read
+              them; then `ends` is ignored
     signals   1, -1 or 0 per candle, decided at its close; ignored on candles that open before effective_from
     days      the consecutive days of the window and the day of each candle; only the last may be unfinished
     ends      see `candle_arrays`
-    state     the state at the end of the day before; None: the account begins flat on effective_from. Where
-              the window begins later, the days between had no candle
-    minutes   stored 1m candles (timestamp, open, high, low), or `minute_array` of them; read where stop_path is 1m
-    as_of_ms  boundary of the last closed candle, where the last day is unfinished
-    label     market and strategy, for error texts
+    state     the state at the end of the day before; None: the account starts flat on effective_from. If the
+              window starts later, the days between had no candle
+    minutes   stored 1m candles (timestamp, open, high, low), or `minute_array` of them; read if stop_path is 1m
+    as_of_ms  boundary of the last closed candle, if the last day is unfinished
+    label     market and strategy, for error messages
 
-    Where terms change on a day (risk, rules, costs) call once per stretch and carry the state.
-    LedgerError: the state belongs to another account, or money passes 9e7 quote units.
+    If terms (risk, rules, costs) change on a day, call once per period and carry the state.
+    LedgerError if the state belongs to another account, or if money passes 9e7 quote units.
     """
     if isinstance(candles, CandleArrays):
         arrays = candles
@@ -189,7 +184,7 @@ def run_ledger(
         day = window[int(np.searchsorted(first, broken, side="right")) - 1]
         raise LedgerError(
             f"The account of {label} passed 90,000,000 in its quote asset on {day}: beyond that its "
-            "money is not exact. Begin with a smaller initial_balance."
+            "money is not exact. Start with a smaller initial_balance."
         )
     states = {day: log[i, : k.HEAD + int(log[i, k.LOTS]) * k.LOT].copy() for i, day in enumerate(window)}
     return _frames(trades[:closed], marks[:closed], daily, window, start, strategy, states, unfilled)
@@ -210,7 +205,7 @@ def _decisions(signals: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def minute_array(minutes: pl.DataFrame | np.ndarray | None, terms: Terms, label: str) -> np.ndarray:
-    """Rows open time, open, high, low; empty where the strategy does not ask for them."""
+    """Return the rows open time, open, high, low; empty if the strategy does not use minutes."""
     if minutes is None or terms.strategy.stop_path is None:
         return np.empty((4, 0))
     if isinstance(minutes, np.ndarray):
@@ -223,7 +218,7 @@ def minute_array(minutes: pl.DataFrame | np.ndarray | None, terms: Terms, label:
 
 
 def _time(name: str, ms: np.ndarray) -> pl.Series:
-    """Milliseconds as UTC times; NaN: null."""
+    """Milliseconds as UTC times, null for NaN."""
     return (pl.Series(name, ms, nan_to_null=True).cast(pl.Int64) * 1000).cast(UTC_US)
 
 
@@ -257,7 +252,7 @@ def _unfilled_frame(rows: np.ndarray, window: tuple[date, ...]) -> pl.DataFrame:
 
 
 def _words(name: str, words: Sequence[str], number: np.ndarray) -> pl.Series:
-    """The words of these numbers; quicker than a text at a time."""
+    """The words with these numbers, gathered at once because a text at a time is slower."""
     return pl.Series(name, words, dtype=pl.String).gather(number.astype(np.uint32))
 
 
@@ -292,7 +287,7 @@ def _trade_frame(rows: np.ndarray) -> pl.DataFrame:
 
 
 def figures(rows: np.ndarray, initial: float, start: float) -> list[pl.Series]:
-    """The ten columns of FIGURES, one value per snapshot row of an account that began at `start`, ms."""
+    """Return the ten columns of FIGURES, one value per snapshot row of an account that started at `start`, ms."""
     c = np.ascontiguousarray(rows.T)
     ratios = metrics.figure_rows(
         initial,

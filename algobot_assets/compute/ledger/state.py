@@ -1,7 +1,6 @@
-"""The carried state of an account: made, taken apart, read.
+"""Create, check and read the carried state of an account: the float64 vector that leads from one day to the next.
 
-Here: the float64 vector that leads from one day to the next, and its reading for people. Its layout is in
-ledger_kernel.py: HEAD scalars (layout version, clock start, initial balance, cash, equity at the last mark,
+Its layout is in kernel.py: HEAD scalars (layout version, clock start, initial balance, cash, equity at the last mark,
 peak, deepest drawdown, count/mean/M2 of daily returns, closed and won trades, sums of wins, losses and
 profit_pct, ambiguous stops, skipped entries, side, pending order with its time and equity, ended, number of
 lots), then LOT scalars per open lot (times of entry and of its signal, quantity, its count of steps and the
@@ -38,7 +37,7 @@ class Lot:
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """A state in words. `side`: long, short, flat; `order`: the signal that waits for a candle (0: none)."""
+    """A state for people. `side`: long, short, flat; `order`: the signal that waits for a candle (0: none)."""
 
     cash: Decimal
     equity: Decimal
@@ -57,7 +56,7 @@ class AccountState:
 
 
 def new_state(terms: StrategyTerms, days_before: int = 0) -> np.ndarray:
-    """An account that begins flat, `days_before` whole days without a candle behind it."""
+    """Return the state of an account that starts flat, after `days_before` whole days without a candle."""
     head = np.zeros(k.HEAD)
     balance = units_of(exact(terms.initial_balance))
     head[k.LAYOUT], head[k.START], head[k.INITIAL] = k.LAYOUT_VERSION, day_ms(terms.effective_from), balance
@@ -68,19 +67,19 @@ def new_state(terms: StrategyTerms, days_before: int = 0) -> np.ndarray:
 
 
 def unpack(state: np.ndarray, terms: StrategyTerms, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """(head, lots) of a state, checked to belong to this version of the strategy."""
+    """Return (head, lots) of a state. LedgerError if it does not belong to this version of the strategy."""
     state = np.asarray(state, dtype=np.float64)
     head = state[: k.HEAD].copy()
     if len(head) < k.HEAD or head[k.LAYOUT] != k.LAYOUT_VERSION or len(state) != k.HEAD + int(head[k.LOTS]) * k.LOT:
         raise LedgerError(
-            f"The carried ledger of {label} was written by another version of the ledger: "
-            "recompute it from its first day."
+            f"The carried ledger of {label} was written by another version of the ledger. "
+            "Recompute it from its first day."
         )
     expected = new_state(terms)
     if head[k.START] != expected[k.START] or head[k.INITIAL] != expected[k.INITIAL]:
         raise LedgerError(
-            f"The carried ledger of {label} began on another day or with another balance than "
-            f"{terms.effective_from} and {terms.initial_balance}: recompute it from its first day."
+            f"The carried ledger of {label} started on another day or with another balance than "
+            f"{terms.effective_from} and {terms.initial_balance}. Recompute it from its first day."
         )
     return head, state[k.HEAD :].reshape(-1, k.LOT)
 
@@ -98,7 +97,7 @@ def _time(ms: float) -> datetime:
 
 
 def read_state(state: np.ndarray) -> AccountState:
-    """A carried state in words, for explanations and for a bot that asks what is open."""
+    """Return a carried state for people, for explanations, and for a bot that asks what is open."""
     head, lots = state[: k.HEAD], state[k.HEAD :].reshape(-1, k.LOT)
     return AccountState(
         cash=_money(head[k.CASH]),

@@ -1,9 +1,4 @@
-"""What an account trades by: strategy, risk, symbol rules and costs, checked and turned into numbers.
-
-Here: the frozen terms and the names of exit reasons. Not here: where terms come from (declared state, symbol
-rules of the exchange) and which are in force on a day (the assets); the loop that obeys them
-(ledger_kernel.py).
-"""
+"""Check the terms an account trades by (strategy, risk, symbol rules, costs) and turn them into numbers."""
 
 from __future__ import annotations
 
@@ -29,12 +24,12 @@ EXIT_REASONS = {
     k.COLLATERAL: "collateral",
     k.SUPERSEDED: "superseded",
 }
-"""exit_reason of a trade: the opposite signal; its stop; its target; a short whose loss reached its
-collateral (2 x entry) before its stop; the strategy's version was replaced or retired."""
+"""exit_reason of a trade: the opposite signal; the stop; the target; the loss of a short reached its collateral
+(2 x entry) before the stop; the strategy's version was replaced or retired."""
 
 
 class LedgerError(AlgobotError):
-    """A ledger cannot be kept: terms that contradict themselves, or money too large to be exact."""
+    """A ledger that cannot be kept: its terms are contradictory, or its money is too large to be exact."""
 
 
 def _decimal(name: str, value: Number, low: str, high: str) -> Decimal:
@@ -61,11 +56,11 @@ def _set(instance: object, name: str, value: Number, low: str, high: str) -> Non
 
 @dataclass(frozen=True, slots=True)
 class StrategyTerms:
-    """One version of a strategy. initial_balance in the quote asset; risk_per_trade a fraction of equity.
+    """One version of a strategy. initial_balance is in the quote asset, risk_per_trade a fraction of equity.
 
-    It begins on 00:00 UTC of `effective_from`, flat, and ends on 00:00 UTC of `effective_to` (None: never):
-    the day from which it is replaced or retired. `shorting`: whether -1 opens shorts. `stop_path` "1m": the
-    stored minutes decide which of stop and target comes first inside a candle, and when.
+    It starts flat at 00:00 UTC of `effective_from` and ends at 00:00 UTC of `effective_to`, the day from which it is
+    replaced or retired (None: never). `shorting`: -1 opens shorts. `stop_path` "1m": stored minutes decide whether stop
+    or target comes first inside a candle, and when.
     """
 
     initial_balance: Number
@@ -79,16 +74,14 @@ class StrategyTerms:
         _set(self, "initial_balance", self.initial_balance, "0.00000001", "89999999")
         _set(self, "risk_per_trade", self.risk_per_trade, "0.00000001", "1")
         if self.stop_path not in (None, "1m"):
-            raise LedgerError(f"stop_path is {self.stop_path!r}: give 1m or leave it out.")
+            raise LedgerError(f"stop_path is {self.stop_path!r}: give 1m or omit it.")
         if self.effective_to is not None and self.effective_to < self.effective_from:
-            raise LedgerError(f"The strategy ends on {self.effective_to}, before it begins on {self.effective_from}.")
+            raise LedgerError(f"The strategy ends on {self.effective_to}, before it starts on {self.effective_from}.")
 
 
 @dataclass(frozen=True, slots=True)
 class RiskTerms:
-    """Risk parameters: a fraction of equity, a count of lots, percent of the entry price (take profit 0:
-    none).
-    """
+    """Risk parameters: a fraction of equity, a number of lots, percent of the entry price (take profit 0: none)."""
 
     max_risk_per_trade: Number
     max_open_trades: int
@@ -105,9 +98,7 @@ class RiskTerms:
 
 @dataclass(frozen=True, slots=True)
 class RuleTerms:
-    """Symbol rules; None where none are stored: tick 1e-8, step 1e-8 or the next power of ten, no least
-    notional.
-    """
+    """Symbol rules. None if none are stored: tick 1e-8, step 1e-8 or the next power of ten, no minimum notional."""
 
     tick: Number | None = None
     step: Number | None = None
@@ -133,9 +124,7 @@ class CostTerms:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """All terms in force over a window. Rules and risk hold for entries; open lots keep the levels set at
-    entry.
-    """
+    """All terms in force over a window. Rules and risk apply to entries; open lots keep the levels set at entry."""
 
     strategy: StrategyTerms
     risk: RiskTerms
@@ -143,7 +132,7 @@ class Terms:
     costs: CostTerms = field(default_factory=CostTerms)
 
     def knobs(self) -> np.ndarray:
-        """The terms as the kernel reads them."""
+        """Return the terms as the kernel reads them."""
         strategy, risk, rules, costs = self.strategy, self.risk, self.rules, self.costs
         out = np.zeros(k.KNOBS)
         out[k.K_RISK] = min(strategy.risk_per_trade, risk.max_risk_per_trade)
@@ -162,5 +151,5 @@ class Terms:
 
 
 def day_ms(day: date) -> float:
-    """00:00 UTC of `day` in milliseconds since 1970-01-01."""
+    """Return 00:00 UTC of `day` in milliseconds since 1970-01-01."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000.0

@@ -1,7 +1,6 @@
-"""The deflated Sharpe ratio: how probably the best of many trials is better than the best that luck would bring.
+"""Compute the deflated Sharpe ratio: the probability that the best of many trials beats the best expected by luck.
 
-D. H. Bailey, M. Lopez de Prado, The Deflated Sharpe Ratio (Journal of Portfolio Management 40 (5), 2014). Here: its
-formula on plain numbers. Not here: which trials there were.
+D. H. Bailey, M. Lopez de Prado, The Deflated Sharpe Ratio (Journal of Portfolio Management 40 (5), 2014).
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ _normal = NormalDist()
 
 
 def expected_best(variance: float, trials: int) -> float:
-    """The Sharpe ratio that the best of `trials` reaches by luck, if their ratios have `variance` around 0.
+    """Return the Sharpe ratio that the best of `trials` reaches by luck, if their ratios have `variance` around 0.
 
-    sqrt(V) ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), g Euler's constant, Z the inverse of the normal distribution; 0
-    for one trial. In the unit of time of the variance's ratios.
+    sqrt(V) ((1 - g) Z(1 - 1/N) + g Z(1 - 1/(N e))), where g is Euler's constant and Z the inverse of the normal
+    distribution; 0 for one trial. The unit of time is that of the variance's ratios.
     """
     if trials < 2:
         return 0.0
@@ -29,10 +28,10 @@ def expected_best(variance: float, trials: int) -> float:
 
 
 def deflated_sharpe(sharpe: float, count: int, skewness: float, kurtosis: float, variance: float, trials: int) -> float:
-    """The probability that the true Sharpe ratio is above `expected_best`; NaN where it cannot be said.
+    """Return the probability that the true Sharpe ratio is above `expected_best`; NaN if it is undefined.
 
-    sharpe: of `count` returns and per return, not per year; skewness and kurtosis (normal: 3) of those returns;
-    variance: of the trials' ratios, per return too.
+    `sharpe` is that of `count` returns, per return and not per year; `skewness` and `kurtosis` (normal: 3) are those of
+    the same returns; `variance` is that of the trials' ratios, also per return.
     """
     spread = 1.0 - skewness * sharpe + (kurtosis - 1.0) / 4.0 * sharpe * sharpe
     if count < 2 or not spread > 0.0 or not variance >= 0.0:
@@ -41,9 +40,9 @@ def deflated_sharpe(sharpe: float, count: int, skewness: float, kurtosis: float,
 
 
 def deflated_of(returns: np.ndarray, others: np.ndarray, trials: int) -> float:
-    """`deflated_sharpe` of daily returns among trials whose yearly Sharpe ratios (sqrt(365) days) are `others`.
+    """Return `deflated_sharpe` of daily returns among trials whose yearly Sharpe ratios (sqrt(365) days) are `others`.
 
-    NaN where the returns or the ratios do not vary, or fewer than two ratios are known.
+    NaN if the returns or the ratios do not vary, or if fewer than two ratios are known.
     """
     known = others[np.isfinite(others)]
     if returns.size < 2 or known.size < 2 or not np.isfinite(returns).all():

@@ -1,13 +1,10 @@
-"""The ten figures of an account, from what its ledger carries.
+"""Compute the ten figures of an account from the sums that its ledger carries.
 
-Here: the formulas and the rules when a figure is NULL. Not here: how the running sums come about
-(ledger_kernel.py: marks, peak, Welford's recursion over daily returns) and which rows there are (ledger.py).
-
-Conventions (one each): equity is marked at candle closes with the starting capital as the first mark. Daily
-returns run over calendar days, a day without a candle is a return of 0, and the running day counts up to the
-mark. Rates are annualised with 365 days, the risk-free rate is 0, standard deviations have ddof 1, drawdowns
-are negative fractions. `win_rate` and returns are fractions, `avg_profit_pct` is in percent. A figure that is
-undefined, not finite or too large for DECIMAL(20,8) is NULL.
+Conventions: equity is marked at candle closes, and the starting capital is the first mark. Daily returns run over
+calendar days; a day without a candle has a return of 0, and the current day counts up to the mark. Rates are
+annualised with 365 days, the risk-free rate is 0, and standard deviations have ddof 1. Drawdowns are negative
+fractions, `win_rate` and returns are fractions, `avg_profit_pct` is in percent. A figure that is undefined, not finite
+or too large for DECIMAL(20,8) is NULL.
 """
 
 from __future__ import annotations
@@ -22,9 +19,7 @@ from algobot_assets.compute.units import from_units, ratio_column
 
 YEAR_DAYS = 365.0
 MIN_DAYS = 30.0
-"""Below this many days (exact, fractional) a yearly figure says nothing: annual_return and sharpe_ratio are
-NULL.
-"""
+"""Below this many days (exact, fractional) yearly figures are meaningless: annual_return and sharpe_ratio are NULL."""
 
 FIGURES = (
     "initial_capital",
@@ -43,13 +38,13 @@ FIGURES = (
 
 @compiled()
 def total_return(initial: float, final: float) -> float:
-    """final / initial - 1."""
+    """Return final / initial - 1."""
     return final / initial - 1.0
 
 
 @compiled()
 def annual_return(initial: float, final: float, days: float) -> float:
-    """(final / initial)^(365 / days) - 1 with exact fractional days; NaN under 30 days or with debts."""
+    """Return (final / initial)^(365 / days) - 1 with exact fractional days; NaN below 30 days or with debts."""
     if days < MIN_DAYS or final < 0.0:
         return np.nan
     growth: float = (final / initial) ** (YEAR_DAYS / days)
@@ -58,9 +53,9 @@ def annual_return(initial: float, final: float, days: float) -> float:
 
 @compiled()
 def sharpe_ratio(count: float, mean: float, m2: float, days: float) -> float:
-    """mean / std(ddof 1) x sqrt(365) of `count` daily returns, m2 their sum of squared deviations.
+    """Return mean / std(ddof 1) x sqrt(365) of `count` daily returns, m2 being their sum of squared deviations.
 
-    NaN under 30 days, and where the returns do not vary.
+    NaN below 30 days, and if the returns do not vary.
     """
     if days < MIN_DAYS or count < 2.0 or not m2 > 0.0:
         return np.nan
@@ -69,13 +64,13 @@ def sharpe_ratio(count: float, mean: float, m2: float, days: float) -> float:
 
 @compiled()
 def profit_factor(sum_won: float, sum_lost: float) -> float:
-    """Sum of net wins / |sum of net losses|; NaN without a loss, 0 with losses only."""
+    """Return sum of net wins / |sum of net losses|; NaN without a loss, 0 with losses only."""
     return sum_won / -sum_lost if sum_lost < 0.0 else np.nan
 
 
 @compiled()
 def risk_reward_ratio(closed: float, won: float, sum_won: float, sum_lost: float) -> float:
-    """Mean net win / |mean net loss|; NaN without a winner or without a loss. Break-even counts as losing."""
+    """Return mean net win / |mean net loss|; NaN without a win or without a loss. Break-even counts as a loss."""
     if won == 0.0 or not sum_lost < 0.0:
         return np.nan
     return (sum_won / won) / (-sum_lost / (closed - won))
@@ -97,10 +92,10 @@ def figures(
     sum_pct: float,
     out: np.ndarray,
 ) -> None:
-    """One row of the eight ratios of FIGURES, in their order, into `out`; NaN stands for NULL.
+    """Write the eight ratios of FIGURES, in their order, to `out`; NaN stands for NULL.
 
-    Money in any one unit; `sum_pct`, the sum of profit_pct, in percent. A plain function of scalars: a
-    parameter sweep calls it from its own loop.
+    Money can be in any one unit; `sum_pct`, the sum of profit_pct, is in percent. It takes scalars so that a parameter
+    sweep can call it from its own loop.
     """
     out[0] = total_return(initial, equity)
     out[1] = annual_return(initial, equity, days)
@@ -127,8 +122,9 @@ def figure_rows(
     sum_lost: np.ndarray,
     sum_pct: np.ndarray,
 ) -> np.ndarray:
-    """`figures` for arrays of equal length; (rows, 8). Scalar by scalar: a power must not depend on its
-    neighbours.
+    """Return `figures` of arrays of equal length, shape (rows, 8).
+
+    It goes scalar by scalar, because a vectorised power could depend on its neighbours.
     """
     out = np.empty((equity.size, 8))
     for i in range(equity.size):
@@ -151,7 +147,7 @@ def figure_rows(
 
 
 def figure_columns(initial: float, equity: np.ndarray, ratios: np.ndarray) -> list[pl.Series]:
-    """The ten columns of FIGURES from capital in units of 1e-8 and the ratios of `figure_rows`."""
+    """Return the ten columns of FIGURES from capital in units of 1e-8 and the ratios of `figure_rows`."""
     capital = [
         from_units("initial_capital", np.full(len(equity), initial)),
         from_units("final_capital", equity),

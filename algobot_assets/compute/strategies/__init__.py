@@ -1,7 +1,7 @@
-"""The strategies there are: every file of this package, and files of one's own given by path.
+"""Find strategies by type: every file of this package, and files loaded by path.
 
-Adding a strategy is adding a file here with a function under `@strategy` (see `compute.strategy`), or loading
-such a file with `load_strategy_file`. Nothing else has to be told. A strategy's type is its registered name.
+To add a strategy, put a file with a function under `@strategy` here (see `compute.strategy`), or load such a file with
+`load_strategy_file`. A strategy's type is the name it is registered by.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from algobot_assets.errors import SettingsError
 
 @dataclass(frozen=True)
 class Registered:
-    """A strategy, where it came from, and the text it was loaded from, which decides its code version."""
+    """A strategy with its origin and the text it was loaded from, which decides its code version."""
 
     strategy: Strategy
     origin: str
@@ -33,12 +33,12 @@ _files: dict[str, Registered] = {}
 
 
 def get_strategy(strategy_type: str) -> Strategy:
-    """The strategy of that type; SettingsError that lists those there are."""
+    """Return the strategy of that type. If it is unknown, a SettingsError lists all types."""
     return registered(strategy_type).strategy
 
 
 def registered(strategy_type: str) -> Registered:
-    """The strategy of that type with its source; SettingsError that lists those there are."""
+    """Return the strategy of that type with its source. If it is unknown, a SettingsError lists all types."""
     known = _built_in() | _files
     if strategy_type not in known:
         raise SettingsError(f"There is no strategy of type {strategy_type!r}. There are: {', '.join(sorted(known))}.")
@@ -46,16 +46,16 @@ def registered(strategy_type: str) -> Registered:
 
 
 def strategy_types() -> tuple[str, ...]:
-    """The types of all strategies, in alphabetical order."""
+    """Return the types of all strategies, in alphabetical order."""
     return tuple(sorted(_built_in() | _files))
 
 
 def load_strategy_file(path: str | Path) -> tuple[str, ...]:
-    """Register the strategies of a Python file, and return their types.
+    """Register the strategies of a Python file and return their types.
 
-    Loading a file again replaces what it registered before, and a file stands for the one of this package that
-    has its type: so a strategy that is kept here is edited and tried elsewhere. SettingsError where the file cannot
-    be read or run, registers nothing, or registers a type of another loaded file; then nothing changes.
+    Loading a file again replaces what it registered before. A file also replaces the strategy of the same type in this
+    package, so that a copy can be edited and tried elsewhere. SettingsError, and no change, if the file cannot be read
+    or run, registers nothing, or registers a type of another loaded file.
     """
     path = Path(path).resolve()
     name = f"algobot_strategy_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
@@ -93,7 +93,7 @@ def _built_in() -> dict[str, Registered]:
 
 
 def _registered_by(module: ModuleType, origin: str, text: str) -> dict[str, Registered]:
-    """The strategies defined in a module; those it merely imports are not its own."""
+    """The strategies that a module defines, without those it imports."""
     own = [value for value in vars(module).values() if isinstance(value, Strategy) and value.module == module.__name__]
     if not own:
         raise SettingsError(f"{origin} registers no strategy. Put @strategy(...) above its rule.")
@@ -107,5 +107,5 @@ def _refuse_doubles(found: dict[str, Registered], others: dict[str, Registered])
     for kind in sorted(found.keys() & others.keys()):
         raise SettingsError(
             f"{found[kind].origin} registers strategy type {kind!r}, which {others[kind].origin} has already."
-            " Give it another name."
+            " Rename one of them."
         )

@@ -1,4 +1,4 @@
-"""The composite rule on all four stored indicators."""
+"""A composite rule on all four stored indicators."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from algobot_assets.compute.strategy import BUY, SELL, Bars, Parameter, strategy
     indicators=("ema", "rsi", "atr", "vwap"),
 )
 def btc(bars: Bars, p: SimpleNamespace) -> pl.Series:
-    """VWAP crossings confirmed by the RSI, then jumps of the ATR above the EMA and lulls below it.
+    """Trade VWAP crossings that the RSI confirms, then jumps of the ATR above the EMA and lulls below it.
 
-    `atr_rise` and `atr_fall` are factors of the ATR of the candle before. Wilder's ATR over n falls at most
-    to (n - 1)/n in one candle: with the default window of 14 an `atr_fall` below 0.929 never happens.
+    `atr_rise` and `atr_fall` are factors of the previous candle's ATR. In one candle Wilder's ATR over n falls to no
+    less than (n - 1)/n, so with the default window of 14 an `atr_fall` below 0.929 has no effect.
     """
     close, ema = bars.close, bars.indicator("ema")
     rsi, atr, vwap = bars.indicator("rsi"), bars.indicator("atr"), bars.indicator("vwap")

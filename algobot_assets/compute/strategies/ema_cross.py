@@ -1,4 +1,4 @@
-"""Trend following by two exponential averages of the close."""
+"""Follow trends with two exponential averages of the close."""
 
 from __future__ import annotations
 

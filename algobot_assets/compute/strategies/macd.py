@@ -13,9 +13,9 @@ from algobot_assets.compute.strategy import BUY, SELL, Bars, strategy, window
 def macd(bars: Bars, p: SimpleNamespace) -> pl.Series:
     """Buy when the MACD line crosses above its signal line, sell when it crosses below.
 
-    The line is the fast EMA minus the slow EMA of the close, each with its own seed (TA-Lib starts both
-    late, so its first values differ); the signal line is an EMA of the line, seeded with the line's first
-    values. With 12, 26, 9 the line begins at the 26th candle and the signal line at the 34th.
+    The line is the fast EMA minus the slow EMA of the close, each with its own seed (TA-Lib starts both late, so its
+    first values differ). The signal line is an EMA of the line, seeded with the line's first values. With 12, 26, 9 the
+    line starts at the 26th candle and the signal line at the 34th.
     """
     line = bars.ema(bars.close, p.fast) - bars.ema(bars.close, p.slow)
     signal = bars.ema(line, p.signal)

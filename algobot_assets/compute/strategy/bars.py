@@ -1,8 +1,4 @@
-"""The bars a strategy decides on: candles as float64 series, stored indicators, and the primitives of
-`carry`.
-
-Here: what a rule can see and how its answers become signals. Not here: the rules (`strategies`).
-"""
+"""Give a strategy its bars: candles as float64 series, the stored indicators, and the averages and sums of `carry`."""
 
 from __future__ import annotations
 
@@ -18,8 +14,19 @@ from algobot_assets.compute.carry import Chunk, Days
 
 
 class Bars(Chunk):
-    """One chunk of one market for a strategy. All series are Float64 with one value per candle, in quote
-    units (volume: base units); null means "no value yet" and makes a comparison false."""
+    """One chunk of one market, as a strategy sees it.
+
+    All series are Float64 with one value per candle, in the quote asset (volume: in the base asset). Null means "no
+    value yet" and makes a comparison false.
+
+    >>> from datetime import date
+    >>> candles = pl.DataFrame({"close": [10.0, 11.0, 9.0, 12.0]})
+    >>> bars = Bars(candles, pl.DataFrame(), Days([date(2024, 1, 1)], pl.Series([date(2024, 1, 1)] * 4)))
+    >>> bars.ema(bars.close, 2).to_list()
+    [None, 10.5, 9.5, 11.166666666666666]
+    >>> bars.decide((1, bars.crosses_above(bars.close, 11.5)), (-1, bars.crosses_below(bars.close, 9.5))).to_list()
+    [0, 0, -1, 1]
+    """
 
     def __init__(
         self,
@@ -35,36 +42,37 @@ class Bars(Chunk):
 
     @cached_property
     def open(self) -> pl.Series:
-        """Price of the first trade."""
+        """The price of the first trade."""
         return self._column("open")
 
     @cached_property
     def high(self) -> pl.Series:
-        """Highest price."""
+        """The highest price."""
         return self._column("high")
 
     @cached_property
     def low(self) -> pl.Series:
-        """Lowest price."""
+        """The lowest price."""
         return self._column("low")
 
     @cached_property
     def close(self) -> pl.Series:
-        """Price of the last trade."""
+        """The price of the last trade."""
         return self._column("close")
 
     @cached_property
     def volume(self) -> pl.Series:
-        """Quantity traded, in the base asset."""
+        """The quantity traded, in the base asset."""
         return self._column("volume")
 
     def indicator(self, name: str) -> pl.Series:
-        """A stored indicator that the strategy declares. KeyError where it does not declare it."""
+        """Return a stored indicator. KeyError if the strategy does not declare it."""
         if name not in self._indicators:
             raise KeyError(f"the strategy reads indicator {name!r} without declaring it")
         return self._indicators[name]
 
     def rolling_sum(self, x: pl.Series, n: int) -> pl.Series:
+        """Return `Chunk.rolling_sum`, as an input that must be warm before a signal is given."""
         return self._input(super().rolling_sum(x, n))
 
     def scan(
@@ -75,14 +83,14 @@ class Bars(Chunk):
         inputs: Sequence[pl.Series],
         *parameters: float,
     ) -> pl.Series:
+        """Return `Chunk.scan`, as an input that must be warm before a signal is given."""
         return self._input(super().scan(call, kernel, initial, inputs, *parameters))
 
     def decide(self, *rules: tuple[int, pl.Series]) -> pl.Series:
-        """Signals (Int32: 1, -1, 0) from rules (BUY, SELL or HOLD, condition); the first that matches
-        decides.
+        """Return the signals (Int32: 1, -1, 0) of rules, each a pair of a signal and its condition.
 
-        No rule, no signal: 0. Also 0 at each candle where an input is null, be it a declared indicator or an
-        average or sum computed by the bars: no signal until every input is warm. A null condition is false.
+        The first rule whose condition holds decides; if none holds, the signal is 0. A null condition is false. As long
+        as an input is null (a declared indicator, or an average or sum computed by the bars), the signal is 0 too.
         """
         decided = np.zeros(self.days.candles, dtype=np.int32)
         for signal, condition in reversed(rules):

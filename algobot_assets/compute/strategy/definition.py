@@ -1,12 +1,6 @@
-"""What a strategy is: a pure rule on bars, registered by a name, with typed parameters and declared inputs.
+"""Declare strategies: pure rules on bars, with a name, typed parameters and the stored indicators they read.
 
-Here: the decorator, parameters and their checks. Not here: which strategies there are (`strategies`), what a
-rule may ask of its bars (`bars`), running one over candles (`signals`).
-
-    @strategy("ema_cross", parameters={"fast": window(9), "slow": window(21)})
-    def ema_cross(bars, p):
-        fast, slow = bars.ema(bars.close, p.fast), bars.ema(bars.close, p.slow)
-        return bars.decide((BUY, bars.crosses_above(fast, slow)), (SELL, bars.crosses_below(fast, slow)))
+`strategies` lists all of them, `bars` holds what a rule can ask of its bars, and `signals` runs a rule over candles.
 """
 
 from __future__ import annotations
@@ -27,17 +21,21 @@ if TYPE_CHECKING:
     from algobot_assets.compute.strategy.bars import Bars
 
 BUY, SELL, HOLD = 1, -1, 0
-"""The signals: decided on the closed candle, filled by the ledger at the next one."""
+"""The signals. A rule decides at a candle's close; the ledger fills the order at the open of the next candle."""
 
 INDICATORS = ("ema", "rsi", "atr", "vwap")
-"""The stored indicators a strategy may declare."""
+"""The stored indicators that a strategy can declare."""
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a strategy: its default, whose type (int, float or bool) is its type, and its bounds."""
+    """A parameter of a strategy: its default value, which sets its type (int, float or bool), and its bounds.
+
+    >>> print(Parameter(50.0, low=0, high=100))
+    a number from 0 to 100, default 50.0
+    """
 
     default: int | float | bool
     low: float = -math.inf
@@ -57,7 +55,13 @@ class Parameter:
         return f"{_KINDS[type(self.default)]}{bounds}, default {self.default}"
 
     def checked(self, value: Any) -> int | float | bool:
-        """`value` in the parameter's type; a whole number is also a number. ValueError if it does not fit."""
+        """Return `value` in the parameter's type, or raise ValueError if it does not fit.
+
+        A whole number is accepted for a float parameter.
+
+        >>> Parameter(50.0, low=0, high=100).checked(30)
+        30.0
+        """
         kind = type(self.default)
         if kind is float and type(value) is int:
             value = float(value)
@@ -67,13 +71,20 @@ class Parameter:
 
 
 def window(default: int) -> Parameter:
-    """A parameter that counts candles: from 1 to MAX_WINDOW."""
+    """Return a parameter that counts candles, from 1 to MAX_WINDOW.
+
+    >>> print(window(14))
+    a whole number from 1 to 10000, default 14
+    """
     return Parameter(default, 1, MAX_WINDOW)
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A registered rule. `indicators`: the stored indicators it reads, which are inputs in the lineage."""
+    """A rule with its name and parameters, made by the decorator `strategy`.
+
+    `indicators` are the stored indicators it reads; lineage lists them as inputs.
+    """
 
     name: str
     rule: Callable[[Bars, SimpleNamespace], pl.Series]
@@ -85,7 +96,7 @@ class Strategy:
 
     @property
     def module(self) -> str:
-        """Name of the module that defines the rule."""
+        """The name of the module that defines the rule."""
         return self.rule.__module__
 
     @property
@@ -94,10 +105,13 @@ class Strategy:
         return (self.rule.__doc__ or "").strip().partition("\n")[0]
 
     def resolve(self, given: Mapping[str, Any] | None = None) -> dict[str, int | float | bool]:
-        """All parameters with their values: those given, else the defaults. SettingsError names what is
-        wrong.
+        """Return every parameter with its value: the one given, otherwise the default.
 
-        The resolved parameters decide the signals; the lineage's parameters digest is of these.
+        Lineage digests these values, since they decide the signals. A SettingsError names the parameter that is wrong.
+
+        >>> rule = strategy("level", parameters={"low": Parameter(30.0, 0, 100), "high": 70.0})(lambda bars, p: None)
+        >>> rule.resolve({"low": 25})
+        {'low': 25.0, 'high': 70.0}
         """
         given = given or {}
         known = "; ".join(f"{name} ({parameter})" for name, parameter in self.parameters.items()) or "none"
@@ -122,19 +136,26 @@ def strategy(
     parameters: Mapping[str, Parameter | int | float | bool] | None = None,
     indicators: Sequence[str] = (),
 ) -> Callable[[Callable[[Bars, SimpleNamespace], pl.Series]], Strategy]:
-    """Decorator that makes a rule a strategy of type `name`.
+    """Make a rule a strategy of type `name`. Use as a decorator.
 
-    The rule gets `bars` (`bars.Bars`) and the parameters as attributes, and returns what `bars.decide`
-    gives. It must be pure (the same candles, the same signals) and always make the same calls on `bars`. A
-    bare number as parameter is a default without bounds. Wrong declarations raise TypeError or ValueError
-    at import.
+    The rule receives `bars` (a `Bars`) and the parameters as attributes of `p`, and returns the result of
+    `bars.decide`. It must be pure: the same candles always give the same signals. It must also make the same calls on
+    `bars` every time. A bare number as parameter is a default without bounds. A wrong declaration raises TypeError or
+    ValueError at import.
+
+    >>> @strategy("dip", parameters={"level": Parameter(30.0, 0, 100)}, indicators=("rsi",))
+    ... def dip(bars, p):
+    ...     "Buy when the RSI falls below a level."
+    ...     return bars.decide((BUY, bars.crosses_below(bars.indicator("rsi"), p.level)))
+    >>> dip.description, dip.indicators
+    ('Buy when the RSI falls below a level.', ('rsi',))
     """
     declared = {
         key: value if isinstance(value, Parameter) else Parameter(value) for key, value in (parameters or {}).items()
     }
     for word in (name, *declared):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
-            raise ValueError(f"{word!r} is not a name; use small letters, digits and underscores")
+            raise ValueError(f"{word!r} is not a name; use lower-case letters, digits and underscores")
     for key, parameter in declared.items():
         try:
             parameter.checked(parameter.default)

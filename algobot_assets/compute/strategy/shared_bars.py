@@ -1,7 +1,6 @@
-"""Bars for many runs over the same candles: averages and sums are computed once per distinct parameter.
+"""Share bars between many runs over the same candles, so that an average is computed once per distinct parameter.
 
-Here: what of `Bars` is shared between the combinations of a sweep, within a bound of memory. Not here: any formula;
-recursions are those of `kernels`, and a test compares every signal with that of plain `Bars`.
+Memory is bounded. A test compares every signal with that of plain `Bars`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _Key = tuple[object, ...]
 
 
 class _Line(NamedTuple):
-    """A series, its values with NaN for none, and where it has none."""
+    """A series, its values with NaN for none, and a mask of the values that are missing."""
 
     series: pl.Series
     values: np.ndarray
@@ -35,9 +34,9 @@ def _line(series: pl.Series, values: np.ndarray) -> _Line:
 
 
 class Shared:
-    """Candles of one market and what has been computed from them, at most `most_bytes` of it.
+    """Candles of one market, and a cache of the lines computed from them of at most `most_bytes`.
 
-    Threads may share it. What was used longest ago is dropped first, and is computed again when asked for.
+    Threads can share it. The least recently used line is dropped first, and recomputed when it is needed.
     """
 
     def __init__(
@@ -62,21 +61,21 @@ class Shared:
         return series
 
     def bars(self) -> SharedBars:
-        """Bars for one run of a strategy."""
+        """Return the bars for one run of a strategy."""
         return SharedBars(self)
 
     def column(self, name: str) -> pl.Series:
-        """A column of the candles as Float64."""
+        """Return a column of the candles as Float64."""
         with self._lock:
             return self._fixed[name] if name in self._fixed else self._fix(name, getattr(self._plain, name))
 
     def known(self, series: pl.Series) -> _Line | None:
-        """The line of a series that is shared; None for one of a single run."""
+        """Return the line of a shared series; None for a series of a single run."""
         found = self._known.get(id(series))
         return found[1] if found is not None and found[1].series is series else None
 
     def get(self, call: _Key, inputs: Sequence[pl.Series], make: Callable[[], pl.Series], bars: Bars) -> _Line:
-        """The line of `call` on `inputs`: kept where every input is shared itself, else made for this run alone."""
+        """Return the line of `call` on `inputs`: cached if every input is shared, otherwise made for this run only."""
         with self._lock:
             held = [self._known.get(id(x)) for x in inputs]
             key: _Key | None = (*call, *(item[0] for item in held if item is not None))
@@ -107,7 +106,7 @@ class Shared:
 
 
 class SharedBars(Bars):
-    """`Bars` from the market's first candle on, whose recursions are looked up in `Shared`; it keeps no state."""
+    """`Bars` from the market's first candle on, with recursions looked up in `Shared`. They keep no state."""
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared._candles, pl.DataFrame(), shared.days)

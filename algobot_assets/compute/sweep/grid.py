@@ -1,7 +1,4 @@
-"""The grid of a parameter sweep: which values each parameter takes, and all their combinations.
-
-Here: texts to values, combinations and their numbers. Not here: computing anything with them (`sweep`).
-"""
+"""Build the grid of a parameter sweep: the values of each parameter, and all their combinations."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ RISK = (
     "stop_loss_percentage",
     "take_profit_percentage",
 )
-"""What `--risk` may sweep: strategies.risk_per_trade and the columns of risk_parameters."""
+"""What `--risk` can sweep: strategies.risk_per_trade and the columns of risk_parameters."""
 MAX_VALUES = 10_000
 MAX_COMBINATIONS = 10_000_000
 
@@ -33,21 +30,24 @@ Value = int | float | bool | Decimal
 
 
 def parse_axis(text: str) -> tuple[str, list[str]]:
-    """`fast=5:50:5` or `fast=5,8,13` as the name and its values as texts; the end of a range is included.
+    """Return the name and the values, as texts, of `fast=5:50:5` or `fast=5,8,13`. The end of a range is included.
 
-    Steps are added in decimals, so 0.1:0.3:0.1 ends with 0.3. SettingsError where it cannot be read.
+    Steps are added in decimals, so 0.1:0.3:0.1 ends with 0.3. SettingsError if the text cannot be read.
+
+    >>> parse_axis("fast=5:15:5,21")
+    ('fast', ['5', '10', '15', '21'])
     """
     name, equals, rest = text.partition("=")
     name = name.strip()
     if not equals or not name or not rest.strip():
-        raise SettingsError(f"{text!r} names no values: write NAME=1,2,3 or NAME=FROM:TO:STEP, as fast=5:50:5.")
+        raise SettingsError(f"{text!r} has no values. Write NAME=1,2,3 or NAME=FROM:TO:STEP, for example fast=5:50:5.")
     values: list[str] = []
     for part in rest.split(","):
         values += _span(name, part.strip()) if ":" in part else [part.strip()]
         if len(values) > MAX_VALUES:
-            raise SettingsError(f"{name} has more than {MAX_VALUES:,} values: take a larger step.")
+            raise SettingsError(f"{name} has more than {MAX_VALUES:,} values. Use a larger step.")
     if "" in values:
-        raise SettingsError(f"{text!r} has an empty value: write NAME=1,2,3 without a comma too many.")
+        raise SettingsError(f"{text!r} has an empty value. Remove the extra comma, for example NAME=1,2,3.")
     return name, values
 
 
@@ -59,18 +59,20 @@ def _span(name: str, text: str) -> list[str]:
     except InvalidOperation:
         finite = False
     if len(parts) not in (2, 3) or not finite:
-        raise SettingsError(f"The range {text!r} of {name} cannot be read: write FROM:TO or FROM:TO:STEP.")
+        raise SettingsError(f"The range {text!r} of {name} cannot be read. Write FROM:TO or FROM:TO:STEP.")
     first, last, step = *numbers[:2], numbers[2] if len(parts) == 3 else Decimal(1)
     if step <= 0 or last < first:
-        raise SettingsError(f"The range {text!r} of {name} has no values: STEP is above 0, FROM not above TO.")
+        raise SettingsError(
+            f"The range {text!r} of {name} has no values. STEP must be above 0, and FROM must not be above TO."
+        )
     count = int((last - first) / step) + 1
     if count > MAX_VALUES:
-        raise SettingsError(f"{name} has more than {MAX_VALUES:,} values: take a larger step.")
+        raise SettingsError(f"{name} has more than {MAX_VALUES:,} values. Use a larger step.")
     return [format(first + i * step, "f") for i in range(count)]
 
 
 def _number(text: str) -> int | float | bool | str:
-    """The value a parameter's text stands for; a text that stands for none comes back for the error's sake."""
+    """The value of a parameter's text, or the text itself if it is no value, for the error message."""
     if text in ("true", "false"):
         return text == "true"
     try:
@@ -86,7 +88,7 @@ def _number(text: str) -> int | float | bool | str:
 
 @dataclass(frozen=True)
 class Combination:
-    """One point of a grid: its number, the strategy's resolved parameters, and the risk it trades by."""
+    """One point of a grid: its number, the strategy's resolved parameters, and its risk parameters."""
 
     number: int
     parameters: dict[str, Any]
@@ -100,7 +102,7 @@ class Combination:
 class Grid:
     """All combinations of strategy parameters and risk parameters, numbered from 0 with the last axis fastest.
 
-    `parameters` and `risk` hold every name with its values, one value where it is not swept.
+    `parameters` and `risk` hold every name with its values, one value if it is not swept.
     """
 
     parameters: dict[str, list[Any]]
@@ -115,9 +117,9 @@ class Grid:
         base: Mapping[str, Any] | None = None,
         base_risk: Mapping[str, Value] | None = None,
     ) -> Grid:
-        """A grid from texts as `parse_axis` reads them, with the values of `base` for what is not swept.
+        """Return a grid from texts that `parse_axis` can read; what is not swept takes its value from `base`.
 
-        Every value is checked as the declared state checks it. SettingsError names parameter and value.
+        Every value is checked like one of the declared state. A SettingsError names parameter and value.
         """
         axes = _axes(parameters)
         for name, values in axes.items():
@@ -130,45 +132,47 @@ class Grid:
         grid = cls(typed, _risk_values(_axes(risk), base_risk or {}))
         if len(grid) > MAX_COMBINATIONS:
             raise SettingsError(
-                f"The grid has {len(grid):,} combinations, more than {MAX_COMBINATIONS:,}: take fewer values."
+                f"The grid has {len(grid):,} combinations, more than {MAX_COMBINATIONS:,}. Use fewer values."
             )
         return grid
 
     def __len__(self) -> int:
-        return self.rules * self.terms
+        return self.parameter_set_count * self.risk_set_count
 
     @cached_property
-    def rules(self) -> int:
-        """How many sets of strategy parameters there are."""
+    def parameter_set_count(self) -> int:
+        """The number of sets of strategy parameters."""
         return math.prod(map(len, self.parameters.values()))
 
     @cached_property
-    def terms(self) -> int:
-        """How many sets of risk parameters there are."""
+    def risk_set_count(self) -> int:
+        """The number of sets of risk parameters."""
         return math.prod(map(len, self.risk.values()))
 
     @cached_property
-    def risks(self) -> list[dict[str, Value]]:
+    def risk_sets(self) -> list[dict[str, Value]]:
         """Every set of risk parameters, in order."""
         return [dict(zip(self.risk, values, strict=True)) for values in product(*self.risk.values())]
 
-    def rule(self, number: int) -> dict[str, Any]:
-        """The strategy parameters of that number."""
+    def parameter_set(self, number: int) -> dict[str, Any]:
+        """Return the set of strategy parameters with that number."""
         return {name: self.parameters[name][i] for name, i in zip(self.parameters, self._index(number), strict=True)}
 
     def __getitem__(self, number: int) -> Combination:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        return Combination(number, self.rule(number // self.terms), self.risks[number % self.terms])
+        return Combination(
+            number, self.parameter_set(number // self.risk_set_count), self.risk_sets[number % self.risk_set_count]
+        )
 
     def swept(self) -> list[str]:
-        """Names that take more than one value."""
+        """Return the names that take more than one value."""
         return [name for name, values in (self.parameters | self.risk).items() if len(values) > 1]
 
-    def near(self) -> Iterator[int]:
-        """The numbers of the strategy parameters in an order in which neighbours share values.
+    def in_z_order(self) -> Iterator[int]:
+        """Yield the numbers of the sets of strategy parameters so that neighbours share values.
 
-        Along a Z-order curve a bounded store of averages serves most sets, whichever axis is the longest.
+        They follow a Z-order curve: a cache of limited size then serves most sets, whichever axis is the longest.
         """
 
         def interleaved(number: int) -> int:
@@ -178,7 +182,7 @@ class Grid:
                 ((i >> bit) & 1) << (bit * len(axes) + place) for bit in range(bits) for place, i in enumerate(axes)
             )
 
-        yield from sorted(range(self.rules), key=interleaved)
+        yield from sorted(range(self.parameter_set_count), key=interleaved)
 
     def _index(self, number: int) -> list[int]:
         index = []
@@ -193,7 +197,7 @@ def _axes(texts: Sequence[str]) -> dict[str, list[str]]:
     for text in texts:
         name, values = parse_axis(text)
         if name in axes:
-            raise SettingsError(f"{name} is given twice: write all its values in one, as {name}=1,2,3.")
+            raise SettingsError(f"{name} is given twice. Write all its values in one option: {name}=1,2,3.")
         axes[name] = values
     return axes
 
@@ -201,7 +205,7 @@ def _axes(texts: Sequence[str]) -> dict[str, list[str]]:
 def _risk_values(axes: Mapping[str, list[str]], base: Mapping[str, Value]) -> dict[str, list[Value]]:
     for name in axes:
         if name not in RISK:
-            raise SettingsError(f"There is no risk parameter {name!r}; there are {', '.join(RISK)}.")
+            raise SettingsError(f"There is no risk parameter {name!r}. There are: {', '.join(RISK)}.")
     chosen: dict[str, list[Value]] = {}
     for name in RISK:
         values = [_risk_value(name, text) for text in axes[name]] if name in axes else [base[name]]
@@ -210,7 +214,7 @@ def _risk_values(axes: Mapping[str, list[str]], base: Mapping[str, Value]) -> di
 
 
 def _risk_value(name: str, text: str) -> Value:
-    """The checked value; the ledger's own terms say what may be."""
+    """The value, checked by the ledger's own terms."""
     try:
         value: Value = int(text) if name == "max_open_trades" else Decimal(text)
     except (ValueError, InvalidOperation):

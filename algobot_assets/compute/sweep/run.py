@@ -1,12 +1,8 @@
-"""Many parameters over the same candles: the figures of backtest_results for every combination of a grid.
+"""Run every combination of a grid over the same candles and return the figures of backtest_results for each.
 
-Here: which work is shared, threads, and the frame of results. Not here: signals (`signals`), execution
-(`ledger_kernel.walk_many` leads every account by the very loop that leads one), formulas (`metrics`), where candles
-come from and where results are kept.
-
-A combination's signals are computed once per set of strategy parameters and serve all its risk parameters; averages
-once per distinct parameter (`shared_bars`). The ledger visits signals and candles at which an open lot can matter.
-Every row has the bits of `run_ledger` on `compute_signals` of the same candles; a test compares them.
+Signals are computed once per set of strategy parameters and serve all risk parameters; averages are computed once per
+distinct parameter (`shared_bars`). The ledger visits only signals, and candles at which an open lot can matter. Every
+row has the bits of `run_ledger` on `compute_signals` of the same candles; a test compares them.
 """
 
 from __future__ import annotations
@@ -46,16 +42,16 @@ COUNTS = ("total_trades", "winning_trades", "losing_trades", "open_trades", "amb
 RESULTS = (*metrics.FIGURES, *COUNTS[:4], "open_profit", COUNTS[4])
 """Columns of a result, as backtest_results has them."""
 METRICS = (*metrics.FIGURES[1:], "open_profit")
-"""What combinations can be ranked by; of each, more is better (max_drawdown is a negative fraction)."""
+"""Figures by which combinations can be ranked; more is always better (max_drawdown is a negative fraction)."""
 _CHUNK_ROWS = 4_096
 _CHUNK_CANDLES = 500_000_000
 _CHUNK_BYTES = 64 << 20
-"""A chunk is what is computed and stored at once: some seconds of work, and its signals fit this."""
+"""A chunk is computed and stored at once: a few seconds of work, and its signals must fit this."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Days from `first` on that trade by these rules and costs, up to the next part."""
+    """The rules and costs in force from `first` up to the next part."""
 
     first: date
     rules: RuleTerms
@@ -64,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class AccountTerms:
-    """What all combinations trade by alike. `parts`: ascending, the first from the market's first day on."""
+    """The terms that all combinations share. `parts` ascend; the first holds from the market's first day on."""
 
     initial_balance: Any
     shorting: bool
@@ -72,7 +68,7 @@ class AccountTerms:
     parts: tuple[Part, ...] = (Part(date(1970, 1, 1), RuleTerms(), CostTerms()),)
 
     def terms(self, risk: dict[str, Any], begin: date, day: date, until: date | None = None) -> Terms:
-        """The terms on `day` of an account that began on `begin`, as the ledger takes them."""
+        """Return the ledger's terms on `day` for an account that started on `begin`."""
         part = [part for part in self.parts if part.first <= day][-1]
         strategy = StrategyTerms(
             self.initial_balance, risk["risk_per_trade"], begin, until, self.shorting, self.stop_path
@@ -82,11 +78,14 @@ class AccountTerms:
 
 
 class Market:
-    """The candles of one market as a sweep reads them, from the market's first one on, so that averages are warm.
+    """The candles of one market for a sweep, from the market's first one on, so that averages are warm.
 
-    `candles`: timestamp, prices, volume, decimals, ascending; `ends`: boundary of each; `days`: consecutive days;
-    `indicators`: those the strategy declares, or None; `minutes`: for stop_path 1m, rows as the kernel reads them;
-    `as_of_ms`: boundary of the last closed candle, where the last day is unfinished.
+    candles      timestamp, prices and volume as decimals, ascending
+    ends         boundary of each candle
+    days         consecutive days
+    indicators   those that the strategy declares, or None
+    minutes      for stop_path 1m: the rows as the kernel reads them
+    as_of_ms     boundary of the last closed candle, if the last day is unfinished
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Market:
         self.candles, self.days, self.label = candles, days, label
         self.indicators = indicators
         self.arrays: CandleArrays = candle_arrays(candles, ends, label)
-        #: As strategies see them; made once for all sweeps of the market.
+        #: As strategies see them; converted once for all sweeps of the market.
         self.floats = candles.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float64)).rechunk()
         self.blocks = k.block_ranges(self.arrays.high, self.arrays.low, self.arrays.close)
         self.first = np.append(0, days.ends).astype(np.int64)
@@ -111,11 +110,11 @@ class Market:
         self.as_of_ms = as_of_ms
 
     def index(self, day: date) -> int:
-        """The place of `day` among the days."""
+        """Return the index of `day` among the days."""
         return (day - self.days.days[0]).days
 
     def clock(self, last: date) -> float:
-        """The exclusive end of `last` in ms, or of its last closed candle where it is unfinished."""
+        """Return the exclusive end of `last` in ms, or that of its last closed candle if it is unfinished."""
         end = day_ms(last) + k.DAY_MS
         if self.as_of_ms is None or last < self.days.days[-1]:
             return end
@@ -124,7 +123,7 @@ class Market:
 
 @dataclass(frozen=True)
 class Span:
-    """The days [first, end) of one account, which begins flat on `first`."""
+    """The days [first, end) of one account, which starts flat on `first`."""
 
     first: date
     end: date
@@ -132,7 +131,7 @@ class Span:
 
 @dataclass(frozen=True)
 class SweepChunk:
-    """Results of some combinations: their numbers, and per span one frame with a row each, RESULTS as columns."""
+    """Results of some combinations: their numbers, and per span one frame with a row for each, RESULTS as columns."""
 
     numbers: np.ndarray
     frames: list[pl.DataFrame]
@@ -151,21 +150,21 @@ class Sweep:
         self._knobs = [self._knobs_of(part) for part in account.parts]
         candles = max(1, market.days.candles)
         self._rows = max(1, min(_CHUNK_ROWS, _CHUNK_CANDLES // candles))
-        self._rules_at_once = max(1, min(self._rows // grid.terms, _CHUNK_BYTES // (2 * candles)))
+        self._rules_at_once = max(1, min(self._rows // grid.risk_set_count, _CHUNK_BYTES // (2 * candles)))
 
     def signals(self, rule: int) -> tuple[np.ndarray, np.ndarray]:
-        """Signals of the strategy parameters of that number, and the indices of those that are not 0."""
-        parameters = self.grid.rule(rule)
+        """Return the signals of the set of strategy parameters with that number, and the indices of those not 0."""
+        parameters = self.grid.parameter_set(rule)
         return k.decisions(signals.decide(self.strategy, self._shared.bars(), parameters).to_numpy())
 
     def chunks(self, done: Callable[[np.ndarray], bool] = lambda numbers: False) -> Iterator[SweepChunk]:
-        """All results, chunk by chunk in a fixed order that is not that of the numbers.
+        """Yield all results, chunk by chunk, in a fixed order that is not that of the numbers.
 
-        `done`: whether the chunk of these numbers is stored already; it is then passed over. Memory does not grow
-        with the grid. LedgerError where an account passes what the ledger can count.
+        `done` says whether the chunk of these numbers is stored already; it is then skipped. Memory does not grow with
+        the grid. LedgerError if an account passes what the ledger can count.
         """
-        order = list(self.grid.near())
-        terms = self.grid.terms
+        order = list(self.grid.in_z_order())
+        terms = self.grid.risk_set_count
         with ThreadPoolExecutor(thread_count()) as pool:
             for at in range(0, len(order), self._rules_at_once):
                 rules = order[at : at + self._rules_at_once]
@@ -188,7 +187,7 @@ class Sweep:
         decided: dict[int, tuple[np.ndarray, np.ndarray]],
         piece: range,
     ) -> list[pl.DataFrame]:
-        """A frame per span; the work is cut so that every thread has some, however few the rules."""
+        """A frame per span. The work is divided so that every thread has some, however few the rules."""
         slices = max(1, min(len(piece), -(-2 * thread_count() // len(rules))))
         bounds = np.linspace(piece.start, piece.stop, slices + 1).astype(int)
         tasks = [(rule, a, b) for rule in rules for a, b in pairwise(bounds) if a < b]
@@ -216,17 +215,17 @@ class Sweep:
             market.minutes, out,
         )  # fmt: skip
         if broken >= 0:
-            combination = self.grid[rule * self.grid.terms + begin + broken]
+            combination = self.grid[rule * self.grid.risk_set_count + begin + broken]
             raise LedgerError(
                 f"The account of {market.label} with {combination} passed 90,000,000 in its quote asset: beyond that "
-                "its money is not exact. Begin with a smaller balance."
+                "its money is not exact. Start with a smaller balance."
             )
         return out
 
     def _knobs_of(self, part: Part) -> np.ndarray:
         """(sets of risk parameters, KNOBS)."""
         begin = date(1970, 1, 1)
-        rows = [self.account.terms(risk, begin, max(part.first, begin)).knobs() for risk in self.grid.risks]
+        rows = [self.account.terms(risk, begin, max(part.first, begin)).knobs() for risk in self.grid.risk_sets]
         return np.stack(rows)
 
     def _frame(self, rows: np.ndarray, span: Span) -> pl.DataFrame:
@@ -242,9 +241,9 @@ def run_alone(
     begin: date | None = None,
     state: np.ndarray | None = None,
 ) -> LedgerRun:
-    """One account over `span` by `run_ledger`, called once per part as the ledger's asset does.
+    """Run one account over `span` with `run_ledger`, called once per part, as for the ledger's tables.
 
-    It began on `begin` and goes on from `state`; by default flat on the first day.
+    The account started on `begin` and continues from `state`; by default it starts flat on the first day.
     """
     starts = [span.first, *(part.first for part in account.parts if span.first < part.first < span.end)]
     owned = pl.Series(market.days.days, dtype=pl.Date).to_physical().to_numpy()
@@ -277,7 +276,7 @@ def run_alone(
 
 
 def result_frame(rows: np.ndarray, initial: float, start: float) -> pl.DataFrame:
-    """RESULTS as backtest_results has them, one row per snapshot of an account that began at `start`, ms."""
+    """Return RESULTS as in backtest_results, one row per snapshot of an account that started at `start`, ms."""
     c = np.ascontiguousarray(rows.T)
     counts = (c[k.S_CLOSED], c[k.S_WON], c[k.S_CLOSED] - c[k.S_WON], c[k.S_LOTS], c[k.S_AMBIGUOUS])
     columns = [
@@ -289,11 +288,11 @@ def result_frame(rows: np.ndarray, initial: float, start: float) -> pl.DataFrame
 
 
 def best_row(results: pl.DataFrame, metric: str, least_trades: int = 0) -> int | None:
-    """The row with the greatest `metric` among those with enough trades, the first of equals; None if none has it."""
+    """Return the row with the greatest `metric` among those with enough trades, the first of equals, or None."""
     fit = results.select(pl.when(pl.col("total_trades") >= least_trades).then(pl.col(metric)).alias(metric))[metric]
     return None if fit.null_count() == len(fit) else fit.arg_max()
 
 
 def thread_count() -> int:
-    """Threads: as many as this process may use processors."""
+    """Return the number of processors that this process can use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
