@@ -717,7 +717,7 @@ def test_open_lots_keep_their_levels_when_risk_changes() -> None:
         ({"initial_balance": "1e-9"}, "8 decimals"),
         ({"tick": "0.000000001"}, "tick"),
         ({"stop_path": "5m"}, "stop_path"),
-        ({"effective_to": date(2023, 1, 1)}, "before it begins"),
+        ({"effective_to": date(2023, 1, 1)}, "before it starts"),
         ({"commission_rate": "inf"}, "commission_rate"),
     ],
 )

@@ -171,8 +171,8 @@ def test_axes_are_read_as_written():
 @pytest.mark.parametrize(
     ("parameters", "risk", "words"),
     [
-        (["fast"], [], "names no values"),
-        (["fast="], [], "names no values"),
+        (["fast"], [], "has no values"),
+        (["fast="], [], "has no values"),
         (["fast=1,,2"], [], "empty value"),
         (["fast=9:5"], [], "has no values"),
         (["fast=1:9:0"], [], "has no values"),

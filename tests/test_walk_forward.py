@@ -53,7 +53,7 @@ def test_no_test_window_touches_its_train_window_nor_another(length, train, test
             ],
             "within the one before it",
         ),
-        ([Fold(FIRST, FIRST, FIRST, FIRST + DAY)], "no day in it"),
+        ([Fold(FIRST, FIRST, FIRST, FIRST + DAY)], "has no days"),
     ],
 )
 def test_leakage_is_refused(pairs, words):

@@ -1,11 +1,10 @@
-"""The tables: one source of columns, types, keys, comments and units.
+"""Define the tables: the one source of columns, types, keys, comments and units.
 
-Migrations, the IO manager, the column metadata in the Dagster catalog, checks and docs derive from this
-metadata, and a test proves that the migrated database equals it. What belongs here: what a row is. How rows
-are made, moved or kept does not.
+The IO manager, the column metadata in the Dagster catalog, checks and docs derive from this metadata, and a test
+compares it with the migrated database.
 
-Deviations from the original nine-table design, each because the original cannot hold real data or cannot
-exist in PostgreSQL, are said in the comments of the columns concerned.
+Where a column deviates from the original nine-table design, because that cannot hold real data or cannot exist in
+PostgreSQL, its comment gives the reason.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ indicators = _monthly(
 
 signals = _monthly(
     "signals",
-    "What each strategy version decided at each closed candle. Range-partitioned like market_data.",
+    "The decision of each strategy version at each closed candle. Range-partitioned like market_data.",
     _id(),
     _market_data_id(),
     _strategy_id(),
@@ -209,7 +208,7 @@ trade_history = sa.Table(
     _column(
         "exit_reason", sa.String(20), "Why the trade closed: signal, stop_loss, take_profit, collateral, superseded."
     ),
-    _column("ambiguous", sa.Boolean, "True where stop and target lay in one candle and the stop was assumed."),
+    _column("ambiguous", sa.Boolean, "True if stop and target lay in one candle and the stop was assumed."),
     *_stamps(),
     sa.PrimaryKeyConstraint("id"),
     sa.UniqueConstraint("strategy_id", "entry_time"),
@@ -349,7 +348,7 @@ lineage = sa.Table(
     _column("table_name", sa.String(40, collation="C"), "Which table."),
     _column("symbol", SYMBOL, "Market's symbol; empty for reference tables."),
     _column("interval", INTERVAL, "Market's interval; empty for reference tables."),
-    _column("strategy_id", sa.BigInteger, "Strategy version, 0 where the table has none."),
+    _column("strategy_id", sa.BigInteger, "Strategy version; 0 if the table has none."),
     _column("day", sa.Date, "UTC day (the partition)."),
     _column("rows", sa.Integer, "Rows of the table for this market or strategy and day."),
     _column("input_digest", sa.LargeBinary, "Output digests of the partitions it was computed from, in fixed order."),
@@ -358,15 +357,19 @@ lineage = sa.Table(
     _column(
         "state_in",
         sa.LargeBinary,
-        "Digest of the carried state it started from; NULL where it started empty.",
+        "Digest of the carried state it started from; NULL if it started empty.",
         null=True,
     ),
     _column(
-        "state_out", pg.ARRAY(FLOAT), "Carried state at the end of the day, exact; NULL where there is none.", null=True
+        "state_out", pg.ARRAY(FLOAT), "Carried state at the end of the day, exact; NULL if there is none.", null=True
     ),
     _column("state_digest", sa.LargeBinary, "Digest of state_out.", null=True),
     _column("output_digest", sa.LargeBinary, "Digest of the day's rows."),
-    _column("complete_through", TIME, "Up to when the day is known to be complete, UTC; its end when it is whole."),
+    _column(
+        "complete_through",
+        TIME,
+        "The day is known to be complete up to this time, UTC; the end of the day if all of it is.",
+    ),
     _column("run_id", sa.String(40), "Dagster run that wrote it."),
     _column("written_at", TIME, "When, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("table_name", "symbol", "interval", "strategy_id", "day"),
@@ -387,33 +390,33 @@ sources = sa.Table(
     metadata,
     *_market(),
     _column("day", sa.Date, "UTC day of the candles."),
-    _column("first_open", TIME, "First candle open the source answers for, UTC."),
-    _column("end_open", TIME, "End (exclusive) of the opens it answers for, UTC."),
+    _column("first_open", TIME, "First candle open that the source covers, UTC."),
+    _column("end_open", TIME, "Exclusive end of the opens that it covers, UTC."),
     _column("kind", sa.String(20), "monthly archive, daily archive, rest or file."),
     _column("name", sa.Text, "Archive file name, file name, or endpoint."),
     _column("sha256", sa.LargeBinary, "SHA-256 of the archive or file; NULL for REST.", null=True),
-    _column("requested_at", TIME, "When it was asked, by the exchange's clock, UTC."),
+    _column("requested_at", TIME, "Time of the request by the exchange's clock, UTC."),
     _column(
         "note",
         sa.Text,
-        "What people should know about the stretch: a corrupt file passed over, sources that differ. NULL for none.",
+        "Remark on this range: a corrupt file that was skipped, sources that differ. NULL for none.",
         null=True,
     ),
     sa.PrimaryKeyConstraint("symbol", "interval", "day", "first_open"),
-    comment="Where each stretch of candles came from.",
+    comment="The source of each range of candles.",
 )
 
 gaps = sa.Table(
     "gaps",
     metadata,
     *_market(),
-    _column("first_open", TIME, "First absent candle, UTC."),
-    _column("end_open", TIME, "End (exclusive) of the absent opens, UTC."),
+    _column("first_open", TIME, "Open of the first missing candle, UTC."),
+    _column("end_open", TIME, "Exclusive end of the missing opens, UTC."),
     _column("reason", sa.String(20), "listing, outage, halt, delisting, or reuse? (perhaps another coin since)."),
-    _column("evidence", sa.Text, "What was asked and what it answered."),
+    _column("evidence", sa.Text, "The request and its answer."),
     _column("confirmed_at", TIME, "When it was confirmed, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("symbol", "interval", "first_open"),
-    comment="Candles that do not exist, confirmed by their source; they are not asked for again.",
+    comment="Candles that do not exist, as their source confirmed; they are not requested again.",
 )
 
 listings = sa.Table(
@@ -421,9 +424,9 @@ listings = sa.Table(
     metadata,
     *_market(),
     _column("first_open", TIME, "Open of the market's first candle, UTC; it sets the phase of 3d candles."),
-    _column("recorded_at", TIME, "When it was learned, UTC.", server_default=sa.text("now()")),
+    _column("recorded_at", TIME, "When it was recorded, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("symbol", "interval"),
-    comment="Where each market begins.",
+    comment="The first candle of each market.",
 )
 
 symbol_rules = sa.Table(
@@ -432,9 +435,9 @@ symbol_rules = sa.Table(
     _column("symbol", SYMBOL, "Binance symbol."),
     _column("effective_from", sa.Date, "UTC day on which these rules were first seen; assumed for the days before."),
     _column("status", sa.String(20), "TRADING, HALT, BREAK, ..."),
-    _column("tick_size", PRICE, "Step of prices, quote asset; NULL where none is stated.", null=True),
-    _column("step_size", PRICE, "Step of quantities, base asset; NULL where none is stated.", null=True),
-    _column("min_notional", PRICE, "Smallest order, quote asset; NULL where none is stated.", null=True),
+    _column("tick_size", PRICE, "Step of prices, quote asset; NULL if none is published.", null=True),
+    _column("step_size", PRICE, "Step of quantities, base asset; NULL if none is published.", null=True),
+    _column("min_notional", PRICE, "Smallest order, quote asset; NULL if none is published.", null=True),
     sa.PrimaryKeyConstraint("symbol", "effective_from"),
     comment="Order rules of each symbol, as published.",
 )
@@ -443,13 +446,13 @@ dirty_days = sa.Table(
     "dirty_days",
     metadata,
     _column("table_name", sa.String(40, collation="C"), "Which table."),
-    _column("symbol", SYMBOL, "Market's symbol; empty where the table has none."),
+    _column("symbol", SYMBOL, "Market's symbol; empty if the table has none."),
     _column("interval", INTERVAL, "Market's interval."),
-    _column("strategy_id", sa.BigInteger, "Strategy version, 0 where the table has none."),
+    _column("strategy_id", sa.BigInteger, "Strategy version; 0 if the table has none."),
     _column("day", sa.Date, "UTC day (the partition)."),
     _column("marked_at", TIME, "When, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("table_name", "symbol", "interval", "strategy_id", "day"),
-    comment="Partitions whose rows were changed behind the writer's back; cleared when they are written again.",
+    comment="Partitions whose rows were changed by hand; cleared when they are recomputed.",
 )
 
 code_versions = sa.Table(
@@ -457,7 +460,11 @@ code_versions = sa.Table(
     metadata,
     _column("table_name", sa.String(40, collation="C"), "Which table."),
     _column("strategy_type", sa.String(255), "Strategy type for signals, else empty."),
-    _column("code_version", sa.String(40), "Digest of the code that computes it now."),
+    _column(
+        "code_version",
+        sa.String(40),
+        "Digest of the code that computes it now, without layout, comments, docstrings and import paths.",
+    ),
     _column("reads_indicators", sa.Boolean, "Whether the strategy reads the stored indicators."),
     sa.PrimaryKeyConstraint("table_name", "strategy_type"),
     comment="The code in force; partitions computed by other code are stale.",
@@ -483,8 +490,8 @@ archived_files = sa.Table(
     _column("month", sa.Date, "First day of the month (of the candles' opens, UTC) that was archived."),
     _column("table_name", sa.String(40, collation="C"), "Which table: market_data, indicators or signals."),
     *_market(),
-    _column("strategy_id", sa.BigInteger, "Strategy version, 0 where the table has none."),
-    _column("path", sa.Text, "The Parquet file, counted from the archive's place (ALGOBOT_ARCHIVE)."),
+    _column("strategy_id", sa.BigInteger, "Strategy version; 0 if the table has none."),
+    _column("path", sa.Text, "The Parquet file, relative to the archive (ALGOBOT_ARCHIVE)."),
     _column("rows", sa.Integer, "Rows of the file."),
     _column("first_open", TIME, "Open of its first candle, UTC."),
     _column("last_open", TIME, "Open of its last candle, UTC."),
@@ -494,19 +501,19 @@ archived_files = sa.Table(
     _column("archived_at", TIME, "When, UTC.", server_default=sa.text("now()")),
     _column("run_id", sa.String(40), "Dagster run that archived it; empty for the command line."),
     sa.PrimaryKeyConstraint("month", "table_name", "symbol", "interval", "strategy_id"),
-    comment="Months that have left market_data, indicators and signals: where their rows are. A month with a row here "
-    "has no leaves; its rows are read from the files.",
+    comment="Archived months of market_data, indicators and signals, and the files that hold their rows. A month with "
+    "a row here has no leaves; its rows are read from the files.",
 )
 
 health_history = sa.Table(
     "health_history",
     metadata,
     _column("measure", sa.String(40, collation="C"), "Which figure, e.g. database_bytes."),
-    _column("subject", sa.String(100, collation="C"), "Table or market it is of; empty for the whole database."),
+    _column("subject", sa.String(100, collation="C"), "Table or market of the figure; empty for the whole database."),
     _column("measured_at", TIME, "When, UTC.", server_default=sa.text("now()")),
     _column("value", FLOAT, "Bytes, rows, seconds or a ratio, as the figure's name says."),
     sa.PrimaryKeyConstraint("measure", "subject", "measured_at"),
-    comment="The database's figures over time: every quarter of an hour for two weeks, once a day before.",
+    comment="Figures of the database over time: every 15 minutes for the last two weeks, once a day before that.",
 )
 
 
@@ -550,11 +557,15 @@ def _tried() -> list[sa.Column[Any]]:
         _column("first_day", sa.Date, "First UTC day of trading."),
         _column("last_day", sa.Date, "Last UTC day."),
         _column("grid", pg.JSONB, "Every parameter of the strategy and of the risk with the values it takes."),
-        _column("settings", pg.JSONB, "What all combinations share: balance, shorting, costs and order rules by day."),
-        _column("combinations", sa.Integer, "How many there are."),
+        _column(
+            "settings",
+            pg.JSONB,
+            "Settings that all combinations share: balance, shorting, costs and order rules by day.",
+        ),
+        _column("combinations", sa.Integer, "Number of combinations."),
         _column("key", sa.LargeBinary, "Digest of candles, indicators, settings, grid and code."),
-        _column("created_at", TIME, "When it began, UTC.", server_default=sa.text("now()")),
-        _column("finished_at", TIME, "When its last result was stored, UTC; NULL while it is not complete.", null=True),
+        _column("created_at", TIME, "When it started, UTC.", server_default=sa.text("now()")),
+        _column("finished_at", TIME, "When its last result was stored, UTC; NULL until it is complete.", null=True),
     ]
 
 
@@ -593,14 +604,14 @@ walk_forwards = sa.Table(
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False, comment="Surrogate key."),
     *_tried(),
     _column("metric", sa.String(40), "Figure by which parameters were chosen, the greatest first."),
-    _column("train_days", sa.Integer, "Days of a train window; of the first one where anchored."),
+    _column("train_days", sa.Integer, "Days of a train window; of the first one if anchored."),
     _column("test_days", sa.Integer, "Days of a test window; the last may be shorter."),
-    _column("anchored", sa.Boolean, "True where every train window begins on first_day and grows."),
+    _column("anchored", sa.Boolean, "True if every train window starts on first_day and grows."),
     _column(
         "deflated_sharpe",
         PRICE,
         "Probability that the joined result's Sharpe ratio is above the best of as many by luck (Bailey and Lopez de "
-        "Prado 2014); NULL where it cannot be said.",
+        "Prado 2014); NULL if undefined.",
         null=True,
     ),
     sa.PrimaryKeyConstraint("id"),
