@@ -1,0 +1,1 @@
+"""Pure functions on frames: indicators, strategies, the ledger, metrics, sweeps."""

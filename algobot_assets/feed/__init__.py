@@ -1,0 +1,1 @@
+"""Where candles come from: Binance's REST and archive, a folder, or the simulated exchange."""

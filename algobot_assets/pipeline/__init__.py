@@ -1,0 +1,1 @@
+"""How each table follows from those before it, without Dagster."""

@@ -1,0 +1,1 @@
+"""Try, sweep and walk forward strategies on stored candles."""

@@ -1,0 +1,1 @@
+"""Tables, columns, the calendar of candles, and what a window is."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, COPY, windows, lineage, roles."""

@@ -1,0 +1,1 @@
+"""Rules of the asset checks, as plain functions on frames."""

@@ -1,0 +1,1 @@
+"""The simulated account: orders, fills, costs, lots and trades."""

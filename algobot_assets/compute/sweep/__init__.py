@@ -1,0 +1,1 @@
+"""Many combinations of parameters over the same candles."""

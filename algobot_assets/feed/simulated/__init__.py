@@ -1,0 +1,1 @@
+"""A simulated exchange and archive on loopback, with seeded prices and faults."""

@@ -1,0 +1,1 @@
+"""Move old months to the archive, and restore them."""
