@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
+from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.store.connection import Store
 from algobot_assets.store.reader import query
 
@@ -80,15 +81,16 @@ def due(store: Store) -> RangeRun | None:
 
 def first_incomplete(store: Store) -> date | None:
     """The earliest recorded day of candles that is not complete; where all are, the day after the last one of the
-    market that is furthest behind; None where nothing is recorded."""
+    market that is furthest behind, not counting delivered contracts (date.max where there are only such); None where
+    nothing is recorded."""
     with store.transaction() as connection:
-        row = connection.execute(
-            """SELECT min(coalesce(open_day, last_day + 1)) FROM (
-                 SELECT min(day) FILTER (WHERE complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC') AS open_day,
-                        max(day) AS last_day
-                   FROM lineage WHERE table_name = 'market_data' GROUP BY symbol, "interval") AS markets"""
-        ).fetchone()
-    return row[0]
+        rows = connection.execute(
+            """SELECT symbol, min(day) FILTER (WHERE complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC'),
+                      max(day) + 1
+                 FROM lineage WHERE table_name = 'market_data' GROUP BY "interval", symbol"""
+        ).fetchall()
+    next_days = ((open_day, end, end_of_trading(symbol, date.max)) for symbol, open_day, end in rows)
+    return min((open_day or (end if end < last else date.max) for open_day, end, last in next_days), default=None)
 
 
 def recorded_days(store: Store) -> dict[tuple[str, str], tuple[date, date]]:

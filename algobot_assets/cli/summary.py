@@ -26,7 +26,7 @@ ABSENT = """
 SELECT symbol, "interval", reason, count(*) AS gaps,
        sum(extract(epoch FROM end_open - first_open) / 3600)::float8 AS hours,
        to_char(min(first_open), 'YYYY-MM-DD HH24:MI') AS "from", to_char(max(end_open), 'YYYY-MM-DD HH24:MI') AS "to"
-  FROM gaps WHERE reason <> 'listing'
+  FROM gaps WHERE reason NOT IN ('listing', 'delivery')
  GROUP BY symbol, "interval", reason, CASE WHEN reason <> 'outage' THEN first_open END
  ORDER BY 1, 2, min(first_open)
 """

@@ -20,11 +20,10 @@ from algobot_assets.declared.configurations import Configuration
 from algobot_assets.declared.parameters import RESERVED, normal
 from algobot_assets.declared.rules import Refusal, check_day, check_fraction, check_number, check_whole
 from algobot_assets.schema.intervals import INTERVALS
+from algobot_assets.schema.symbols import SYMBOL_LENGTH, is_symbol, suggest_interval, suggest_symbol
 
 #: Money is exact in float64 with eight decimals below this.
 MAX_BALANCE = Decimal(90_000_000)
-_SYMBOL = re.compile(r"[A-Z0-9]{2,20}(\.UM)?")
-_SYMBOL_LENGTH = 20
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 
 
@@ -37,16 +36,22 @@ class Market:
     start: date
 
     def __post_init__(self) -> None:
-        if not _SYMBOL.fullmatch(self.symbol) or len(self.symbol) > _SYMBOL_LENGTH:
+        if not is_symbol(self.symbol):
+            near = suggest_symbol(self.symbol)
             raise Refusal(
                 ("symbol",),
-                f"{self.symbol!r:.40} is not a symbol; write it as Binance does, like BTCUSDT, or "
-                f"BTCUSDT.UM for a USD-M future, with at most {_SYMBOL_LENGTH} characters",
+                f"{self.symbol!r:.40} is not a symbol; "
+                + (f"did you mean {near}? Write it" if near else "write it")
+                + " as Binance does, like BTCUSDT, or BTCUSDT.UM for a USD-M future, with at most "
+                f"{SYMBOL_LENGTH} characters",
             )
         if self.interval not in INTERVALS:
+            near = suggest_interval(self.interval)
             raise Refusal(
                 ("interval",),
-                f"{self.interval!r:.40} is not an interval; write one of {', '.join(INTERVALS)}",
+                f"{self.interval!r:.40} is not an interval; "
+                + (f"did you mean {near}? Write" if near else "write")
+                + f" one of {', '.join(INTERVALS)}",
             )
         check_day("start", self.start)
 

@@ -28,6 +28,7 @@ first day. effective_to beside `versions` ends the last one.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -140,7 +141,7 @@ class _Reader:
         for item in node.items:
             with self.noting():
                 fields = Fields(item, "a market", ("symbol", "interval", "intervals", "start"))
-                symbol = yaml_file.text_of(fields["symbol"], "symbol")
+                symbol = unicodedata.normalize("NFC", yaml_file.text_of(fields["symbol"], "symbol"))
                 start = yaml_file.day_of(fields["start"], "start")
                 for interval in self.intervals(fields):
                     with fields.refusals():

@@ -6,6 +6,7 @@ The shape is shown in reading.py.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -17,6 +18,7 @@ from algobot_assets.declared.model import RiskParameters, Strategy
 from algobot_assets.declared.rules import Refusal
 from algobot_assets.declared.yaml_file import Node, Problem, Scalar, Sequence
 from algobot_assets.errors import AlgobotError
+from algobot_assets.schema.symbols import suggest_market
 
 #: Strategy types by name, each with a function that takes the parameters as written (int, float, bool, text,
 #: lists, mappings), returns them completed with defaults, and raises ValueError or TypeError if they are invalid.
@@ -79,9 +81,10 @@ def _first_day(own: Fields, shared: Fields, starts: Mapping[str, date]) -> date:
 def _market(fields: Fields, starts: Mapping[str, date]) -> str:
     """Return the declared market that ``fields`` names."""
     node = fields["market"]
-    market = " ".join(yaml_file.text_of(node, "market").split())
+    market = unicodedata.normalize("NFC", " ".join(yaml_file.text_of(node, "market").split()))
     if market not in starts:
-        remedy = yaml_file.nearest(market, starts)
+        meant = suggest_market(market)
+        remedy = f"did you mean `{meant}`?" if meant in starts else yaml_file.nearest(market, starts)
         raise Problem(node.line, f"{fields.what} trades {yaml_file.shown(node)}, not one of `markets`; {remedy}")
     return market
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -61,7 +61,7 @@ class Archive:
                 return None
             published = self._get(f"{name.path}.CHECKSUM", 1024, name.described)
             try:
-                digest = check_sum(data, None if published is None else published.decode("ascii", "replace"), name)
+                digest = check_sum(data, None if published is None else published.decode("utf-8", "replace"), name)
             except BadCandles:
                 if last:
                     raise
@@ -96,7 +96,7 @@ class Archive:
     def checksum(self, name: ArchiveName) -> str | None:
         """Return the SHA-256 currently published for a file, None if there is none: it shows a replaced file."""
         line = self._get(f"{name.path}.CHECKSUM", 1024, name.described)
-        return published_sum(line.decode("ascii", "replace")) if line else None
+        return published_sum(line.decode("utf-8", "replace")) if line else None
 
     def _get(self, path: str, limit: int, what: str) -> bytes | None:
         return self._retry.call(self._download(path, limit, what), f"{what} from {self._host}")
@@ -104,7 +104,7 @@ class Archive:
     def _download(self, path: str, limit: int, what: str) -> Callable[[], bytes | None]:
         def once() -> bytes | None:
             try:
-                with self._session.get(f"{self._url}/{path}", timeout=self._timeout, stream=True) as answer:
+                with self._session.get(f"{self._url}/{quote(path)}", timeout=self._timeout, stream=True) as answer:
                     if answer.status_code == 404:
                         return None
                     if answer.status_code != 200:

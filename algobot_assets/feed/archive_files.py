@@ -7,9 +7,11 @@ early with a part of their day; the time stamp inside the zip shows that a file 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -147,7 +149,7 @@ def check_sum(data: bytes, published: str | None, name: ArchiveName) -> str:
     """Return the SHA-256 of ``data``. BadCandles unless it equals the published line."""
     found = hashlib.sha256(data).hexdigest()
     line = _CHECKSUM.fullmatch(published or "")
-    if published is None or line is None or line[2] != f"{name.stem}.zip":
+    if published is None or line is None or unicodedata.normalize("NFC", line[2]) != f"{name.stem}.zip":
         problem = "has no checksum" if published is None else "has a checksum that cannot be read"
         raise BadCandles(f"{name.described} {problem}, so its bytes cannot be trusted; nothing of it is used.")
     if line[1].lower() != found:
@@ -165,12 +167,21 @@ def published_sum(line: str) -> str | None:
     return match[1].lower() if match else None
 
 
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """Return a member's name; a name without the flag for UTF-8 was read as code page 437 and is read again."""
+    name = member.filename
+    if not member.flag_bits & 0x800 and not name.isascii():
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return unicodedata.normalize("NFC", name)
+
+
 def _unzip(data: bytes, name: ArchiveName) -> tuple[bytes, datetime]:
     """Return the CSV inside and the time (read as UTC) at which it was added."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            if [m.filename for m in members] != [f"{name.stem}.csv"]:
+            if [_member_name(m) for m in members] != [f"{name.stem}.csv"]:
                 shown = ", ".join(m.filename for m in members[:3]) or "nothing"
                 raise BadCandles(
                     f"{name.described} holds {shown} instead of {name.stem}.csv alone; nothing of it is used."

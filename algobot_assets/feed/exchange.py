@@ -33,6 +33,7 @@ from algobot_assets.feed.binance_client import (
 from algobot_assets.feed.retry import Retry, Transient, retry_after
 from algobot_assets.feed.source import Fetched, Origin, SymbolRules, floor_to_grid, market_of, symbol_of
 from algobot_assets.schema.intervals import INTERVALS, midnight, next_month, phase_of
+from algobot_assets.schema.symbols import delivery_of
 
 PAGE = 1000
 _MILLISECOND = timedelta(milliseconds=1)
@@ -319,7 +320,17 @@ def _rules(symbol: str, entry: dict[str, Any]) -> SymbolRules:
         tick=number("PRICE_FILTER", "tickSize"),
         step=number("LOT_SIZE", "stepSize"),
         min_notional=number("NOTIONAL", "minNotional") or number("MIN_NOTIONAL", "minNotional", "notional"),
+        delivery=_delivery(symbol, entry),
     )
+
+
+def _delivery(symbol: str, entry: dict[str, Any]) -> datetime | None:
+    """Return the delivery of a dated contract; perpetuals carry a date too, in the year 2100."""
+    named = delivery_of(symbol)
+    told = entry.get("deliveryDate")
+    if named is None or not isinstance(told, int):
+        return named
+    return datetime(1970, 1, 1, tzinfo=UTC) + told * _MILLISECOND
 
 
 def _ms(moment: datetime) -> int:

@@ -16,9 +16,7 @@ from typing import Literal, Protocol
 import polars as pl
 
 from algobot_assets.schema.intervals import floor_open
-
-#: Distinguishes a USD-M future from the spot symbol of the same name.
-FUTURES_SUFFIX = ".UM"
+from algobot_assets.schema.symbols import FUTURES_SUFFIX
 
 Kind = Literal["monthly archive", "daily archive", "rest", "file"]
 
@@ -58,7 +56,8 @@ class SymbolRules:
     """The exchange's trading rules of a symbol, as of the time of the request.
 
     tick: smallest price step, quote asset. step: smallest quantity step, base asset. min_notional: smallest
-    order value, quote asset. None if the exchange states none. status: TRADING, HALT, BREAK, ...
+    order value, quote asset. None if the exchange states none. status: TRADING, HALT, BREAK, ... delivery: when a
+    dated contract is delivered, None for other symbols.
     """
 
     symbol: str
@@ -68,6 +67,7 @@ class SymbolRules:
     tick: Decimal | None
     step: Decimal | None
     min_notional: Decimal | None
+    delivery: datetime | None = None
 
 
 class Source(Protocol):

@@ -26,8 +26,8 @@ _STATUS, _PRICE = "its status is ", "its price went "
 
 @dataclass(frozen=True)
 class Gap:
-    """Absent opens [first, end). reason: listing, outage, halt, delisting or reuse?; evidence: what was asked and
-    what else is known, separated by semicolons."""
+    """Absent opens [first, end). reason: listing, outage, halt, delisting, delivery or reuse?; evidence: what was asked
+    and what else is known, separated by semicolons."""
 
     first: datetime
     end: datetime
@@ -55,6 +55,7 @@ def record_gaps(
     stretches: Sequence[Fetched],
     listed: datetime | None,
     status: str,
+    delivery: datetime | None = None,
 ) -> None:
     """Make the rows of `gaps` for the opens [lo, hi) of a market those of ``frame``, whose rows are stored already.
 
@@ -74,7 +75,7 @@ def record_gaps(
     stored = [Gap(first.astimezone(UTC), end.astimezone(UTC), *rest) for first, end, *rest in rows]
     found = [Gap(first, end, "", _asked(first, end, stretches)) for first, end in absent(part, lo, hi, frame)]
     wanted = [
-        _explained(connection, market, gap, frame, listed, status)
+        _explained(connection, market, gap, frame, listed, status, delivery)
         for gap in _joined([*_outside(stored, lo, hi), *found])
     ]
     for gap in stored:
@@ -121,11 +122,16 @@ def _explained(
     frame: pl.DataFrame,
     listed: datetime | None,
     status: str,
+    delivery: datetime | None,
 ) -> Gap:
     """The gap with its reason, from the candles around it."""
     if listed is None or gap.end <= listed:
         begins = f"the first candle opens at {listed:%Y-%m-%d %H:%M} UTC" if listed else "there is no candle yet"
         return replace(gap, reason="listing", evidence=gap.evidence or begins)
+    if delivery is not None and gap.end > delivery:
+        ends = f"the contract was delivered at {delivery:%Y-%m-%d %H:%M} UTC"
+        asked = [item for item in gap.evidence.split("; ") if item and item != ends]
+        return replace(gap, reason="delivery", evidence="; ".join([*asked, ends]))
     is_long = gap.end - gap.first >= REUSE_AFTER
     if not is_long and frame.height and frame["timestamp"][-1] >= gap.end:
         return replace(gap, reason="outage")

@@ -20,6 +20,7 @@ from algobot_assets.pipeline.parameter_digests import ParameterDigests
 from algobot_assets.pipeline.run import TableRun, skip_on_error
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import pieces
+from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import SIZE
 
@@ -39,10 +40,13 @@ def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iter
 def _indicators(
     run: TableRun, market_data: Table, candles: Window, settings: pl.DataFrame, digests: ParameterDigests
 ) -> Iterator[WindowFrame]:
-    window = Window("indicators", run.first, run.end, candles.symbol, candles.interval, 0, candles.phase)
+    end = end_of_trading(candles.symbol, run.end)
+    if end <= run.first:
+        return
+    window = Window("indicators", run.first, end, candles.symbol, candles.interval, 0, candles.phase)
     begin = market_data.first_day(candles)
     upstream = market_data.lineage(candles)
-    own = market_data.lineage(window.of(run.first - DAY, run.end))
+    own = market_data.lineage(window.of(run.first - DAY, end))
     market = f"{candles.symbol} {candles.interval}"
     days = computable_days(window, market, begin, [upstream], own, ["market_data"], market_data.last_complete)
     run.start(days)

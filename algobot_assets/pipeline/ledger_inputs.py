@@ -23,6 +23,7 @@ from algobot_assets.pipeline.parameter_digests import ParameterDigests
 from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import day_of, interval_ms, midnight, month_start
+from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import NOTHING
 from algobot_assets.store.reader import read_table
@@ -85,13 +86,14 @@ class LedgerInputs:
         """First day and end (exclusive) of a version's ledger: it closes its lots at the first candle that opens on
         or after the day it is replaced or retired, and ends with the day of that candle."""
         until = version["until"]
-        if until is None or until >= self.run.end:
-            return version["effective_from"], self.run.end
-        candles = self.candles(version, until, self.run.end)
+        last = end_of_trading(version["symbol"], self.run.end)
+        if until is None or until >= last:
+            return version["effective_from"], last
+        candles = self.candles(version, until, last)
         for day, item in sorted(self.market_data.lineage(candles).items()):
             if item.rows and candles.of(day, day + DAY).bounds[0] >= midnight(until):
                 return version["effective_from"], day + DAY
-        return version["effective_from"], self.run.end
+        return version["effective_from"], last
 
     def candles(self, version: dict[str, Any], first: date, end: date) -> Window:
         """The window of the version's market."""

@@ -36,6 +36,7 @@ from algobot_assets.schema.intervals import (
     phase_of,
     pieces,
 )
+from algobot_assets.schema.symbols import delivery_of, end_of_trading
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store import lineage
 from algobot_assets.store.archive import archived_months, restore_command
@@ -57,6 +58,12 @@ class _Fetch:
     known: datetime
     listed: datetime | None
     status: str
+    delivery: datetime | None
+
+    @property
+    def settled(self) -> datetime:
+        """How far the market is known: all of a contract's last day once it is delivered, else as far as the source."""
+        return _settled(self.known, self.delivery)
 
 
 #: One part of a market: its rows and the notes of the source.
@@ -139,15 +146,17 @@ def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bo
 
     If there is nothing to fetch, the source is only asked for its clock.
     """
-    first = max(run.first, market.start)
-    if first >= run.end:
-        return
     symbol, interval = market.symbol, market.interval
+    first, end = max(run.first, market.start), end_of_trading(symbol, run.end)
+    if first >= end:
+        return
     known = source.known_through(symbol, interval)
-    days = [day for day in days_between(first, run.end) if midnight(day) < known]
+    delivery = delivery_of(symbol)
+    settled = _settled(known, delivery)
+    days = [day for day in days_between(first, end) if midnight(day) < known]
     run.day_counts.days += len(days)
     listed = recorded_listing(run.store, symbol, interval)
-    window = Window("market_data", first, run.end, symbol, interval, 0, _phase(interval, listed))
+    window = Window("market_data", first, end, symbol, interval, 0, _phase(interval, listed))
     if not days:
         run.skip(
             f"{window}: {source.name} has candles only up to {known:%Y-%m-%d %H:%M} UTC, so there is nothing to "
@@ -162,18 +171,19 @@ def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bo
     wanted = [
         day
         for day in days
-        if run.options.from_source or day in replaced or not _is_done(recorded.get(day), known, forming)
+        if run.options.from_source or day in replaced or not _is_done(recorded.get(day), settled, forming)
     ]
     _refuse_unfetchable(run.store, window, [day for day in wanted if day not in recorded])
     edited = sorted(day for day in set(days).difference(wanted) if recorded[day].dirty)
-    fetch = _Fetch(source, known, listed, "")
+    fetch = _Fetch(source, known, listed, "", delivery)
     if wanted:
         rules = source.rules(symbol)
         listed = source.first_open(symbol, interval)
         record_rules(run.store, rules, known.date())
         record_listing(run.store, symbol, interval, listed)
-        window = Window("market_data", first, run.end, symbol, interval, 0, _phase(interval, listed))
-        fetch = _Fetch(source, known, listed, rules.status if rules else "")
+        window = Window("market_data", first, end, symbol, interval, 0, _phase(interval, listed))
+        delivery = rules.delivery if rules and rules.delivery else delivery
+        fetch = _Fetch(source, known, listed, rules.status if rules else "", delivery)
     run.succeeded += 1
     run.day_counts.computed += len(wanted)
     parts = _parts(wanted, interval)
@@ -196,6 +206,13 @@ def _refuse_unfetchable(store: Store, window: Window, days: Sequence[date]) -> N
             f"{window}: {archived[0]:%Y-%m} is archived, so candles that were never stored cannot be added to it. "
             f"Run {restore_command(archived)} first."
         )
+
+
+def _settled(known: datetime, delivery: datetime | None) -> datetime:
+    """Return how far a market is known, given its source's time: after its delivery a contract has no candles."""
+    if delivery is None or known < delivery:
+        return known
+    return max(known, midnight(delivery.date() + DAY))
 
 
 def _phase(interval: str, listed: datetime | None) -> int | None:
@@ -257,7 +274,7 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
     records = [
         DayInputs(
             item,
-            _complete_through(part, item, answered, fetch.known),
+            _complete_through(part, item, answered, fetch.settled),
             digests.get(item, (0, NOTHING))[1],
             code_version=CODE_VERSION,
         )
@@ -267,7 +284,7 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
     def record(connection: psycopg.Connection) -> None:
         record_sources(connection, part, days, stretches, fetch.known)
         for lo, hi in answered:
-            record_gaps(connection, part, frame, lo, hi, stretches, fetch.listed, fetch.status)
+            record_gaps(connection, part, frame, lo, hi, stretches, fetch.listed, fetch.status, fetch.delivery)
 
     return WindowFrame(part, frame, records, record, digests), tuple(note for s in stretches for note in s.notes)
 
@@ -293,6 +310,9 @@ def _answers(fetch: _Fetch, part: Window) -> tuple[list[Fetched], list[tuple[dat
             answered.append((start, stretch.hi))
             stretch = replace(stretch, lo=start, frame=stretch.frame.filter(pl.col("timestamp") >= start))
         stretches.append(stretch)
+    begin, covered = answered[-1]
+    if fetch.delivery is not None and covered >= fetch.delivery:
+        answered[-1] = begin, max(covered, hi)  # nothing trades after the delivery
     return stretches, answered
 
 

@@ -22,6 +22,7 @@ from algobot_assets.pipeline.incremental import DAY, Chain, computable_days, com
 from algobot_assets.pipeline.parameter_digests import ParameterDigests
 from algobot_assets.pipeline.run import TableRun, interleave, skip_on_error
 from algobot_assets.pipeline.table import Table
+from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 
 
@@ -51,11 +52,11 @@ def _signals(
     digests: ParameterDigests,
     prices_in: Callable[[Window], pl.DataFrame],
 ) -> Iterator[WindowFrame]:
-    end = min(run.end, version["until"] or run.end)
-    candles = market_data.window(end=end, symbol=version["symbol"], interval=version["interval"])
-    window = Window("signals", run.first, end, candles.symbol, candles.interval, version["id"], candles.phase)
+    end = end_of_trading(version["symbol"], min(run.end, version["until"] or run.end))
     if end <= run.first:
         return
+    candles = market_data.window(end=end, symbol=version["symbol"], interval=version["interval"])
+    window = Window("signals", run.first, end, candles.symbol, candles.interval, version["id"], candles.phase)
     columns = list(get_strategy(version["strategy_type"]).indicators)
     begin = market_data.first_day(candles)
     prices_of = market_data.lineage(candles)

@@ -174,7 +174,8 @@ class Reader:
             ).fetchone()
             gaps = cursor.execute(
                 """SELECT first_open, end_open, reason, evidence FROM gaps WHERE symbol = %s AND "interval" = %s
-                      AND reason <> 'listing' AND end_open > %s AND first_open < %s ORDER BY first_open""",
+                      AND reason NOT IN ('listing', 'delivery') AND end_open > %s AND first_open < %s
+                    ORDER BY first_open""",
                 (*days[:2], midnight(first), midnight(last + DAY)),
             ).fetchall()
             sources = cursor.execute(

@@ -15,6 +15,7 @@ import polars as pl
 import psycopg
 
 from algobot_assets.schema.frames import UTC
+from algobot_assets.schema.symbols import delivery_of
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
@@ -120,7 +121,8 @@ def measure(store: Store, others: Sequence[str] = ()) -> Health:
         ahead = sum(month > now.date() for month in months_present(connection))
         found.append(Measure("partitions_ahead", float(ahead)))
         for market in catalogue.markets(connection):
-            if market.newest is not None:
+            delivery = delivery_of(market.symbol)
+            if market.newest is not None and (delivery is None or delivery > now):
                 age = max((now - market.newest).total_seconds(), 0.0)
                 found.append(Measure("candle_age_seconds", age, f"{market.symbol} {market.interval}"))
         return found

@@ -15,6 +15,7 @@ from algobot_assets.defs.automation.maintenance import health, partition_mainten
 from algobot_assets.defs.automation.proposals import regular, request, unfinished
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.feed.open import CandleFeed
+from algobot_assets.schema.symbols import delivery_of
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
 
@@ -73,7 +74,9 @@ def daily_close(
     waiting = unfinished(context.instance, "the next tick asks again")
     if waiting is not None:
         return waiting
-    markets = [(market.symbol, market.interval) for market in state.load().markets]
+    now = context.scheduled_execution_time
+    delivered = [item.symbol for item in state.load().markets if (at := delivery_of(item.symbol)) and at <= now]
+    markets = [(item.symbol, item.interval) for item in state.load().markets if item.symbol not in delivered]
     found = unsettled(database.store, markets, SETTLED_AFTER)
     settled = (context.scheduled_execution_time.astimezone(UTC) - SETTLED_AFTER).date() - timedelta(days=1)
     if found is None or found[0] > settled:

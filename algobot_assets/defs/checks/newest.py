@@ -12,6 +12,7 @@ import dagster as dg
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.errors import AlgobotError, SourceError
 from algobot_assets.schema.intervals import candle_end
+from algobot_assets.schema.symbols import delivery_of
 from algobot_assets.settings import Settings
 from algobot_assets.store import catalogue
 from algobot_assets.store.catalogue import StoredMarket
@@ -36,7 +37,9 @@ def late(store: Store, declared: list[tuple[str, str]], now: datetime, allowance
     found = []
     for symbol, interval in declared:
         market = stored.get((symbol, interval))
-        if market is None or symbol in halted or market.newest is None:
+        delivery = delivery_of(symbol)
+        delivered = delivery is not None and delivery <= now
+        if market is None or symbol in halted or delivered or market.newest is None:
             continue  # not fetched yet, or nothing more is to come
         overdue = now - candle_end(interval, market.newest)
         if overdue > allowance:

@@ -17,7 +17,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import polars as pl
 
@@ -131,16 +131,17 @@ class SimulatedExchange:
     def answer(self, target: str) -> Answer:
         """Answer a GET of ``target`` (path and query), faults included."""
         parts = urlsplit(target)
+        path = unquote(parts.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         with self._lock:
-            self.requests[parts.path] += 1
+            self.requests[path] += 1
             try:
-                answer = self._route(parts.path, query)
+                answer = self._route(path, query)
             except _Refusal as refusal:
                 answer = _json({"code": refusal.code, "msg": refusal.message}, refusal.status)
                 if refusal.status == 429:
                     answer.headers["Retry-After"] = str(60 - self.now().second)
-            if not parts.path.startswith("/data/"):
+            if not path.startswith("/data/"):
                 answer.headers["X-MBX-USED-WEIGHT-1M"] = str(self._used[1])
             for fault in self.faults:
                 if fault.strikes(target):
