@@ -356,7 +356,7 @@ def test_unknown_markets_of_a_folder_are_named() -> None:
 
 @needs_data
 def test_a_folder_reports_what_it_cannot_use(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="is no folder"):
+    with pytest.raises(SettingsError, match="is not a folder"):
         Folder(tmp_path / "absent")
     with pytest.raises(SettingsError, match="holds no candle files"):
         Folder(tmp_path)
@@ -366,7 +366,7 @@ def test_a_folder_reports_what_it_cannot_use(tmp_path: Path) -> None:
     with pytest.raises(BadCandles, match=r"NBTUSDT 1h: NBTUSDT-1h.parquet has 6 columns"):
         Folder(tmp_path).known_through("NBTUSDT", "1h")
     (spot / "XUSDT-1h.parquet").write_bytes(b"no parquet")
-    with pytest.raises(BadCandles, match=r"XUSDT 1h: XUSDT-1h.parquet is no readable Parquet file"):
+    with pytest.raises(BadCandles, match=r"XUSDT 1h: XUSDT-1h.parquet is not a readable Parquet file"):
         Folder(tmp_path).known_through("XUSDT", "1h")
 
 

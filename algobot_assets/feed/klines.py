@@ -97,7 +97,11 @@ def from_csv(
 
     lo, hi, where: see `from_published`.
     """
-    first = data[: data.find(b"\n") + 1 or len(data)].strip()
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    first = data[: data.find(b"\n") + 1 or len(data)]
+    if first.endswith(b"\r\n"):
+        data = data.replace(b"\r\n", b"\n")
+    first = first.strip()
     if not first:
         return empty()
     width = first.count(b",") + 1
