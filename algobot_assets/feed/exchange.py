@@ -33,7 +33,7 @@ from algobot_assets.feed.binance_client import (
 from algobot_assets.feed.retry import Retry, Transient, retry_after
 from algobot_assets.feed.source import Fetched, Origin, SymbolRules, floor_to_grid, market_of, symbol_of
 from algobot_assets.schema.intervals import INTERVALS, midnight, next_month, phase_of
-from algobot_assets.schema.symbols import delivery_of
+from algobot_assets.schema.symbols import delivery_of, suggest_interval
 
 PAGE = 1000
 _MILLISECOND = timedelta(milliseconds=1)
@@ -296,8 +296,10 @@ class Exchange:
 
 
 def _unknown_interval(symbol: str, interval: str) -> SourceError:
+    near = suggest_interval(interval)
+    hint = f"did you mean {near}? Use" if near else "use"
     return SourceError(
-        f"{symbol}: {interval} is not an interval of Binance; use one of {', '.join(INTERVALS)} (1m is a minute,"
+        f"{symbol}: {interval} is not an interval of Binance; {hint} one of {', '.join(INTERVALS)} (1m is a minute,"
         " 1M a month)."
     )
 

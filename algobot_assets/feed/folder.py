@@ -49,12 +49,13 @@ class Folder:
             file = recognise(path, self._root)
             if isinstance(file, CandleFile):
                 self._files.setdefault((file.symbol, file.interval), []).append(file)
-            elif not self._files and path.is_file():
-                others.append(path)
+            elif path.is_file():
+                others += [path] if not self._files else []
                 nearly += [file] if file else []
         if not self._files:
             raise SettingsError(nothing_usable(self._root, others, nearly))
         self._pieces: dict[tuple[str, str], list[_Piece]] = {}
+        self._nearly = nearly
 
     @property
     def name(self) -> str:
@@ -155,7 +156,9 @@ class Folder:
         names = sorted({name for name, _ in self._files})
         near = difflib.get_close_matches(symbol, names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names[:8])}."
-        return SourceError(f"{self.name} has no candles of {symbol}{hint} Correct the declared markets.")
+        unread = [text for text in self._nearly if market_of(symbol)[1] in text.upper()]
+        remedy = f"To use its files, {unread[0]}." if unread else "Correct the declared markets."
+        return SourceError(f"{self.name} has no candles of {symbol}{hint} {remedy}")
 
 
 #: The open of a published row in milliseconds, whichever unit it is in.

@@ -20,6 +20,7 @@ import polars as pl
 from algobot_assets.errors import BadCandles
 from algobot_assets.feed.archive import Archive
 from algobot_assets.feed.archive_files import ArchiveName
+from algobot_assets.feed.delivered import DeliveredContracts
 from algobot_assets.feed.exchange import PAGE, Exchange
 from algobot_assets.feed.source import Fetched, SymbolRules
 from algobot_assets.schema.intervals import (
@@ -44,6 +45,7 @@ class ArchiveAndRest:
         self._exchange = exchange
         self._archive = archive
         self._days = _DayCandles(exchange)
+        self._delivered = DeliveredContracts(exchange, archive)
 
     @property
     def name(self) -> str:
@@ -65,15 +67,16 @@ class ArchiveAndRest:
 
     def first_open(self, symbol: str, interval: str) -> datetime | None:
         """Return the open of the market's first candle; None before its first trade."""
-        return self._exchange.first_open(symbol, interval)
+        contracts = self._delivered
+        return (contracts if contracts.holds(symbol) else self._exchange).first_open(symbol, interval)
 
     def symbols(self, market: str = "spot") -> Sequence[str]:
         """Return every symbol of the market, whatever its status."""
         return self._exchange.symbols(market)
 
-    def rules(self, symbol: str) -> SymbolRules:
-        """Return today's trading rules of the symbol."""
-        return self._exchange.rules(symbol)
+    def rules(self, symbol: str) -> SymbolRules | None:
+        """Return today's trading rules of the symbol; None for a delivered contract, which has none any more."""
+        return None if self._delivered.holds(symbol) else self._exchange.rules(symbol)
 
     def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
         """Return the checksums that the archive publishes now."""
@@ -82,6 +85,9 @@ class ArchiveAndRest:
     def fetch(self, symbol: str, interval: str, lo: datetime, hi: datetime) -> Iterator[Fetched]:
         """Yield the closed candles that open in [lo, hi), a stretch per origin and calendar month; see
         `Source.fetch`."""
+        if self._delivered.holds(symbol):
+            yield from self._delivered.fetch(symbol, interval, lo, hi)
+            return
         now = self._exchange.known_through(symbol, interval)
         if self._exchange.closed_before(symbol, interval, now) < hi:
             now = self._exchange.server_time()

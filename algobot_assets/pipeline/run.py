@@ -14,6 +14,7 @@ from algobot_assets.feed.open import CandleFeed
 from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.incremental import ComputableDays, DayCounts
 from algobot_assets.pipeline.skipped import Skipped, by_cause
+from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.store import writer
 from algobot_assets.store.connection import Store
@@ -80,6 +81,8 @@ class TableRun:
     def skip_unknown(self, known: Iterable[str]) -> None:
         """Skip requested markets that are not among ``known``."""
         for name in sorted(set(self.options.markets) - set(known)):
+            if end_of_trading(name.partition(" ")[0], self.end) <= self.first:
+                continue  # a contract delivered before the run's days
             self.skip(
                 f"{self.table} has no data for market {name!r}. "
                 f"Markets are written like {min(known, default='BTCUSDT 1m')!r}."

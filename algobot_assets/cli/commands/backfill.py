@@ -9,6 +9,7 @@ import click
 
 from algobot_assets.cli.commands.database import prepare
 from algobot_assets.cli.days import Day, check_first
+from algobot_assets.cli.market_option import MarketName
 from algobot_assets.cli.output import emit, json_option, say
 from algobot_assets.cli.range_run import DECLARED, run_range
 from algobot_assets.cli.source_choice import choose_source
@@ -20,7 +21,9 @@ from algobot_assets.settings import Settings
 @click.argument("first", type=Day())
 @click.argument("last", type=Day(), required=False)
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated. Default: all nine.")
-@click.option("--market", "markets", multiple=True, help='Only this market, as "BTCUSDT 1m"; may be repeated.')
+@click.option(
+    "--market", "markets", multiple=True, type=MarketName(), help='Only this market, as "BTCUSDT 1m"; may be repeated.'
+)
 @click.option("--source", help="binance, simulated, or a folder of klines.")
 @click.option("--from-source", is_flag=True, help="Ask the source again for candles that are stored.")
 @click.option("--recompute", is_flag=True, help="Compute again even what is fresh.")

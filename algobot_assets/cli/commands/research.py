@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from algobot_assets.cli.commands.database import prepare
 from algobot_assets.cli.console import console
 from algobot_assets.cli.days import Day
+from algobot_assets.cli.market_option import MarketName
 from algobot_assets.cli.output import DIFFERS, emit, json_option
 from algobot_assets.cli.research_output import (
     show_sweep,
@@ -35,7 +36,7 @@ def _trial_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--param", "-p", "parameters", multiple=True, metavar="NAME=VALUES", help="Strategy parameter."),
         click.option("--risk", "-r", "risk", multiple=True, metavar="NAME=VALUES", help="Risk parameter."),
-        click.option("--market", metavar="'SYMBOL INTERVAL'", help="Default: the strategy's, or the only one stored."),
+        click.option("--market", type=MarketName(), help="Default: the strategy's, or the only one stored."),
         click.option("--from", "first", type=Day(), help="First day of trading; default: the first stored."),
         click.option("--to", "last", type=Day(), help="Last day; default: the newest stored."),
         click.option("--balance", metavar="MONEY", help="Initial balance; default: the strategy's, or 10000."),

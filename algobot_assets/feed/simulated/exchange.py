@@ -29,10 +29,12 @@ from algobot_assets.feed.simulated.loopback import LoopbackServer
 from algobot_assets.feed.simulated.prices import SimulatedPrices
 from algobot_assets.feed.source import market_of, symbol_of
 from algobot_assets.schema.intervals import INTERVALS, midnight, month_start, next_month
+from algobot_assets.schema.symbols import delivery_of
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 500, 1000
 _MICROSECONDS_SINCE = date(2025, 1, 1)
 _KEPT_FILES = 16
+_PERPETUAL = datetime(2100, 12, 25, 8, tzinfo=UTC)
 
 
 class Prices(Protocol):
@@ -190,16 +192,23 @@ class SimulatedExchange:
                 "timezone": "UTC",
                 "serverTime": _ms(self.now()),
                 "rateLimits": [limit],
-                "symbols": [self._described(listing) for listing in listings if listing.listed <= self.now()],
+                "symbols": [self._described(listing) for listing in listings if self._lists(listing)],
             }
         )
+
+    def _lists(self, listing: Listing) -> bool:
+        """Whether REST knows the symbol: from its listing on, and a dated contract until its delivery."""
+        delivery = delivery_of(listing.symbol)
+        return listing.listed <= self.now() and (delivery is None or self.now() < delivery)
 
     def _described(self, listing: Listing) -> dict[str, Any]:
         market, name = market_of(listing.symbol)
         notional = {"filterType": "NOTIONAL", "minNotional": f"{listing.min_notional:.8f}"}
         if market == "um":
             notional = {"filterType": "MIN_NOTIONAL", "notional": str(listing.min_notional)}
+        dates = {"deliveryDate": _ms(delivery_of(listing.symbol) or _PERPETUAL)} if market == "um" else {}
         return {
+            **dates,
             "symbol": name,
             "status": "BREAK" if self.prices.ended(listing.symbol, self.now()) else "TRADING",
             "baseAsset": listing.base_asset,
@@ -215,7 +224,7 @@ class SimulatedExchange:
         if "symbol" not in query:
             raise _Refusal(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
         listing = self.prices.listings.get(symbol_of(market, query["symbol"]))
-        if listing is None or listing.listed > self.now():
+        if listing is None or not self._lists(listing):
             raise _Refusal(-1121, "Invalid symbol.")
         return listing
 
