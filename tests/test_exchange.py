@@ -17,7 +17,7 @@ from algobot_assets.feed.exchange import Exchange
 from algobot_assets.feed.retry import Retry, Transient
 from algobot_assets.feed.simulated import faults
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
-from algobot_assets.feed.simulated.faults import Fault
+from algobot_assets.feed.simulated.faults import Answer, Fault
 from algobot_assets.feed.simulated.prices import SimulatedPrices
 from algobot_assets.feed.source import Fetched, floor_to_grid
 
@@ -241,6 +241,20 @@ def test_retry_after_is_kept_to_the_second(
     simulated.faults.append(faults.too_many("klines", 37, status))
     exchange.first_open("BTCUSDT", "1m")
     assert waits == [pytest.approx(37.0)]
+
+
+@pytest.mark.parametrize("status", [429, 418])
+@pytest.mark.parametrize("body", [b'{"code": 0, "msg": "banned"}', b'{"code": -1121, "msg": "Invalid symbol."}'])
+def test_a_ban_is_told_by_its_status_whatever_the_body_says(
+    exchange: Exchange, simulated: SimulatedExchange, waits: list[float], status: int, body: bytes
+) -> None:
+    ban = Answer(status, body, {"Retry-After": "37"})
+    simulated.faults.append(Fault("klines", lambda _: ban))
+    assert exchange.first_open("BTCUSDT", "1m") == utc(2017, 8, 17, 4)
+    assert waits == [pytest.approx(37.0)]
+    simulated.faults.append(Fault("klines", lambda _: Answer(status, body, {}), times=6))
+    with pytest.raises(SourceUnavailable, match=rf"the exchange said too many requests \({status}\), 6 times in a row"):
+        exchange.first_open("BTCUSDT", "5m")
 
 
 def test_a_long_ban_is_not_waited_for_and_not_prolonged(

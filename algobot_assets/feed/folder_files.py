@@ -36,6 +36,12 @@ FORMS: tuple[Form, ...] = ("zip", "csv", "csv.gz", "gz", "parquet")
 _FILE = re.compile(
     r"(?P<symbol>[^/]+?)-(?P<interval>[^/-]+)(?:-(?P<period>[^/]*?))?\.(?P<form>zip|csv\.gz|csv|gz|parquet)", re.I
 )
+#: Tried first, so that a symbol written with a dash can be named in the remedy.
+_FILE_OF_PERIOD = re.compile(
+    r"(?P<symbol>[^/]+)-(?P<interval>[^/-]+)-(?P<period>\d{4}-\d\d(?:-\d\d)?)"
+    r"\.(?P<form>zip|csv\.gz|csv|gz|parquet)",
+    re.I,
+)
 _PERIOD = re.compile(r"\d{4}-\d\d(-\d\d)?")
 
 
@@ -67,7 +73,8 @@ class CandleFile:
 def recognise(path: Path, root: Path) -> CandleFile | str | None:
     """Return the candle file at ``path``; a sentence if its name is nearly one; None if it is something else."""
     relative = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
-    found = _FILE.fullmatch(relative.rpartition("/")[2])
+    last = relative.rpartition("/")[2]
+    found = _FILE_OF_PERIOD.fullmatch(last) or _FILE.fullmatch(last)
     if found is None:
         return None
     form: Form = next(form for form in FORMS if form == found["form"].lower())
@@ -85,7 +92,7 @@ def recognise(path: Path, root: Path) -> CandleFile | str | None:
         length = interval if interval in INTERVALS else suggest_interval(interval)
         if right is None or length is None:
             return None
-        name = right.removesuffix(".UM") + relative.rpartition("/")[2].removeprefix(found["symbol"])
+        name = right.removesuffix(".UM") + last.removeprefix(found["symbol"])
         return f"rename {relative} to " + name.replace(f"-{found['interval']}", f"-{length}", 1)
     if form == "parquet":
         return CandleFile(path, relative, symbol, interval, form, None)
