@@ -30,5 +30,5 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The definitions of this project; built when Dagster asks for them."""
+    """Return the definitions of this project, built when Dagster asks for them."""
     return build_defs()

@@ -18,7 +18,7 @@ PREFIX = "ALGOBOT_"
 
 
 def project_root() -> Path | None:
-    """The folder of the checkout this package runs from: the nearest one above it with a workspace.yaml."""
+    """Return the folder of the checkout this package runs from: the nearest one above it with a workspace.yaml."""
     for folder in Path(__file__).resolve().parents:
         if (folder / "workspace.yaml").is_file():
             return folder

@@ -182,8 +182,9 @@ class Chunk:
         return crossed
 
     def _before(self, x: pl.Series) -> float:
-        """The value at the candle before the chunk, NaN for none. A series takes one place in the state, however often
-        it is asked for.
+        """Return the value at the candle before the chunk, NaN for none.
+
+        A series takes one place in the state, however often it is asked for.
         """
         if id(x) not in self._priors:
             before = self._carried("previous", (np.nan,))
@@ -199,7 +200,10 @@ class Chunk:
         return missing if missing.any() else None
 
     def _truth(self, condition: pl.Series) -> np.ndarray:
-        """A condition as an array, false where it is null. The array of a crossing is kept, so it is not converted."""
+        """Return a condition as an array, false where it is null.
+
+        The array of a crossing is kept, so it is not converted.
+        """
         if id(condition) in self._truths:
             return self._truths[id(condition)][1]
         return (condition.fill_null(False) if condition.null_count() else condition).to_numpy()

@@ -81,7 +81,7 @@ def _constant(node: ast.Constant) -> str:
 
 
 def _items(nodes: list[object], raised: bool) -> Iterator[str]:
-    """The forms of a list without docstrings; imports that follow one another are sorted."""
+    """Return the forms of a list without docstrings; imports that follow one another are sorted."""
     imports: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -114,7 +114,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _string_parts(node: ast.JoinedStr, raised: bool) -> Iterator[str]:
-    """The parts of an f-string; neighbouring texts are one, empty ones none, as some Python versions split them."""
+    """Return the parts of an f-string; adjacent texts are joined and empty ones dropped, as Python versions differ."""
     text = ""
     for part in node.values:
         if isinstance(part, ast.Constant):

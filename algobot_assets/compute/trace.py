@@ -252,7 +252,7 @@ class _Source:
 
 
 def _caller() -> FrameType:
-    """The innermost frame outside the bars: the strategy's."""
+    """Return the innermost frame outside the bars: the strategy's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and (frame.f_code.co_filename in _OWN_FILES or "contextlib" in frame.f_code.co_filename):
         frame = frame.f_back

@@ -50,7 +50,7 @@ class Stored:
 
     @classmethod
     def nothing(cls) -> Stored:
-        """The content of a new database."""
+        """Return the content of a new database."""
         identity = pl.Series("id", [], pl.Int64)
         return cls(empty("configurations"), empty("strategies").insert_column(0, identity), empty("risk_parameters"))
 

@@ -96,7 +96,7 @@ def risk_parameters(state: DeclaredState, stored_strategies: pl.DataFrame, first
 
 
 def _numbered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Number the versions in ``rows``, which ascend by their first column and day."""
+    """Assign numbers to the versions in ``rows``, which ascend by their first column and day."""
     numbered: list[dict[str, Any]] = []
     count: dict[str, int] = {}
     for row in rows:

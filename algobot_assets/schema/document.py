@@ -131,7 +131,7 @@ def _marks(table: sa.Table, column: sa.Column[Any]) -> list[str]:
 
 
 def _references(table: sa.Table) -> list[tuple[tuple[str, ...], str, tuple[str, ...], str]]:
-    """Referring columns, the table they refer to, its columns, and a remark."""
+    """Return the referring columns, the table they refer to, its columns, and a remark."""
     found: list[tuple[tuple[str, ...], str, tuple[str, ...], str]] = []
     if table.name in MONTHLY[1:]:  # made with the leaves of a month, so no key of the parent
         columns = ("market_data_id", "timestamp")

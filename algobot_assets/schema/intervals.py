@@ -139,7 +139,7 @@ def opens_window(interval: str, first_day: date, end_day: date, phase: int | Non
     step, offset = _grid_days(interval, phase)
 
     def first_open(day: date) -> datetime:
-        """The first grid point whose candle ends on or after ``day``."""
+        """Return the first grid point whose candle ends on or after ``day``."""
         earliest = (day - _EPOCH).days - step + 1
         return midnight(_EPOCH + timedelta(days=earliest + (offset - earliest) % step))
 

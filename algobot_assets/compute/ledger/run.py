@@ -197,7 +197,7 @@ def _ms(times: pl.Series) -> np.ndarray:
 
 
 def _decisions(signals: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The signals as the kernel reads them, and the indices of those that are not 0."""
+    """Return the signals as the kernel reads them, and the indices of those that are not 0."""
     least, greatest = bounds(signals)
     if signals.null_count() or least < -1 or greatest > 1:
         raise ValueError("signals are 1, -1 or 0")
@@ -252,7 +252,7 @@ def _unfilled_frame(rows: np.ndarray, window: tuple[date, ...]) -> pl.DataFrame:
 
 
 def _words(name: str, words: Sequence[str], number: np.ndarray) -> pl.Series:
-    """The words with these numbers, gathered at once because a text at a time is slower."""
+    """Return the words with these numbers, gathered at once because a text at a time is slower."""
     return pl.Series(name, words, dtype=pl.String).gather(number.astype(np.uint32))
 
 

@@ -93,7 +93,7 @@ def _built_in() -> dict[str, Registered]:
 
 
 def _registered_by(module: ModuleType, origin: str, text: str) -> dict[str, Registered]:
-    """The strategies that a module defines, without those it imports."""
+    """Return the strategies that a module defines, without those it imports."""
     own = [value for value in vars(module).values() if isinstance(value, Strategy) and value.module == module.__name__]
     if not own:
         raise SettingsError(f"{origin} registers no strategy. Put @strategy(...) above its rule.")

@@ -92,6 +92,7 @@ class Strategy:
     indicators: tuple[str, ...]
 
     def __call__(self, bars: Bars, p: SimpleNamespace) -> pl.Series:
+        """Run the rule."""
         return self.rule(bars, p)
 
     @property

@@ -72,7 +72,7 @@ def _span(name: str, text: str) -> list[str]:
 
 
 def _number(text: str) -> int | float | bool | str:
-    """The value of a parameter's text, or the text itself if it is no value, for the error message."""
+    """Return the value of a parameter's text, or for the error message the text itself if it is no value."""
     if text in ("true", "false"):
         return text == "true"
     try:
@@ -214,7 +214,7 @@ def _risk_values(axes: Mapping[str, list[str]], base: Mapping[str, Value]) -> di
 
 
 def _risk_value(name: str, text: str) -> Value:
-    """The value, checked by the ledger's own terms."""
+    """Return the value, checked by the ledger's own terms."""
     try:
         value: Value = int(text) if name == "max_open_trades" else Decimal(text)
     except (ValueError, InvalidOperation):

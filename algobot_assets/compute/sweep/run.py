@@ -187,7 +187,7 @@ class Sweep:
         decided: dict[int, tuple[np.ndarray, np.ndarray]],
         piece: range,
     ) -> list[pl.DataFrame]:
-        """A frame per span. The work is divided so that every thread has some, however few the rules."""
+        """Return a frame per span. The work is divided so that every thread has some, however few the rules."""
         slices = max(1, min(len(piece), -(-2 * thread_count() // len(rules))))
         bounds = np.linspace(piece.start, piece.stop, slices + 1).astype(int)
         tasks = [(rule, a, b) for rule in rules for a, b in pairwise(bounds) if a < b]
@@ -223,7 +223,7 @@ class Sweep:
         return out
 
     def _knobs_of(self, part: Part) -> np.ndarray:
-        """(sets of risk parameters, KNOBS)."""
+        """Return an array of (sets of risk parameters, KNOBS)."""
         begin = date(1970, 1, 1)
         rows = [self.account.terms(risk, begin, max(part.first, begin)).knobs() for risk in self.grid.risk_sets]
         return np.stack(rows)
