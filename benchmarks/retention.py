@@ -192,7 +192,7 @@ def layouts(store: Store) -> dict[str, float]:
     whole = time.perf_counter() - began
     if not same.equals(one):
         sys.exit("The two layouts give different rows; no figure is worth anything.")
-    sizes = sum(file.bytes for file in files) / len(data)
+    sizes = sum(file.size for file in files) / len(data)
     return {"size of market files / table file": sizes, "read one market / table": single / whole}
 
 

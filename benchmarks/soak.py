@@ -38,7 +38,7 @@ from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store.advisory_locks import lock_months
 from algobot_assets.store.connection import Store
-from algobot_assets.store.retention.policy import retire
+from algobot_assets.store.retention.policy import archive_due_months
 from algobot_assets.store.server import control as servers
 from benchmarks.harness import PACKAGES, machine, save, show
 from benchmarks.markets import published
@@ -176,7 +176,7 @@ class Soak:
 
     def retired(self, day: date) -> None:
         """Months beyond twelve leave for the archive."""
-        for outcome in retire(self.store, self.settings, day):
+        for outcome in archive_due_months(self.store, self.settings, day):
             if outcome.kept:
                 sys.exit(outcome.kept)
             self.outcomes["months archived"] += 1

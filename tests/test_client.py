@@ -447,7 +447,7 @@ def test_what_is_known_but_not_computed_has_no_rows(store: Store, database_url: 
         (lambda c: c.signals("XYZ", "1d"), "No candles of XYZ 1d are stored; stored are BTCUSDT 1h"),
         (lambda c: c.trades("crss"), "No strategy crss is stored; the nearest stored strategy is cross"),
         (lambda c: c.latest_signal("Rules"), "nearest stored strategy is rules"),
-        (lambda c: c.results("cross", version=3), "cross has no version 3; stored is 1, 2"),
+        (lambda c: c.results("cross", version=3), "cross has no version 3. Stored versions: 1, 2"),
         (lambda c: c.metrics(version=1), "needs the name of its strategy"),
         (lambda c: c.signals("ETHUSDT", "1h", strategy="rules"), "rules version 1 trades BTCUSDT 1h, not ETHUSDT 1h"),
         (lambda c: c.candles("BTCUSDT", "1h", columns=["closse"]), "no column closse; the nearest is close"),

@@ -48,11 +48,11 @@ def test_figures_of_a_filled_database_and_their_history(project: Project, databa
         "market_data_2024_01",
         "market_data_2024_02",
     ]
-    health.remember(store, found)
+    health.record(store, found)
     with store.transaction() as connection:
         connection.execute("UPDATE health_history SET measured_at = measured_at - interval '7 days', value = value / 2")
-    health.remember(store, found)
-    was = health.before(store, timedelta(days=7) - timedelta(minutes=1))
+    health.record(store, found)
+    was = health.figures_before(store, timedelta(days=7) - timedelta(minutes=1))
     assert was["database_bytes", ""] == pytest.approx(found.value("database_bytes") / 2)
     assert health.history(store, "database_bytes")["value"].len() == 2
 
@@ -66,13 +66,13 @@ def test_history_thins_out(store):
                  FROM generate_series(20, 22) AS d, generate_series(0, 3) AS q
                UNION ALL SELECT 'database_bytes', '', now() - interval '900 days', 1"""
         )
-    health.remember(store, found)
+    health.record(store, found)
     assert health.history(store, "database_bytes").height == 3 + 1
 
 
 def test_thresholds_say_what_to_do(store):
     found = health.measure(store)
-    assert [sentence for sentence in health.judge(found) if "partition_maintenance" in sentence]
+    assert [sentence for sentence in health.find_problems(found) if "partition_maintenance" in sentence]
     leaf = {"table": "market_data", "leaf": "market_data_2024_01", "rows": 1, "bytes": 1, "live": 100_000}
 
     def health_of(figures: dict[str, float], dead: int) -> health.Health:
@@ -88,13 +88,13 @@ def test_thresholds_say_what_to_do(store):
         "oldest_transaction_seconds": 7200,
         "transaction_ids_used": 1.5e9,
     }
-    sentences = health.judge(health_of(values, 90_000))
+    sentences = health.find_problems(health_of(values, 90_000))
     words = ("max_connections", "shared_buffers", "xact_start", "VACUUM FREEZE", "VACUUM (ANALYZE) market_data_2024_01")
     assert len(sentences) == len(words)
     for word, sentence in zip(words, sentences, strict=True):
         assert word in sentence
     well = {"connections": 5, "cache_hit_ratio": 0.99, "oldest_transaction_seconds": 1, "transaction_ids_used": 1}
-    assert health.judge(health_of(values | well, 1)) == []
+    assert health.find_problems(health_of(values | well, 1)) == []
 
 
 def test_a_late_candle_is_named_and_a_halted_market_is_not(project: Project, database_url, store):

@@ -29,7 +29,7 @@ from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.settings import Settings
 from algobot_assets.store.archive import Archive, path_of
 from algobot_assets.store.connection import Store
-from algobot_assets.store.retention.policy import cutoff, due, restore, retire
+from algobot_assets.store.retention.policy import archive_due_months, cutoff, due_months, restore_months
 from algobot_assets.store.server.control import Server
 
 LAST = START + timedelta(days=8)
@@ -92,7 +92,7 @@ def opened(row: tuple) -> date:
 
 
 def archive(store: Store, today: date = LATER) -> None:
-    outcomes = list(retire(store, Settings(), today))
+    outcomes = list(archive_due_months(store, Settings(), today))
     assert outcomes and [outcome.kept for outcome in outcomes] == [None] * len(outcomes)
 
 
@@ -103,11 +103,11 @@ def leaves(store: Store) -> int:
 
 def test_what_is_older_leaves_and_comes_back_the_same(store, url, tmp_path):
     before, everything = rows(url), content(url)
-    assert due(store, Settings(), TODAY) == [JANUARY]
+    assert due_months(store, Settings(), TODAY) == [JANUARY]
     archive(store, TODAY)
     assert rows(url) == {table: [row for row in found if opened(row) >= FEBRUARY] for table, found in before.items()}
     assert leaves(store) == 3
-    assert list(retire(store, Settings(), TODAY)) == []
+    assert list(archive_due_months(store, Settings(), TODAY)) == []
     assert stale_due(store) is None and first_incomplete(store) == LAST + timedelta(days=1)
     assert content(url, ("lineage", "trade_history"))["lineage"] == everything["lineage"]
     (manifest,) = (tmp_path / "archive").rglob("manifest.json")
@@ -121,7 +121,7 @@ def test_what_is_older_leaves_and_comes_back_the_same(store, url, tmp_path):
             "2024-01-30T00:00",
             "2024-01-31T23:00",
         )
-    (moved,) = restore(store, JANUARY, JANUARY)
+    (moved,) = restore_months(store, JANUARY, JANUARY)
     assert (moved.rows, moved.files) == (48 * 4, 4)
     assert rows(url) == before
     assert content(url) == everything
@@ -140,7 +140,7 @@ def test_days_that_are_fresh_go_through_and_verify_over_the_archive(full, store,
     assert (result.success, result.left_out) == (True, ())
     assert leaves(store) == 0, "nothing had to be written"
     assert [f.difference for f in verify(store, START, LAST)] == [None] * 6
-    assert sum(moved.rows for moved in restore(store, JANUARY, FEBRUARY)) == 9 * 24 * 4
+    assert sum(moved.rows for moved in restore_months(store, JANUARY, FEBRUARY)) == 9 * 24 * 4
     assert content(url) == before
 
 
@@ -159,7 +159,7 @@ def test_what_would_have_to_be_written_is_refused(full, store, url):
         "back first: `algobot restore 2024-01`."
     )
     assert content(url) == before
-    list(restore(store, JANUARY, JANUARY))
+    list(restore_months(store, JANUARY, JANUARY))
     assert full.run(START, LAST).success
 
 
@@ -230,24 +230,24 @@ def test_damage_is_a_sentence_that_names_file_and_cure(store, tmp_path):
         with pytest.raises(ArchiveError, match=r"indicators/BTCUSDT_1h.parquet is damaged.*undamaged copy"):
             list(verify(store, START, LAST))
         with pytest.raises(ArchiveError, match="is damaged"):
-            list(restore(store, JANUARY, JANUARY))
+            list(restore_months(store, JANUARY, JANUARY))
     file.unlink()
     with connect() as client:
         with pytest.raises(ArchiveError, match=r"indicators/BTCUSDT_1h.parquet is missing.*ALGOBOT_ARCHIVE"):
             client.indicators("BTCUSDT", "1h")
         assert client.candles("BTCUSDT", "1h").frame.height == 9 * 24, "other files are not concerned"
     with pytest.raises(ArchiveError, match="is missing"):
-        list(restore(store, JANUARY, JANUARY))
+        list(restore_months(store, JANUARY, JANUARY))
     assert leaves(store) == 0, "a restore that failed leaves nothing behind"
     file.write_bytes(data)
-    assert [moved.rows for moved in restore(store, JANUARY, FEBRUARY)] == [48 * 4, 7 * 24 * 4]
+    assert [moved.rows for moved in restore_months(store, JANUARY, FEBRUARY)] == [48 * 4, 7 * 24 * 4]
 
 
 def test_a_month_that_is_not_right_stays(store, url):
     moment = datetime(2024, 1, 31, 5, tzinfo=UTC)
     with psycopg.connect(url) as connection:
         connection.execute('UPDATE indicators SET rsi = rsi + 1 WHERE "timestamp" = %s', (moment,))
-    first, second = retire(store, Settings(), LATER)
+    first, second = archive_due_months(store, Settings(), LATER)
     assert first.kept == (
         "indicators of BTCUSDT 1h, 2024-01-31 is stale (changed by hand): run `algobot refresh`, then "
         "`algobot retention`."
@@ -255,7 +255,7 @@ def test_a_month_that_is_not_right_stays(store, url):
     assert (second.kept, second.moved.rows) == (None, 7 * 24 * 4)
     with psycopg.connect(url) as connection:  # behind the triggers' back
         connection.execute("DELETE FROM dirty_days")
-    (outcome,) = retire(store, Settings(), LATER)
+    (outcome,) = archive_due_months(store, Settings(), LATER)
     assert "2024-01-31: the rows are not those that were recorded" in outcome.kept
     with psycopg.connect(url) as connection:
         connection.execute('UPDATE indicators SET rsi = rsi - 1 WHERE "timestamp" = %s', (moment,))
@@ -264,7 +264,7 @@ def test_a_month_that_is_not_right_stays(store, url):
             """INSERT INTO signals (market_data_id, strategy_id, symbol, "interval", "timestamp", signal)
                SELECT id, 1, symbol, '2h', "timestamp", 0 FROM market_data LIMIT 1"""
         )
-    (outcome,) = retire(store, Settings(), LATER)
+    (outcome,) = archive_due_months(store, Settings(), LATER)
     assert "rows that no run has recorded" in outcome.kept
     assert leaves(store) == 3
 
@@ -272,13 +272,13 @@ def test_a_month_that_is_not_right_stays(store, url):
 def test_files_that_cannot_be_written_change_nothing(store, url, tmp_path, monkeypatch):
     before = rows(url)
     (tmp_path / "archive").write_text("a file where the folder should be")
-    first, _ = retire(store, Settings(), LATER)
+    first, _ = archive_due_months(store, Settings(), LATER)
     assert "cannot be written" in first.kept and "nothing has left the database" in first.kept
     assert rows(url) == before
     (tmp_path / "archive").unlink()
     put = Archive.put
     monkeypatch.setattr(Archive, "put", lambda self, path, data: put(self, path, data[:-1] + b"?"))
-    first, _ = retire(store, Settings(), LATER)
+    first, _ = archive_due_months(store, Settings(), LATER)
     assert "is damaged" in first.kept, "what was written is read back before anything is dropped"
     assert rows(url) == before
 
@@ -289,7 +289,7 @@ def test_another_place_by_url(store, url, monkeypatch):
     with Store.open() as other:
         archive(other)
         assert [f.difference for f in verify(other, START, LAST)] == [None] * 6
-        list(restore(other, JANUARY, FEBRUARY))
+        list(restore_months(other, JANUARY, FEBRUARY))
     assert rows(url) == before
     assert Archive("ftp://me:secret@host/months").shown("x") == "ftp://host/months/x"
     with pytest.raises(ArchiveError, match="nowhere://a cannot be opened"):
@@ -302,7 +302,7 @@ def test_reading_waits_for_no_month_that_leaves_and_loses_none(store, url):
         with Store.open() as other, pytest.MonkeyPatch.context() as patch:
             patch.setattr("algobot_assets.store.retention.months._PATIENCE", "50ms")
             patch.setattr("algobot_assets.store.retention.months._ATTEMPTS", 2)
-            (outcome,) = retire(other, Settings(), TODAY)
+            (outcome,) = archive_due_months(other, Settings(), TODAY)
             assert "reading candles in one transaction for long" in outcome.kept
         assert reader.execute("SELECT count(*) FROM market_data").fetchone()[0] == 9 * 24
     archive(store, TODAY)
@@ -312,10 +312,10 @@ def test_months_and_their_names(store):
     assert [cutoff(date(2026, 1, 31), 24), cutoff(date(2026, 12, 1), 12)] == [date(2024, 1, 1), date(2025, 12, 1)]
     assert path_of("a", "signals", JANUARY, "BTCUSDT", "1M", 7) == "a/2024-01/signals/BTCUSDT_1mo_7.parquet"
     with pytest.raises(SettingsError, match="2024-01 is not archived; nothing is archived"):
-        list(restore(store, JANUARY, JANUARY))
+        list(restore_months(store, JANUARY, JANUARY))
     archive(store, TODAY)
     with pytest.raises(SettingsError, match="2023-01 to 2023-05 is not archived; archived are 2024-01 to 2024-01"):
-        list(restore(store, date(2023, 1, 1), date(2023, 5, 1)))
+        list(restore_months(store, date(2023, 1, 1), date(2023, 5, 1)))
     for months in ("11", "25", "many"):
         with pytest.raises(SettingsError, match="ALGOBOT_RETENTION_MONTHS"):
             Settings(retention_months=months)
@@ -330,7 +330,7 @@ def test_one_run_of_the_job_does_all_months(full, store):
         runs = connection.execute("SELECT DISTINCT run_id FROM archived_files").fetchall()
         connection.execute("UPDATE lineage SET complete_through = complete_through - interval '1 day'")
     assert runs == [(result.run_id,)]
-    list(restore(store, JANUARY, JANUARY))
+    list(restore_months(store, JANUARY, JANUARY))
     result = retention.execute_in_process(
         resources={"database": DatabaseResource()}, run_config=config, raise_on_error=False
     )
@@ -390,5 +390,5 @@ def test_candles_that_end_in_the_next_month(project, database_url, tmp_path, mon
             assert (result.success, result.left_out) == (True, ())
         found = {f.table: f.difference for f in verify(store, first, last)}
         assert (found["market_data"], found["indicators"]) == (None, None)
-        list(restore(store, JANUARY, JANUARY))
+        list(restore_months(store, JANUARY, JANUARY))
         assert rows(database_url) == before

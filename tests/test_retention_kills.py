@@ -22,7 +22,7 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import leaf
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.retention import months
-from algobot_assets.store.retention.policy import restore, retire
+from algobot_assets.store.retention.policy import archive_due_months, restore_months
 from algobot_assets.store.server.control import Server
 
 JANUARY, TODAY = date(2024, 1, 1), date(2026, 2, 10)
@@ -67,9 +67,9 @@ def killed_at(environment: dict[str, str], direction: str, point: str) -> None:
     setattr(owner, name, dying)
     with Store.open() as store:
         if direction == "out":
-            list(retire(store, Settings(), TODAY))
+            list(archive_due_months(store, Settings(), TODAY))
         else:
-            list(restore(store, JANUARY, JANUARY))
+            list(restore_months(store, JANUARY, JANUARY))
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +139,16 @@ def test_retention_is_killed_when(point, store, place, whole):
             months.lock_months(connection, table, [JANUARY])
     assert is_archived(store) == (point == "it is committed")
     assert all(one.equals(other) for one, other in zip(seen(store), whole, strict=True))
-    assert [outcome.kept for outcome in retire(store, Settings(), TODAY)] in ([], [None])
+    assert [outcome.kept for outcome in archive_due_months(store, Settings(), TODAY)] in ([], [None])
     assert is_archived(store)
     assert all(one.equals(other) for one, other in zip(seen(store), whole, strict=True))
-    list(restore(store, JANUARY, JANUARY))
+    list(restore_months(store, JANUARY, JANUARY))
     assert not is_archived(store)
 
 
 @pytest.mark.parametrize("point", BACK)
 def test_restore_is_killed_when(point, store, place, whole):
-    assert [outcome.kept for outcome in retire(store, Settings(), TODAY)] == [None]
+    assert [outcome.kept for outcome in archive_due_months(store, Settings(), TODAY)] == [None]
     die("back", point)
     with store.transaction() as connection:
         for table in months.MONTHLY:
@@ -156,6 +156,6 @@ def test_restore_is_killed_when(point, store, place, whole):
     assert is_archived(store) == (point != "it is committed")
     assert all(one.equals(other) for one, other in zip(seen(store), whole, strict=True))
     if is_archived(store):
-        list(restore(store, JANUARY, JANUARY))
+        list(restore_months(store, JANUARY, JANUARY))
     assert not is_archived(store)
     assert all(one.equals(other) for one, other in zip(seen(store), whole, strict=True))

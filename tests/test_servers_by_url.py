@@ -41,7 +41,7 @@ from algobot_assets.store.database import Database, is_pooled
 from algobot_assets.store.health import measure
 from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.reader import query
-from algobot_assets.store.retention.policy import restore, retire
+from algobot_assets.store.retention.policy import archive_due_months, restore_months
 from algobot_assets.store.server import account as accounts
 
 LAST = START + timedelta(days=8)
@@ -319,11 +319,11 @@ def live(project: Project, monkeypatch: pytest.MonkeyPatch) -> dict[str, pl.Data
                 assert project.run(run.first, run.last, run.tables).success
         assert due(store) is None
         assert [finding.difference for finding in verify(store, START, LAST)] == [None] * 6
-        outcomes = list(retire(store, Settings(), date(2026, 2, 10)))
+        outcomes = list(archive_due_months(store, Settings(), date(2026, 2, 10)))
         assert [(outcome.month, outcome.kept) for outcome in outcomes] == [(date(2024, 1, 1), None)]
         with connect() as client:
             archived = client.candles("BTCUSDT", "1h").frame
-        assert len(list(restore(store, date(2024, 1, 1), date(2024, 1, 1)))) == 1
+        assert len(list(restore_months(store, date(2024, 1, 1), date(2024, 1, 1)))) == 1
         assert measure(store, [Settings().dagster_database]).measures
     main(["status"])
     with connect() as client:

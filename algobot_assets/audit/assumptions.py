@@ -36,5 +36,5 @@ def read_assumptions(store: Store) -> dict[StoredVersion, tuple[Assumption, ...]
         lambda connection: (catalogue.versions(connection), catalogue.now(connection)), "Reading the strategies"
     )
     names = dict.fromkeys(version.name for version in versions)
-    in_force = [catalogue.choose(versions, name, None, now.date()) for name in names]
+    in_force = [catalogue.choose_version(versions, name, None, now.date()) for name in names]
     return {version: stored.on(version, now.date()) for version in in_force}

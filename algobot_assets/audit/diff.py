@@ -83,7 +83,7 @@ def choose(store: Store, first: str, second: str | None) -> tuple[StoredVersion,
         name, at, number = text.partition("@")
         if at and not number.isdigit():
             raise WindowError(f"{text!r} names no version: write {name}@2 for version 2 of {name}.")
-        return catalogue.choose(stored, name, int(number) if at else None, today)
+        return catalogue.choose_version(stored, name, int(number) if at else None, today)
 
     if second is not None:
         a, b = version(first), version(second)

@@ -25,7 +25,7 @@ def choose_versions(
     """Return the requested strategy version, or all versions if no strategy is named."""
     stored = catalogue.versions(connection)
     if strategy is not None:
-        return [catalogue.choose(stored, strategy, version, as_of.date())]
+        return [catalogue.choose_version(stored, strategy, version, as_of.date())]
     if version is not None:
         raise WindowError(f"Version {version} needs the name of its strategy. Pass `strategy` too.")
     return stored

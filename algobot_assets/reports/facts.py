@@ -96,7 +96,7 @@ class Reader:
 
     def choose(self, name: str, version: int | None = None) -> StoredVersion:
         """Return the version of that number, or the one in force. Raise WindowError if it is unknown."""
-        return catalogue.choose(self.versions, name, version, self.as_of.date())
+        return catalogue.choose_version(self.versions, name, version, self.as_of.date())
 
     def facts(self, item: StoredVersion) -> Facts:
         """Read everything about one version."""

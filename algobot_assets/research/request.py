@@ -189,7 +189,7 @@ def _base(store: Store, request: Request) -> dict[str, Any]:
             raise SettingsError(f"{name} defines several strategies ({', '.join(types)}). Keep one in the file.")
         found["strategy"] = get_strategy(types[0])
     elif name in {item.name for item in stored}:
-        version = catalogue.choose(stored, name, None, today)
+        version = catalogue.choose_version(stored, name, None, today)
         row = read_table(store, "strategies", "id").row(by_predicate=pl.col("id") == version.id, named=True)
         held = from_json(row["parameters"])
         risks = read_table(store, "risk_parameters", "effective_from").filter(pl.col("strategy_id") == version.id)

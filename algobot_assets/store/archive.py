@@ -1,11 +1,10 @@
-"""The archive: months of candles, indicators and signals that have left the database, as Parquet files.
+"""Write, read and list archived months: candles, indicators and signals that have left the database as Parquet files.
 
-Where the files are, how one is written and read, and which stretch of a market they hold belong here; how a month
-leaves the database and comes back is months.py. A file holds one market (and strategy) and month of one table, ids
-and stamps included, so reading a window touches, and checks, only that market's files.
+A file holds one market (and strategy) and month of one table, ids and stamps included, so reading a window touches,
+and checks, only that market's files. retention/months.py moves months out and back.
 
-A reader holds the table's lock from before it asks which months are archived until it has read the rest (``hold``):
-so no month can leave between the two.
+A reader holds the table's lock (``hold``) from before it looks up the archived months until it has read the rest, so
+that no month can leave between the two.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from algobot_assets.schema.tables import MONTHLY
 
 @dataclass(frozen=True)
 class ArchivedFile:
-    """One file: the rows of one table, market (and strategy, 0 for none) and month. ``path`` counts from the place."""
+    """One file: the rows of one table, market (and strategy, 0 for none) and month; ``path`` is below the place."""
 
     month: date
     table: str
@@ -41,19 +40,19 @@ class ArchivedFile:
     rows: int
     first_open: datetime
     last_open: datetime
-    bytes: int
+    size: int
     sha256: bytes
     content_sha256: bytes
 
 
 def path_of(database: str, table: str, month: date, symbol: str, interval: str, strategy_id: int) -> str:
-    """Where a file lies, from the archive's place; 1M is written 1mo, as some file systems take it for 1m."""
+    """Return a file's path below the archive's place; 1M becomes 1mo, as some file systems confuse it with 1m."""
     strategy = f"_{strategy_id}" if strategy_id else ""
     return f"{database}/{month:%Y-%m}/{table}/{symbol}_{interval.replace('M', 'mo')}{strategy}.parquet"
 
 
 class Archive:
-    """The place of the archive: a folder, or any URL that fsspec knows. Nothing is opened until it is used."""
+    """The place of the archive: a folder, or any URL that fsspec knows. It is opened at the first use."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -63,25 +62,25 @@ class Archive:
         return f"Archive({self.shown()!r})"
 
     def shown(self, path: str = "") -> str:
-        """The place, or a file in it, for people: without what may be a login."""
+        """Return the place, or a file in it, for people: without a login."""
         place = re.sub(r"://[^/@]*@", "://", self.place)
         return f"{place}/{path}" if path else place
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
-            import fsspec  # takes its time, and most readers never come here
+            import fsspec  # slow to import, and most readers never need it
 
             try:
                 self._opened = fsspec.core.url_to_fs(self.place)
             except (ImportError, ValueError) as error:
                 raise ArchiveError(
-                    f"The archive {self.shown()} cannot be opened: {error} Install what it names, or correct "
-                    "ALGOBOT_ARCHIVE."
+                    f"The archive {self.shown()} cannot be opened: {error} Install the named package, or "
+                    "correct ALGOBOT_ARCHIVE."
                 ) from None
         return self._opened
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file whole: it is there with all of ``data``, on disk, or as it was before."""
+        """Write a file atomically: it holds all of ``data``, on disk, or is as it was before."""
         files, root = self._open()
         target = f"{root}/{path}"
         try:
@@ -90,36 +89,37 @@ class Archive:
                 _put_on_disk(target, data)
             else:
                 files.pipe_file(target, data)
-        except Exception as error:  # every kind of store has errors of its own
+        except Exception as error:  # every kind of storage has errors of its own
             raise ArchiveError(
-                f"{self.shown(path)} cannot be written: {type(error).__name__}: {error}. Make room or correct "
+                f"{self.shown(path)} cannot be written: {type(error).__name__}: {error}. Make room, or correct "
                 "ALGOBOT_ARCHIVE; nothing has left the database."
             ) from error
 
     def get(self, path: str, sha256: bytes) -> bytes:
-        """The file's bytes. ArchiveError where it is missing, unreadable, or not the one of that checksum."""
+        """Return the file's bytes; ArchiveError if it is missing, unreadable, or has another checksum."""
         files, root = self._open()
         copy = "put an undamaged copy in its place (`manifest.json` beside its folder has the checksums)"
         try:
-            data = files.cat_file(f"{root}/{path}")
+            data: bytes = files.cat_file(f"{root}/{path}")
         except FileNotFoundError:
             raise ArchiveError(
-                f"The archived file {self.shown(path)} is missing: {copy}, or set ALGOBOT_ARCHIVE to where the "
-                "archive is now."
+                f"The archived file {self.shown(path)} is missing: {copy}, or set ALGOBOT_ARCHIVE to where "
+                "the archive is now."
             ) from None
         except Exception as error:
             raise ArchiveError(
                 f"The archived file {self.shown(path)} cannot be read: {type(error).__name__}: {error}. Run it again "
-                "when the archive answers, or correct ALGOBOT_ARCHIVE."
+                "when the archive is reachable, or correct ALGOBOT_ARCHIVE."
             ) from error
         if hashlib.sha256(data).digest() != sha256:
             raise ArchiveError(
-                f"The archived file {self.shown(path)} is damaged, its SHA-256 is not the recorded one: {copy}."
+                f"The archived file {self.shown(path)} is damaged: its SHA-256 is not the recorded one. To "
+                f"repair it, {copy}."
             )
         return data
 
     def read(self, file: ArchivedFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The file's rows in order of time; ``columns`` default to all of the table, generated ones included."""
+        """Return the file's rows in order of time; ``columns`` default to all of the table, generated ones included."""
         data = self.get(file.path, file.sha256)
         schema = schema_of(file.table, generated=True)
         names = list(columns or schema)
@@ -133,7 +133,7 @@ class Archive:
         hi: datetime | None,
         columns: Sequence[str],
     ) -> pl.DataFrame:
-        """The files' rows that open in [lo, hi), in the order of the files, with exactly ``columns``."""
+        """Return the files' rows that open in [lo, hi), in the order of the files, with exactly ``columns``."""
         schema = schema_of(table, generated=True)
         needed = list(dict.fromkeys([*columns, "timestamp"]))
         opened = pl.col("timestamp")
@@ -147,7 +147,7 @@ class Archive:
 
 
 def _put_on_disk(target: str, data: bytes) -> None:
-    """Write beside, flush, rename, flush the folders: a file is never seen half."""
+    """Write to a temporary file, flush, rename, flush the folders: no reader sees half a file."""
     beside = f"{target}.{os.getpid()}.part"
     try:
         with open(beside, "wb") as file:
@@ -169,12 +169,15 @@ def _put_on_disk(target: str, data: bytes) -> None:
             os.close(handle)
 
 
-# --- what is archived --------------------------------------------------------------------------------------
+# --- the list of archived files --------------------------------------------------------------------------------------
 
 
 def hold(connection: psycopg.Connection, *tables: str) -> None:
-    """Keep months from leaving ``tables`` until the transaction ends; its first statement, so that what it then sees
-    as archived is what is missing from the tables."""
+    """Keep months from leaving ``tables`` until the transaction ends.
+
+    It must be the transaction's first statement, so that the months it then sees as archived are exactly those that
+    the tables lack.
+    """
     names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(name)) for name in MONTHLY if name in tables)
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
 
@@ -188,7 +191,7 @@ def files_of(
     hi: datetime | None = None,
     strategies: Collection[int] = (0,),
 ) -> list[ArchivedFile]:
-    """The files of a market that hold opens of [lo, hi), ascending by month and strategy; None leaves a side open."""
+    """Return a market's files with opens in [lo, hi), ascending by month and strategy; None leaves a side open."""
     rows = connection.execute(
         """SELECT month, table_name, symbol, "interval", strategy_id, path, rows, first_open, last_open, bytes, sha256,
                   content_sha256
@@ -203,7 +206,7 @@ def files_of(
 
 
 def files_of_month(connection: psycopg.Connection, month: date) -> list[ArchivedFile]:
-    """All files of a month, candles first: what refers to them comes after."""
+    """Return all files of a month, candles first, because the other tables refer to them."""
     rows = connection.execute(
         """SELECT month, table_name, symbol, "interval", strategy_id, path, rows, first_open, last_open, bytes, sha256,
                   content_sha256
@@ -215,12 +218,15 @@ def files_of_month(connection: psycopg.Connection, month: date) -> list[Archived
 
 
 def _file(row: Sequence[Any]) -> ArchivedFile:
-    *head, first, last, size, sha, content = row
-    return ArchivedFile(*head, first.astimezone(UTC), last.astimezone(UTC), size, bytes(sha), bytes(content))
+    month, table, symbol, interval, strategy_id, path, rows, first, last, size, sha, content = row
+    span = first.astimezone(UTC), last.astimezone(UTC)
+    return ArchivedFile(
+        month, table, symbol, interval, strategy_id, path, rows, *span, size, bytes(sha), bytes(content)
+    )
 
 
 def archived_months(connection: psycopg.Connection, among: Collection[date] | None = None) -> list[date]:
-    """First days of the archived months, ascending; with ``among`` only those of it."""
+    """Return the first days of the archived months, ascending; with ``among`` only those of it."""
     rows = connection.execute(
         "SELECT DISTINCT month FROM archived_files WHERE %s::date[] IS NULL OR month = ANY(%s::date[]) ORDER BY 1",
         (among if among is None else list(among),) * 2,
@@ -229,6 +235,6 @@ def archived_months(connection: psycopg.Connection, among: Collection[date] | No
 
 
 def restore_command(months: Collection[date]) -> str:
-    """The command that brings the months from the first to the last of ``months`` back."""
+    """Return the command that restores the months from the first to the last of ``months``."""
     first, last = f"{min(months):%Y-%m}", f"{max(months):%Y-%m}"
     return f"`algobot restore {first}`" if first == last else f"`algobot restore {first} {last}`"

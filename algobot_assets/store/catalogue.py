@@ -1,7 +1,6 @@
-"""What is stored, and how new it is: markets, strategy versions, the newest candle, how far a ledger goes.
+"""List what is stored and how new it is: markets, strategy versions, the newest candle, how far a ledger goes.
 
-Answered from lineage and single index entries, never by counting rows, so that asking costs milliseconds.
-Which partitions are stale is a view of the database, not this module's affair.
+Every answer comes from lineage and single index entries, never from counting rows, and so takes milliseconds.
 """
 
 from __future__ import annotations
@@ -18,12 +17,15 @@ from psycopg import sql
 from algobot_assets.errors import WindowError
 from algobot_assets.schema import frames
 from algobot_assets.schema.intervals import end_of, phase_of
+from algobot_assets.store.session import fetch_row, fetch_value
 
 
 @dataclass(frozen=True)
 class StoredMarket:
-    """One market of market_data. ``newest`` is the end of its last candle; ``candles`` and ``days`` are what
-    lineage records; up to ``complete_through`` no day since the first is missing or unfinished. UTC.
+    """One market of market_data. Times are UTC.
+
+    ``newest`` is the end of its last candle. ``candles`` and ``days`` are counted in lineage. No day between the first
+    and ``complete_through`` is missing or unfinished.
     """
 
     symbol: str
@@ -38,7 +40,7 @@ class StoredMarket:
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """One row of strategies; ``until`` is the first day on which it no longer holds, None while it does."""
+    """One row of strategies; ``until`` is the first day on which it is no longer in force, None while it is."""
 
     id: int
     name: str
@@ -53,12 +55,12 @@ class StoredVersion:
 
 
 def now(connection: psycopg.Connection) -> datetime:
-    """The database's clock at the start of the transaction, UTC."""
-    return connection.execute("SELECT now()").fetchone()[0].astimezone(UTC)
+    """Return the database's clock at the start of the transaction, UTC."""
+    return fetch_value(connection.execute("SELECT now()"), datetime).astimezone(UTC)
 
 
 def markets(connection: psycopg.Connection) -> list[StoredMarket]:
-    """Every market of which candles are recorded, ascending."""
+    """Return every market that has recorded candles, ascending."""
     rows = connection.execute(
         """
         WITH market AS (
@@ -102,30 +104,30 @@ def markets(connection: psycopg.Connection) -> list[StoredMarket]:
         """
     )
     return [
-        StoredMarket(symbol, interval, first, last, last and _end(interval, last, listed), *recorded)
+        StoredMarket(symbol, interval, first, last, last and _end_of(interval, last, listed), *recorded)
         for symbol, interval, first, last, listed, *recorded in rows
     ]
 
 
 def require_market(connection: psycopg.Connection, symbol: str, interval: str) -> None:
-    """WindowError, with the nearest stored market, where no candles of this one are recorded."""
+    """Raise WindowError, with the nearest stored market, if no candles of this one are recorded."""
     stored = connection.execute(
         """SELECT symbol || ' ' || "interval" AS market
              FROM lineage WHERE table_name = 'market_data' GROUP BY symbol, "interval" ORDER BY market"""
     )
     market, known = f"{symbol} {interval}", [row[0] for row in stored]
     if market not in known:
-        instead = _instead(market, known, "market", "materialise market_data")
+        instead = _suggest(market, known, "market", "materialise market_data")
         raise WindowError(f"No candles of {market} are stored{instead}")
 
 
 def newest_candle(
     connection: psycopg.Connection, table: str, symbol: str, interval: str, strategy_id: int = 0
 ) -> tuple[datetime, datetime] | None:
-    """Open and end (exclusive) of the newest candle that has a row in ``table``, or None.
+    """Return open and end (exclusive) of the newest candle that has a row in ``table``, or None.
 
-    ``table`` is one of the monthly tables; ``strategy_id`` is for signals. Lineage names the day, so that
-    only a leaf or two are looked at.
+    ``table`` is one of the monthly tables; ``strategy_id`` is for signals. Lineage names the day, so the query reads
+    only one or two partitions.
     """
     day = connection.execute(
         """SELECT day FROM lineage
@@ -135,45 +137,45 @@ def newest_candle(
     ).fetchone()
     if day is None:
         return None
-    row = connection.execute(
-        sql.SQL(
-            """SELECT greatest(
+    statement = sql.SQL(
+        """SELECT greatest(
                    (SELECT timestamp FROM {} WHERE symbol = %s AND "interval" = %s{}
                        AND timestamp >= (%s::date - 31)::timestamp AT TIME ZONE 'UTC'
                      ORDER BY timestamp DESC LIMIT 1),
                    (SELECT max(last_open) FROM archived_files
                      WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s)),
                  (SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s)"""
-        ).format(sql.Identifier(table), sql.SQL(" AND strategy_id = %s" if strategy_id else "")),
-        (
-            *(symbol, interval, *([strategy_id] if strategy_id else []), day[0]),
-            *(table, symbol, interval, strategy_id),
-            *(symbol, interval),
-        ),
-    ).fetchone()
-    return None if row[0] is None else (row[0].astimezone(UTC), _end(interval, *row))
+    ).format(sql.Identifier(table), sql.SQL(" AND strategy_id = %s" if strategy_id else ""))
+    parameters = (
+        *(symbol, interval, *([strategy_id] if strategy_id else []), day[0]),
+        *(table, symbol, interval, strategy_id),
+        *(symbol, interval),
+    )
+    opened, listed = fetch_row(connection.execute(statement, parameters))
+    return None if opened is None else (opened.astimezone(UTC), _end_of(interval, opened, listed))
 
 
-def _end(interval: str, opened: datetime, listed: datetime | None) -> datetime:
-    """The boundary of a stored candle, which around outages may open off the grid."""
+def _end_of(interval: str, opened: datetime, listed: datetime | None) -> datetime:
+    """Return the end of a stored candle, which around outages may open off the grid."""
     phase = phase_of(listed or opened) if interval == "3d" else None
     candle = pl.DataFrame({"timestamp": [opened.astimezone(UTC)]}, schema={"timestamp": frames.UTC})
-    return candle.select(end_of(interval, phase)).item().astimezone(UTC)
+    end: datetime = candle.select(end_of(interval, phase)).item()
+    return end.astimezone(UTC)
 
 
 def computed_through(connection: psycopg.Connection, table: str, strategy_id: int) -> datetime | None:
-    """Up to when a table of the ledger is computed for a strategy version, UTC; None where it is not."""
+    """Return up to when a table of the ledger is computed for a strategy version, UTC; None if it is not."""
     row = connection.execute(
         """SELECT complete_through FROM lineage
             WHERE table_name = %s AND symbol = '' AND "interval" = '' AND strategy_id = %s
             ORDER BY day DESC LIMIT 1""",
         (table, strategy_id),
     ).fetchone()
-    return row and row[0].astimezone(UTC)
+    return None if row is None else row[0].astimezone(UTC)
 
 
 def versions(connection: psycopg.Connection) -> list[StoredVersion]:
-    """Every strategy version, by name and effective date."""
+    """Return every strategy version, by name and effective date."""
     rows = connection.execute(
         """SELECT id, strategy_name, version, symbol, "interval", effective_from,
                   least(effective_to,
@@ -183,15 +185,15 @@ def versions(connection: psycopg.Connection) -> list[StoredVersion]:
     return [StoredVersion(*row) for row in rows]
 
 
-def choose(stored: Sequence[StoredVersion], name: str, version: int | None, today: date) -> StoredVersion:
-    """The version of that number; without one, the last to become effective by ``today``, else the first.
+def choose_version(stored: Sequence[StoredVersion], name: str, version: int | None, today: date) -> StoredVersion:
+    """Return the version of that number; without one, the last to become effective by ``today``, else the first.
 
-    WindowError where there is no such name (with the nearest) or number.
+    Raises WindowError if there is no such name (with the nearest) or number.
     """
     named = [item for item in stored if item.name == name]
     if not named:
         names = list(dict.fromkeys(item.name for item in stored))
-        instead = _instead(name, names, "strategy", "run `algobot apply`")
+        instead = _suggest(name, names, "strategy", "run `algobot apply`")
         raise WindowError(f"No strategy {name} is stored{instead}")
     if version is None:
         return next((item for item in reversed(named) if item.effective_from <= today), named[0])
@@ -199,11 +201,11 @@ def choose(stored: Sequence[StoredVersion], name: str, version: int | None, toda
         if item.version == version:
             return item
     have = ", ".join(str(item.version) for item in named)
-    raise WindowError(f"{name} has no version {version}; stored is {have}.")
+    raise WindowError(f"{name} has no version {version}. Stored versions: {have}.")
 
 
 def nearest(wanted: str, known: Sequence[str]) -> str | None:
-    """The one of ``known`` that is written most like ``wanted``; None if none is like it."""
+    """Return the one of ``known`` that is spelled most like ``wanted``; None if none is similar."""
 
     def likeness(item: str) -> tuple[float, float]:
         folded = difflib.SequenceMatcher(None, wanted.casefold(), item.casefold()).ratio()
@@ -213,9 +215,10 @@ def nearest(wanted: str, known: Sequence[str]) -> str | None:
     return best if best is not None and likeness(best)[0] >= 0.5 else None
 
 
-def _instead(wanted: str, known: Sequence[str], kind: str, cure: str) -> str:
+def _suggest(wanted: str, known: Sequence[str], kind: str, remedy: str) -> str:
+    """Return the end of a "not stored" sentence: the nearest stored name, or what to do first."""
     if not known:
-        return f", nor of any other {kind}: {cure} first."
+        return f", nor of any other {kind}: {remedy} first."
     near = nearest(wanted, known)
     if near is not None:
         return f"; the nearest stored {kind} is {near}."

@@ -1,7 +1,7 @@
-"""Connections to the data database: pool, timeouts, transactions, and which failures are worth another try.
+"""Connect to the data database: pool, timeouts, transactions, and retries of failures that pass.
 
-Every statement of the platform runs through ``Store.transaction``; nobody else opens connections, except
-connectorx, which is handed ``Store.connectorx_url`` after a connection of the pool has proved the login.
+Every statement of the platform runs through ``Store.transaction``. Only connectorx opens connections of its own, with
+``Store.connectorx_url``, after a pooled connection has proved the login.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from algobot_assets.errors import StoreError
 from algobot_assets.settings import Settings
 from algobot_assets.store.archive import Archive
-from algobot_assets.store.database import Database, is_pooled
+from algobot_assets.store.database import Database
 from algobot_assets.store.roles import role_to_take
 from algobot_assets.store.server.choose import data_database
-from algobot_assets.store.session import Session
+from algobot_assets.store.session import Session, is_pooled
 
 T = TypeVar("T")
-#: SQLSTATEs after which the whole transaction may be run again: nothing of it was kept, and the cause passes.
+#: SQLSTATEs after which the whole transaction may be run again: it was rolled back, and the cause passes.
 #: 40001 serialization, 40P01 deadlock, 55P03 lock timeout, 57P01-57P03 server going down or coming up,
 #: 53300 too many connections, class 08 connection lost.
 RETRYABLE = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"})
@@ -34,7 +34,7 @@ ATTEMPTS = 5
 
 
 def is_retryable(error: psycopg.Error) -> bool:
-    """True where running the transaction again can succeed (see RETRYABLE)."""
+    """Return whether running the transaction again can succeed (see RETRYABLE)."""
     state = error.sqlstate
     if state is None:
         return isinstance(error, psycopg.OperationalError)
@@ -42,29 +42,29 @@ def is_retryable(error: psycopg.Error) -> bool:
 
 
 def _check(connection: psycopg.Connection) -> None:
-    """Raise psycopg.Error for a kept connection whose server has gone; costs no question where nothing was said."""
+    """Raise psycopg.Error for a pooled connection whose server has gone; no round trip if the socket is silent."""
     with selectors.DefaultSelector() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
-        if selector.select(0):  # a goodbye, or a notice
+        if selector.select(0):  # a farewell, or a notice
             ConnectionPool.check_connection(connection)
 
 
-#: Of sessions that write. Their statements are about one window, and starting a parallel worker for one costs what it
-#: saves; windows go side by side instead. What is analysed has just been loaded: autovacuum looks closer later.
+#: Settings of sessions that write. Each statement is about one window, and starting a parallel worker for it costs what
+#: it saves; windows are written in parallel instead. ANALYZE follows a load at once: autovacuum looks closer later.
 _WRITER = {"max_parallel_workers_per_gather": "0", "default_statistics_target": "20"}
 
 
 class Store:
-    """The data database, as the rest of the platform sees it.
+    """The data database: a pool of connections and the archive of months that have left it.
 
-    ``run_id`` goes into application_name, so that pg_stat_activity shows which Dagster run a statement serves.
+    ``run_id`` becomes part of application_name, so that pg_stat_activity shows which Dagster run a statement serves.
     """
 
     def __init__(
         self, database: Database, run_id: str = "", *, read_only: bool = False, archive: str | None = None
     ) -> None:
-        """``read_only``: every transaction is READ ONLY and sees one snapshot. ``archive``: the place of archived
-        months, default that of the settings."""
+        """Open the pool. ``read_only``: every transaction is READ ONLY and sees one snapshot. ``archive``: where
+        archived months are, by default the settings' place."""
         self.database = database
         self.archive = Archive(archive or Settings().archive_place)
         self.run_id = run_id
@@ -90,9 +90,9 @@ class Store:
     def session(self) -> dict[str, str]:
         """The settings of every connection, connectorx's included.
 
-        Set by statement and not by the start-up option of libpq, which connection poolers refuse; through a pooler
-        anew in each transaction, which may have a session that served somebody else. With them a session takes the
-        database's role for writers or readers, where the database has roles and its login may take it.
+        They are set by statement, because poolers refuse libpq's start-up option, and again in each transaction
+        through a pooler, because its session may have served another client. Among them is the database's role for
+        writers or readers, if the database has roles and the login may take it.
         """
         patience = f"{self.database.statement_timeout * 1000:.0f}"
         return {
@@ -114,7 +114,7 @@ class Store:
         self._role = role_to_take(connection, "reader" if self.read_only else "writer")
         if is_pooled(connection):
             self._pooled = True
-            connection.prepare_threshold = None  # what was prepared would be in another session
+            connection.prepare_threshold = None  # a prepared statement would be in another session
         else:
             self._set(connection, only_here=False)
         if self.read_only:
@@ -122,14 +122,16 @@ class Store:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     def _set(self, connection: psycopg.Connection, *, only_here: bool) -> None:
-        """Make the settings those of the session, or of the running transaction only."""
+        """Apply the settings to the session, or to the running transaction only."""
         calls = ", ".join(["set_config(%s, %s, %s)"] * len(self.session))
         connection.execute(f"SELECT {calls}", [v for pair in self.session.items() for v in (*pair, only_here)])
 
     @contextmanager
     def as_login(self, connection: psycopg.Connection) -> Iterator[None]:
-        """Outside of a transaction, before PostgreSQL 17: the block has the rights of the login, which may own what the
-        writer may not VACUUM. Since 17 the writer may."""
+        """Run the block with the rights of the login, outside of a transaction.
+
+        Before PostgreSQL 17 only a table's owner may VACUUM it; since 17 the writer may, and nothing changes here.
+        """
         if self._role is None or self._pooled or connection.info.server_version >= 170000:
             yield
             return
@@ -142,15 +144,16 @@ class Store:
 
     @classmethod
     def open(cls, settings: Settings | None = None, run_id: str = "") -> Store:
-        """The store of the settings; starts the embedded server where it is used and not running."""
+        """Open the store of the settings; the embedded server is started if it is used and not running."""
         settings = settings or Settings()
         return cls(data_database(settings), run_id, archive=settings.archive_place)
 
     @cached_property
     def connectorx_url(self) -> str:
-        """URL for connectorx. The login is proved first, because connectorx retries a bad one for 30 s; once is
-        enough, as every query begins on a pooled connection. StoreError where connectorx cannot connect that way, as
-        through a pooler: it prepares its statements and sets its settings in whatever session it meets.
+        """URL for connectorx. The login is proved first, because connectorx retries a bad one for 30 s.
+
+        Once is enough, as every query begins on a pooled connection. Raises StoreError if connectorx cannot connect
+        this way, for example through a pooler: it prepares its statements in whatever session it meets.
         """
         if self._pooled:
             raise StoreError(f"connectorx cannot read through the pooler at {self.database.location}.")
@@ -158,10 +161,9 @@ class Store:
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection]:
-        """One pooled connection outside of any transaction, for what cannot run inside one.
+        """Lend a pooled connection outside of any transaction, for statements that cannot run inside one.
 
-        Raises StoreError with a sentence where the server cannot be reached; errors of statements pass through
-        as psycopg raised them.
+        Raises StoreError if the server cannot be reached; errors of statements pass through as psycopg raised them.
         """
         try:
             connection = self._pool.getconn()
@@ -175,27 +177,27 @@ class Store:
             self._pool.putconn(connection)
 
     def _obstacle(self) -> str:
-        """Why the pool got no connection, and what to do: the pool itself only knows that time is up."""
+        """Return why the pool got no connection, and what to do; the pool itself only knows that time is up."""
         try:
             self.database.connect().close()
         except StoreError as error:
             if "too many" in str(error) or "remaining connection slots" in str(error):
                 return f"{error}. Close other connections or raise the limit, then run again."
             return "Start it (`algobot db start`) or correct ALGOBOT_DATABASE_URL."
-        return "All connections of this process are in use, or the server has just come back; run it again."
+        return "All connections of this process are in use, or the server has just come back. Run it again."
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection]:
-        """One transaction on one pooled connection: committed at the end of the block, else rolled back.
+        """Run the block as one transaction on a pooled connection: commit at its end, roll back on an error.
 
-        StoreError where the server, and not the statement, is the cause (connection lost, timeout, disk full,
+        Raises StoreError if the server, and not the statement, is the cause (connection lost, timeout, disk full,
         deadlock); other errors of statements pass through as psycopg raised them.
         """
         try:
             with self._transaction() as connection:
                 yield connection
         except psycopg.OperationalError as error:
-            raise StoreError(f"{explain(error, 'A question')} Run it again.") from error
+            raise StoreError(f"{explain(error, 'A query')} Run it again.") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Connection]:
@@ -205,7 +207,7 @@ class Store:
             yield connection
 
     def retrying(self, work: Callable[[psycopg.Connection], T], what: str) -> T:
-        """Run ``work`` in a transaction, again from the start after a passing failure; ``what`` names it in errors."""
+        """Run ``work`` in a transaction, and again from the start if a failure may pass; errors begin with ``what``."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._transaction() as connection:
@@ -215,13 +217,13 @@ class Store:
                     raise StoreError(explain(error, what)) from error
                 if attempt == ATTEMPTS:
                     raise StoreError(
-                        f"{explain(error, what)} Tried {ATTEMPTS} times; nothing was changed, run it again later."
+                        f"{explain(error, what)} Tried {ATTEMPTS} times. Nothing was changed; run it again later."
                     ) from error
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Give all connections back to the server."""
+        """Close all connections."""
         self._pool.close()
 
     def __enter__(self) -> Store:
@@ -231,18 +233,19 @@ class Store:
         self.close()
 
 
-_SENTENCES = {
+_REMEDIES = {
     "42P01": "A table is missing: run `algobot db migrate`.",
     "42703": "A column is missing: run `algobot db migrate`.",
-    "42501": "The database role may not do this; grant it or use the owner.",
+    "42501": "The database role may not do this: grant it the right, or connect as the owner.",
     "53100": "The server's disk is full: free space, then run again.",
-    "55P03": "Another run holds the lock; it was waited for in vain.",
-    "57014": "The statement took longer than the statement timeout (ALGOBOT_STATEMENT_TIMEOUT).",
+    "55P03": "Another session still holds the lock (ALGOBOT_LOCK_TIMEOUT).",
+    "57014": "It took longer than the statement timeout (ALGOBOT_STATEMENT_TIMEOUT).",
 }
 
 
 def explain(error: psycopg.Error, what: str) -> str:
-    """One sentence for a person: what failed and what to do; the server's message without its context."""
+    """Return what failed and what to do in one sentence, with the server's message but without its context."""
     message = error.diag.message_primary or str(error).strip().split("\n")[0]
-    cure = _SENTENCES.get(error.sqlstate or "", "")
-    return f"{what} failed in the database: {message} {f'({error.sqlstate}).' if error.sqlstate else ''} {cure}".strip()
+    remedy = _REMEDIES.get(error.sqlstate or "", "")
+    state = f"({error.sqlstate})." if error.sqlstate else ""
+    return f"{what} failed in the database: {message} {state} {remedy}".strip()

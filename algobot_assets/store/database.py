@@ -1,7 +1,6 @@
-"""The database by name: what each client library needs to connect to it, whatever the kind of server.
+"""Connect to a database by name, on any kind of server, and create or drop whole databases.
 
-Belongs here: connection strings for psycopg, SQLAlchemy and connectorx, plain connections, creating and
-dropping whole databases. Does not belong here: starting a server (server.py), tables, COPY, transactions.
+Each client library gets the connection string it needs: psycopg, SQLAlchemy and connectorx.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _CREATE_KEY = 0x616C676F
 
 
 OLDEST = 150000
-"""The first version with what is used here (MERGE), as libpq numbers versions."""
+"""The first version with MERGE, as libpq numbers versions."""
 
 
 _DEAD_WIRE = {
@@ -38,38 +37,38 @@ _DEAD_WIRE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""libpq's options by which a wire that carries nothing any more is noticed within a minute or so, for every driver."""
+"""libpq's options that detect a dead connection within about a minute, for every driver."""
 
 GRACE = 30.0
-"""Seconds beyond the statement timeout after which a server that does not end a statement is taken for hung."""
+"""Seconds beyond the statement timeout after which a server that does not answer is taken for hung."""
 
 
 @dataclass(frozen=True, repr=False)
 class Database:
-    """A database on a server. Methods take another name where another database of that server is meant.
+    """A database on a server. Methods take another name for another database of that server.
 
     Behind a connection pooler `conninfo` leads through the pooler, for transactions; `connect` and `sqlalchemy_url`
-    lead past it by ``direct``, for what needs a session: locks that are held, migrations, Dagster's storage.
+    lead past it by ``direct``, for all that needs a session: locks, migrations, Dagster's storage.
 
-    `repr` and every error name host, user and database, never the password; the strings that the URL methods
-    return do hold it, so they are for the libraries, not for logs.
+    `repr` and every error name host, user and database, never the password. The strings that the URL methods return
+    contain it: they are for the libraries, not for logs.
     """
 
     name: str
     parameters: Mapping[str, str]
     """libpq parameters but for dbname; may hold a password."""
     direct: Mapping[str, str] | None = field(default=None, kw_only=True)
-    """The same of the server itself where ``parameters`` lead to a pooler."""
+    """The same for the server itself, if ``parameters`` lead to a pooler."""
     statement_timeout: float = field(default=0, kw_only=True)
     lock_timeout: float = field(default=0, kw_only=True)
 
     @classmethod
     def from_url(cls, settings: Settings) -> Database:
-        """The database of `settings.database_url`. Raises SettingsError if that or `direct_url` is none."""
-        name, parameters = _parsed("ALGOBOT_DATABASE_URL", settings.database_url, settings)
+        """Return the database of `settings.database_url`; SettingsError if that or `direct_url` is not a valid URL."""
+        name, parameters = _parse_url("ALGOBOT_DATABASE_URL", settings.database_url, settings)
         direct = None
         if settings.direct_url is not None:
-            meant, direct = _parsed("ALGOBOT_DIRECT_URL", settings.direct_url, settings)
+            meant, direct = _parse_url("ALGOBOT_DIRECT_URL", settings.direct_url, settings)
             if meant != name:
                 raise SettingsError(
                     f"ALGOBOT_DATABASE_URL names database {name} and ALGOBOT_DIRECT_URL {meant}; both must lead to "
@@ -93,17 +92,17 @@ class Database:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for an answer that the server owes by its own timeout; 0: for ever."""
+        """Seconds to wait for an answer that the server owes by its own timeout; 0: forever."""
         return self.statement_timeout + GRACE if self.statement_timeout else 0
 
     def conninfo(self, dbname: str | None = None) -> str:
-        """For psycopg, and for transactions only: a pooler may give each of them another session."""
+        """Return the string for psycopg, for transactions only: a pooler may give each of them another session."""
         return make_conninfo("", **self.parameters, dbname=dbname or self.name)
 
     def sqlalchemy_url(self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
-        """For SQLAlchemy, Alembic and Dagster, past a pooler.
+        """Return the URL for SQLAlchemy, Alembic and Dagster, past a pooler.
 
-        The driver is named because SQLAlchemy's default changed with 2.1.
+        It names the driver because SQLAlchemy's default changed with 2.1.
         """
         query = dict(self.direct or self.parameters)
         user, password = query.pop("user", None), query.pop("password", None)
@@ -111,11 +110,11 @@ class Database:
         return url.render_as_string(hide_password=False)
 
     def connectorx_url(self, dbname: str | None = None) -> str:
-        """For connectorx, which knows neither PG* variables nor password files nor service files.
+        """Return the URL for connectorx, which knows neither PG* variables nor password files nor service files.
 
-        Connects once through libpq and hands over what that used. A bad login thus fails here at once;
-        connectorx itself would retry it for 30 seconds. Raises StoreError for that, and where the server is to be
-        checked by host name or the client by certificate: connectorx can do neither.
+        Connects once through libpq and passes on what that used, so that a bad login fails here at once; connectorx
+        would retry it for 30 seconds. Raises StoreError for a bad login, and if the server is to be checked by host
+        name or the client by certificate: connectorx can do neither.
         """
         with self.connect(dbname) as connection:
             used, given = connection.pgconn, connection.info.get_parameters()
@@ -138,9 +137,9 @@ class Database:
         return f"{url}?{urlencode(options)}"
 
     def connect(self, dbname: str | None = None, *, autocommit: bool = False) -> Session:
-        """A session on the server, in UTC with the timeouts of the settings.
+        """Open a session on the server, in UTC and with the settings' timeouts.
 
-        Raises StoreError where there is none, where the server is too old, and where only a pooler is known.
+        Raises StoreError if the server cannot be reached or is too old, and if only a pooler is known.
         """
         name = dbname or self.name
         parameters = self.direct or self.parameters
@@ -168,13 +167,13 @@ class Database:
         return connection
 
     def check(self) -> None:
-        """Connect as transactions will, through a pooler where there is one; StoreError says why that fails."""
+        """Connect as transactions will, through a pooler if there is one; StoreError says why that fails."""
         open_session(self.parameters, self.name).close()
 
     def ensure_database(self, name: str | None = None, *, template: str = "template0") -> None:
-        """Create the database unless it is there; any number of processes may ask at the same time.
+        """Create the database if it is missing; any number of processes may do so at the same time.
 
-        An existing one is left as it is, whatever its template. Raises StoreError if the user may not.
+        An existing one is left as it is, whatever its template. Raises StoreError if the user may not create it.
         """
         name = name or self.name
         with self._maintenance() as connection:
@@ -196,18 +195,18 @@ class Database:
                 ) from None
             except psycopg.errors.ObjectInUse:
                 raise StoreError(
-                    f"Database {name} cannot be made from {template} while somebody is connected to that. "
+                    f"Database {name} cannot be created from {template} while somebody is connected to that. "
                     "Close those connections first."
                 ) from None
 
     def drop_database(self, name: str) -> None:
-        """Drop a database with all in it and end its connections; one that is not there is no error."""
+        """Drop a database with all its contents and end its connections, if it exists."""
         with self._maintenance() as connection:
             statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             connection.execute(statement)
 
     def _maintenance(self) -> Session:
-        """A connection that sees all databases; where a hosted server closes `postgres`, to our own."""
+        """Connect where all databases are visible: to `postgres`, or to our own if a hosted server closes that."""
         try:
             return self.connect(MAINTENANCE, autocommit=True)
         except StoreError:
@@ -216,8 +215,8 @@ class Database:
             return self.connect(autocommit=True)
 
 
-def _parsed(variable: str, url: SecretStr | None, settings: Settings) -> tuple[str, dict[str, str]]:
-    """Database name and libpq parameters of a URL. SettingsError names the variable, never the value."""
+def _parse_url(variable: str, url: SecretStr | None, settings: Settings) -> tuple[str, dict[str, str]]:
+    """Return database name and libpq parameters of a URL. SettingsError names the variable, never the value."""
     scheme, separator, rest = (url.get_secret_value() if url else "").partition("://")
     parameters: dict[str, str] | None = None
     if separator and scheme.partition("+")[0] in ("postgresql", "postgres"):

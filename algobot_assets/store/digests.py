@@ -1,4 +1,4 @@
-"""Digests of rows and states: equal digests mean equal bits.
+"""Digest rows and carried states: equal digests mean equal bits.
 
 A day's digest covers the content columns of its rows (schema/windows.py) in their canonical order. It does not
 depend on how the rows were batched, nor on surrogate keys, so it can be compared between databases.
@@ -23,7 +23,7 @@ def _hash() -> hashlib.blake2b:
 
 
 def digest(*parts: bytes) -> bytes:
-    """Digest of ``parts``, each with its length, so that their borders count."""
+    """Return the digest of ``parts``, each with its length, so that their borders count."""
     total = _hash()
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))
@@ -32,18 +32,18 @@ def digest(*parts: bytes) -> bytes:
 
 
 def state_digest(state: np.ndarray | None) -> bytes | None:
-    """Digest of a carried state's bits; None for the empty state."""
+    """Return the digest of a carried state's bits; None for the empty state."""
     if state is None:
         return None
     return digest(np.ascontiguousarray(state, dtype="<f8").tobytes())
 
 
 def _buffers(series: pl.Series) -> list[tuple[memoryview, int]]:
-    """The column's values, and its nulls, as buffers with the bytes of one row."""
+    """Return the column's nulls, if any, and values as buffers, each with its bytes per row."""
     buffers: list[tuple[memoryview, int]] = []
     if series.null_count():
         nulls = series.is_null().cast(pl.UInt8).to_numpy()
-        buffers.append((memoryview(np.ascontiguousarray(nulls)).cast("B"), 1))
+        buffers.append((np.ascontiguousarray(nulls).view(np.uint8).data, 1))
     dtype = series.dtype
     if dtype == pl.String:
         # 64 bits of each text; texts are few, and repeat from row to row
@@ -62,13 +62,13 @@ def _buffers(series: pl.Series) -> list[tuple[memoryview, int]]:
         physical = series.to_physical()
         values = physical.fill_null(0).to_numpy()
     values = np.ascontiguousarray(values)
-    return [*buffers, (memoryview(values.view(np.uint8)).cast("B"), values.dtype.itemsize)]
+    return [*buffers, (values.view(np.uint8).data, values.dtype.itemsize)]
 
 
 def day_digests(frame: pl.DataFrame, columns: Sequence[str], days: pl.Series) -> dict[date, tuple[int, bytes]]:
-    """Rows and digest of each day that has rows.
+    """Return the number of rows and the digest of each day that has rows.
 
-    ``frame`` must be in canonical order with equal ``days`` (Date, one per row) beside each other.
+    ``frame`` must be in canonical order with the rows of each day together; ``days`` has the Date of each row.
     """
     if frame.is_empty():
         return {}
@@ -76,7 +76,7 @@ def day_digests(frame: pl.DataFrame, columns: Sequence[str], days: pl.Series) ->
     runs = days.rle().struct.unnest()
     buffers_by_run: dict[date, tuple[int, bytes]] = {}
     if runs["value"].n_unique() != runs.height:
-        raise ValueError("the rows of one day must stand together")
+        raise ValueError("the rows of one day must be together")
     offset = 0
     nullable = [name for name in columns if frame[name].null_count()]
     columns_buffers = {name: _buffers(frame[name]) for name in columns}
@@ -88,7 +88,7 @@ def day_digests(frame: pl.DataFrame, columns: Sequence[str], days: pl.Series) ->
             if name in nullable:
                 mask, _ = parts[0]
                 mask = mask[offset : offset + length]
-                # whether another day of the frame has a null must not show in this day's digest
+                # nulls of another day of the frame must not change this day's digest
                 if any(mask):
                     total.update(b"\x01")
                     total.update(mask)
@@ -101,9 +101,9 @@ def day_digests(frame: pl.DataFrame, columns: Sequence[str], days: pl.Series) ->
 
 
 def content_sha256(frame: pl.DataFrame) -> bytes:
-    """SHA-256 of every value of the frame in its order: column names and dtypes, nulls, bits of the values.
+    """Return the SHA-256 of every value of the frame in its order: column names and dtypes, nulls, bits of values.
 
-    Equal for equal rows however the frame is chunked; NaN and the sign of zero count.
+    Equal rows have equal digests however the frame is chunked; NaN and the sign of zero count.
     """
     total = hashlib.sha256(frame.height.to_bytes(8, "little"))
     for column in frame.rechunk():

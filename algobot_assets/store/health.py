@@ -1,7 +1,6 @@
-"""The database's figures: what is measured, what is too much, and how it was before.
+"""Measure the database's health, warn of figures beyond their thresholds, and keep their history.
 
-Everything comes from the server's statistics and from lineage, so that asking costs milliseconds; no table is counted.
-When it is asked, and who is told, is the affair of assets and the command line.
+All figures come from the server's statistics and from lineage, never from counting rows, and so take milliseconds.
 """
 
 from __future__ import annotations
@@ -21,16 +20,19 @@ from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import months_present
 from algobot_assets.store.reader import query
+from algobot_assets.store.session import fetch_value
 
-#: Figures of each quarter of an hour are kept this long; older ones once a day.
+#: Figures of each quarter of an hour are kept this long; older ones, one per day.
 FINE_FOR = timedelta(days=14)
 KEPT_FOR = timedelta(days=800)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure. ``subject``: the table or market it is of, empty for the whole database. Sizes are bytes, ages
-    seconds, ratios between 0 and 1."""
+    """One figure. Sizes are in bytes, ages in seconds, ratios between 0 and 1.
+
+    ``subject``: its table or market; empty for the whole database.
+    """
 
     name: str
     value: float
@@ -39,20 +41,20 @@ class Measure:
 
 @dataclass(frozen=True)
 class Health:
-    """The figures of one moment, and the lists behind them as frames."""
+    """The figures at one moment, and the lists behind them as frames."""
 
     measures: tuple[Measure, ...]
     leaves: pl.DataFrame
     unused_indexes: pl.DataFrame
     statements: pl.DataFrame | None = field(default=None)
-    """The slowest statements; None where the server does not keep them (extension pg_stat_statements)."""
+    """The slowest statements; None if the server does not record them (extension pg_stat_statements)."""
 
     def value(self, name: str, subject: str = "") -> float | None:
-        """A figure by its name."""
+        """Return a figure by its name; None if there is none."""
         return next((m.value for m in self.measures if (m.name, m.subject) == (name, subject)), None)
 
     def of(self, name: str) -> dict[str, float]:
-        """All figures of a name, by subject."""
+        """Return all figures of a name, by subject."""
         return {m.subject: m.value for m in self.measures if m.name == name}
 
 
@@ -68,7 +70,7 @@ SELECT c.relname, c.relname, greatest(c.reltuples, 0)::bigint, pg_total_relation
  WHERE c.relname = ANY(%(plain)s) AND c.relkind = 'r'
  ORDER BY 1, 2
 """
-# of an index that keeps rows unique it does not matter how often it is searched
+# an index that keeps rows unique is needed even if no query searches it
 _UNUSED = """
 SELECT s.relname AS "table", s.indexrelname AS index, pg_relation_size(s.indexrelid) AS bytes
   FROM pg_stat_user_indexes AS s JOIN pg_index AS x ON x.indexrelid = s.indexrelid
@@ -89,7 +91,7 @@ SELECT pg_database_size(current_database())::float8 AS database_bytes,
        (SELECT count(*)::float8 FROM dirty_days) AS dirty_days,
        (SELECT count(*)::float8 FROM stale_partitions) AS stale_partitions
 """
-#: What the server says of sessions and statements is for who made them and for monitors, which the login may be.
+#: The server shows sessions and statements to their owner and to monitors; the login may be a monitor, the role is not.
 _AS_LOGIN = "SELECT set_config('role', 'none', true)"
 _STATEMENTS = """
 SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 160) AS statement, calls,
@@ -102,7 +104,7 @@ SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 160) AS statement, calls,
 
 
 def measure(store: Store, others: Sequence[str] = ()) -> Health:
-    """The figures now. ``others``: databases of the same server whose size counts too (Dagster's)."""
+    """Measure now. ``others``: databases of the same server whose size counts too (Dagster's)."""
     parameters = {"monthly": list(MONTHLY), "plain": [name for name in NINE if name not in MONTHLY] + ["lineage"]}
     leaves = query(store, _LEAVES, parameters)
     unused = query(store, _UNUSED)
@@ -141,7 +143,7 @@ def measure(store: Store, others: Sequence[str] = ()) -> Health:
 def _statements(store: Store) -> pl.DataFrame | None:
     try:
         with store.transaction() as connection:
-            if connection.execute("SELECT to_regclass('pg_stat_statements')").fetchone()[0] is None:
+            if fetch_value(connection.execute("SELECT to_regclass('pg_stat_statements') IS NULL"), bool):
                 return None
             connection.execute(_AS_LOGIN)
             rows = connection.execute(_STATEMENTS).fetchall()
@@ -151,42 +153,46 @@ def _statements(store: Store) -> pl.DataFrame | None:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def judge(found: Health) -> list[str]:
-    """What is beyond its threshold, each with what to do; empty where all is well."""
+def find_problems(found: Health) -> list[str]:
+    """Return a sentence for each figure beyond its threshold, with what to do; empty if all is well."""
     sentences = []
     if (found.value("partitions_ahead") or 0) < 1:
         sentences.append(
-            "No partition of a coming month exists, so the first candle of next month cannot be stored: run the job "
-            "partition_maintenance, and see that its schedule runs."
+            "No partition of a coming month exists, so the first candle of next month cannot be stored. Run the job "
+            "partition_maintenance, and check that its schedule is on."
         )
     used, allowed = found.value("connections") or 0, found.value("connections_allowed") or 1
     if used > 0.8 * allowed:
         sentences.append(
-            f"{used:.0f} of {allowed:.0f} connections are in use: close clients (pg_stat_activity names them by "
+            f"{used:.0f} of {allowed:.0f} connections are in use. Close clients (pg_stat_activity names them by "
             "application_name) or raise max_connections."
         )
     ratio, asked = found.value("cache_hit_ratio"), found.value("blocks_asked") or 0
     if ratio is not None and ratio < 0.9 and asked > 1_000_000:
         sentences.append(
-            f"Only {ratio:.0%} of the blocks that were asked for came from memory: raise shared_buffers (a quarter of "
-            "the memory is usual)."
+            f"Only {ratio:.0%} of the requested blocks came from memory. Raise shared_buffers (a quarter of the memory "
+            "is usual)."
         )
     oldest = found.value("oldest_transaction_seconds") or 0
     if oldest > 3600:
         sentences.append(
-            f"A transaction has been open for {oldest / 3600:.1f} hours and keeps VACUUM from its work: find it in "
-            "pg_stat_activity (xact_start) and end it."
+            f"A transaction has been open for {oldest / 3600:.1f} hours and keeps VACUUM from removing rows. Find it "
+            "in pg_stat_activity (xact_start) and end it."
         )
     if (found.value("transaction_ids_used") or 0) > 1_000_000_000:
-        sentences.append("Half of the transaction ids are used up: see that autovacuum is on, then run VACUUM FREEZE.")
+        sentences.append(
+            "Half of the transaction ids are used up. Check that autovacuum is on, then run VACUUM FREEZE."
+        )
     bloated = found.leaves.filter((pl.col("dead") > 50_000) & (pl.col("dead") > 0.2 * pl.col("live")))
     for leaf, dead in bloated.select("leaf", "dead").iter_rows():
-        sentences.append(f"{leaf} holds {dead:,} dead rows: run VACUUM (ANALYZE) {leaf}, see that autovacuum is on.")
+        sentences.append(
+            f"{leaf} holds {dead:,} dead rows. Run VACUUM (ANALYZE) {leaf}, and check that autovacuum is on."
+        )
     return sentences
 
 
-def remember(store: Store, found: Health) -> None:
-    """Add the figures to their history, and thin out what is old."""
+def record(store: Store, found: Health) -> None:
+    """Add the figures to their history, and thin out old ones."""
 
     def work(connection: psycopg.Connection) -> None:
         with connection.cursor() as cursor:
@@ -203,11 +209,11 @@ def remember(store: Store, found: Health) -> None:
             {"fine": FINE_FOR, "kept": KEPT_FOR},
         )
 
-    store.retrying(work, "Keeping the database's figures")
+    store.retrying(work, "Recording the database's figures")
 
 
-def before(store: Store, ago: timedelta) -> dict[tuple[str, str], float]:
-    """The figures by (measure, subject) as they were that long ago, or where none is so old the earliest since."""
+def figures_before(store: Store, ago: timedelta) -> dict[tuple[str, str], float]:
+    """Return the figures by (measure, subject) as they were that long ago, or the earliest since if none is so old."""
     rows: list[Any] = store.retrying(
         lambda connection: connection.execute(
             """SELECT DISTINCT ON (measure, subject) measure, subject, value FROM health_history
@@ -222,7 +228,7 @@ def before(store: Store, ago: timedelta) -> dict[tuple[str, str], float]:
 
 
 def history(store: Store, name: str, subject: str = "") -> pl.DataFrame:
-    """measured_at and value of one figure, ascending."""
+    """Return measured_at and value of one figure, ascending."""
     return query(
         store,
         "SELECT measured_at, value FROM health_history WHERE measure = %s AND subject = %s ORDER BY measured_at",

@@ -1,7 +1,7 @@
-"""Lineage: what every partition of every table was computed from.
+"""Read and write lineage: what every partition of every table was computed from.
 
-One row per table, market or strategy, and day, written in the transaction of the rows it describes. Reading,
-writing and comparing lineage belongs here; deciding what is stale from it is a view of the database.
+There is one row per table, market or strategy, and day, written in the transaction of the rows it describes. The
+database's view stale_partitions decides from it what is stale.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from algobot_assets.store.digests import NOTHING, state_digest
 
 @dataclass(frozen=True)
 class DayInputs:
-    """What one day of a window was computed from, as the computation says it.
+    """The inputs of one computed day of a window.
 
     ``inputs``: output digests of the partitions read, concatenated in fixed order. ``parameters``: digest of the
-    settings in force. ``state_in`` is the digest of the carried state it started from, ``state_out`` the state at
-    its end (None: none). ``complete_through``: up to when the day is complete, UTC.
+    settings in force. ``state_in``: digest of the carried state at its start; ``state_out``: the state at its end
+    (None: none). ``complete_through``: the time up to which the day is complete, UTC.
     """
 
     day: date
@@ -39,15 +39,15 @@ class DayInputs:
 
     @property
     def is_complete(self) -> bool:
-        """True when the day's end has passed and every candle is stored or confirmed absent."""
+        """Whether the day's end has passed and every candle is stored or confirmed absent."""
         return self.complete_through >= midnight(self.day + timedelta(days=1))
 
 
 @dataclass(frozen=True)
 class DayLineage(DayInputs):
-    """One recorded day: its inputs, and digest and number of the rows that came out.
+    """One recorded day: its inputs, and the digest and number of its rows.
 
-    ``dirty``: its rows were changed by hand since. ``damaged``: its carried state is not the one that was recorded.
+    ``dirty``: its rows were changed by hand since. ``damaged``: its carried state is not the recorded one.
     """
 
     output: bytes = NOTHING
@@ -56,7 +56,7 @@ class DayLineage(DayInputs):
     damaged: bool = False
 
     def same_inputs(self, inputs: DayInputs) -> bool:
-        """True when the recorded day was computed from exactly ``inputs`` and nobody changed its rows or state."""
+        """Return whether the day was computed from exactly ``inputs`` and its rows and state are unchanged."""
         return not (self.dirty or self.damaged) and (
             self.complete_through,
             self.inputs,
@@ -82,7 +82,7 @@ _VALUES = (
 
 
 def read(connection: psycopg.Connection, window: Window) -> dict[date, DayLineage]:
-    """The recorded days of the window, by day."""
+    """Return the recorded days of the window, by day."""
     rows = connection.execute(
         """SELECT l.day, l.complete_through, l.input_digest, l.parameters_digest, l.code_version, l.state_in,
                   l.state_out, l.output_digest, l.rows, d.day IS NOT NULL, l.state_digest
@@ -112,7 +112,7 @@ def read(connection: psycopg.Connection, window: Window) -> dict[date, DayLineag
 
 
 def first_day(connection: psycopg.Connection, window: Window) -> date | None:
-    """The earliest recorded day of the window's table and market or strategy, whatever the window's days."""
+    """Return the earliest recorded day of the window's table and market or strategy, whatever the window's days."""
     row = connection.execute(
         """SELECT min(day) FROM lineage
             WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s""",
@@ -122,7 +122,7 @@ def first_day(connection: psycopg.Connection, window: Window) -> date | None:
 
 
 def rows_by_day(connection: psycopg.Connection, table: str, first: date, end: date) -> dict[date, int]:
-    """Rows of each recorded day of [first, end), those of all markets and strategies together."""
+    """Return the rows of each recorded day of [first, end), all markets and strategies together."""
     rows = connection.execute(
         """SELECT day, sum(rows)::bigint FROM lineage
             WHERE table_name = %s AND day >= %s AND day < %s GROUP BY day""",
@@ -139,9 +139,9 @@ def write(
     *,
     new: bool = False,
 ) -> None:
-    """Record days of the window, each with the number and digest of its rows; one round trip, not one per day.
+    """Record days of the window, each with the number and digest of its rows, in one round trip.
 
-    ``new``: none of the days is recorded yet, so they are copied in.
+    ``new``: none of the days is recorded yet, so they are written by COPY.
     """
     records: list[tuple[object, ...]] = [
         (
@@ -178,7 +178,7 @@ class _StateDumper(psycopg.adapt.Dumper):
     oid = psycopg.postgres.types["float8"].array_oid
 
     def dump(self, obj: np.ndarray) -> bytes:
-        """Header (dimensions, nulls, element type, length, lower bound), then each number with its length."""
+        """Return a header (dimensions, nulls, element type, length, lower bound), then each number with its length."""
         numbers = np.empty(obj.size, dtype=[("length", ">i4"), ("number", ">f8")])
         numbers["length"], numbers["number"] = 8, obj
         return struct.pack(">iiIii", 1, 0, psycopg.postgres.types["float8"].oid, obj.size, 1) + numbers.tobytes()
@@ -187,12 +187,12 @@ class _StateDumper(psycopg.adapt.Dumper):
 _COPY = sql.SQL("COPY lineage ({}) FROM STDIN (FORMAT BINARY)").format(
     sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES)))
 )
-#: Of the columns of _KEY and _VALUES.
+#: Types of the columns _KEY and _VALUES.
 _TYPES = (
     *("text", "varchar", "varchar", "int8", "date", "int4", "bytea", "bytea", "text", "bytea", "float8[]", "bytea"),
     *("bytea", "timestamptz", "text"),
 )
-# one text for every number of days: prepared once, sent in one go
+# one statement however many days there are: prepared once, sent in one round trip
 _RECORD = sql.SQL(
     "INSERT INTO lineage ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
 ).format(
@@ -204,7 +204,7 @@ _RECORD = sql.SQL(
 
 
 def clear_dirty(connection: psycopg.Connection, window: Window) -> None:
-    """Forget the marks of the window's days; called in the transaction that wrote them anew."""
+    """Remove the marks of days changed by hand; called in the transaction that rewrites the window's days."""
     connection.execute(
         """DELETE FROM dirty_days WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
               AND day >= %s AND day < %s""",

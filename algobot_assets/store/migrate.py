@@ -1,7 +1,6 @@
-"""Bringing a database to the schema that this code expects, and saying what is missing where it is not.
+"""Migrate a database to the schema that this code expects, and list the differences from it.
 
-Running Alembic's revisions and comparing the result with the metadata belong here; the revisions themselves
-are in migrations/versions.
+Alembic's revisions are in migrations/versions.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def is_declared(_object: Any, name: str | None, kind: str, reflected: bool, _compare_to: Any) -> bool:
-    """False for what the database has beyond the metadata: the monthly leaves and Alembic's own table."""
+    """Return False for tables that the metadata lacks: the monthly partitions and Alembic's own table."""
     return not (kind == "table" and reflected and name not in metadata.tables)
 
 
 def engine_of(url: str | None = None) -> sa.Engine:
-    """A SQLAlchemy engine without a pool on ``url``, default: the settings' data database."""
+    """Return a SQLAlchemy engine without a pool for ``url``, by default the settings' data database."""
     if url is None:
         url = data_database(Settings()).sqlalchemy_url()
     return sa.create_engine(url, poolclass=sa.NullPool)
@@ -44,7 +43,7 @@ def engine_of(url: str | None = None) -> sa.Engine:
 
 def _config(connection: sa.Connection | None = None) -> Config:
     if not _FOLDER.is_dir():
-        raise StoreError(f"The folder of migrations is not where it should be ({_FOLDER}); run from a checkout.")
+        raise StoreError(f"The folder of migrations is missing ({_FOLDER}). Run from a checkout.")
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -54,15 +53,18 @@ def _config(connection: sa.Connection | None = None) -> Config:
 def upgrade(url: str | None = None, revision: str = "head") -> None:
     """Run the revisions that the database lacks, in one transaction. Concurrent calls wait for one another.
 
-    At the head comments are set, and the roles made and given their rights where the login may. StoreError with a
-    sentence where the server refuses.
+    At the head, also set the comments, and create the roles and grant their rights if the login may. StoreError if
+    the server refuses.
     """
     try:
         with engine_of(url).begin() as connection:
             command.upgrade(_config(connection), revision)
             if revision == "head":
                 _apply_comments(connection)
-                roles.establish(connection.connection.driver_connection)
+                driver = connection.connection.driver_connection
+                if not isinstance(driver, psycopg.Connection):
+                    raise TypeError(f"migrations need psycopg, not {type(driver).__name__}")
+                roles.establish(driver)
     except sa.exc.DBAPIError as error:
         if not isinstance(error.orig, psycopg.Error):
             raise
@@ -70,7 +72,7 @@ def upgrade(url: str | None = None, revision: str = "head") -> None:
 
 
 def _apply_comments(connection: sa.Connection) -> None:
-    """Set every table's and column's comment from the metadata, so that they are written in one place only."""
+    """Set every table's and column's comment from the metadata, so that they are defined in one place."""
     for table in metadata.sorted_tables:
         connection.execute(SetTableComment(table))
         for column in table.columns:
@@ -78,23 +80,24 @@ def _apply_comments(connection: sa.Connection) -> None:
 
 
 def downgrade(url: str | None = None, revision: str = "base") -> None:
-    """Undo revisions down to ``revision``; at ``base`` nothing of the project is left in the database."""
+    """Undo revisions down to ``revision``; ``base`` leaves nothing of the project in the database."""
     with engine_of(url).begin() as connection:
         command.downgrade(_config(connection), revision)
 
 
 def differences(url: str | None = None) -> list[Any]:
-    """What differs between the database and the metadata (tables, columns, types, comments, keys, indexes)."""
+    """Return how the database differs from the metadata (tables, columns, types, comments, keys, indexes)."""
     with engine_of(url).connect() as connection:
         context = MigrationContext.configure(
             connection,
             opts={"include_object": is_declared, "compare_type": True, "target_metadata": metadata},
         )
-        return compare_metadata(context, metadata)
+        found: list[Any] = compare_metadata(context, metadata)
+        return found
 
 
 def current_and_head(url: str | None = None) -> tuple[str | None, str | None]:
-    """The database's revision (None for none) and the newest one of this code."""
+    """Return the database's revision (None for none) and the newest one of this code."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     with engine_of(url).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision(), head

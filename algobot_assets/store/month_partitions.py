@@ -1,6 +1,6 @@
-"""Care of the monthly leaves: which exist, and statistics after a bulk load.
+"""List, create and vacuum the monthly partitions ("leaves") of the large tables.
 
-Making leaves is ensure_month in the database; retiring them belongs to the archive.
+The database's function ensure_month creates them; retention/months.py drops them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from algobot_assets.schema.windows import WINDOWING
 from algobot_assets.store.connection import Store
 
 #: Leaves vacuumed at the same time.
-_SETTLED_TOGETHER = 2
-#: Months that have leaves before their first candle comes.
+_VACUUMED_TOGETHER = 2
+#: Months whose leaves are made before their first candle.
 MONTHS_AHEAD = 3
 
 
 def coming_months(day: date) -> list[date]:
-    """First days of the month of ``day`` and of the months made ahead of it."""
+    """Return the first days of the month of ``day`` and of the months made ahead of it."""
     months = [day.replace(day=1)]
     while len(months) <= MONTHS_AHEAD:
         months.append(next_month(months[-1]))
@@ -31,12 +31,12 @@ def coming_months(day: date) -> list[date]:
 
 
 def leaf(table: str, month: date) -> str:
-    """Name of the table's leaf of ``month``, e.g. market_data_2024_01."""
+    """Return the name of the table's leaf of ``month``, for example market_data_2024_01."""
     return f"{table}_{month:%Y_%m}"
 
 
 def months_present(connection: psycopg.Connection) -> list[date]:
-    """First days of the months that have leaves, ascending."""
+    """Return the first days of the months that have leaves, ascending."""
     rows = connection.execute(
         """SELECT to_date(right(c.relname, 7), 'YYYY_MM')
              FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -46,7 +46,7 @@ def months_present(connection: psycopg.Connection) -> list[date]:
 
 
 def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
-    """Make the leaves of ``months`` where they are missing; those that were made. Archived months get none."""
+    """Create the missing leaves of ``months`` and return the months that got some. Archived months get none."""
     wanted = sorted({month.replace(day=1) for month in months})
 
     def work(connection: psycopg.Connection) -> list[date]:
@@ -56,7 +56,7 @@ def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
             connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtext('algobot.ensure_month'), %s)", (month.year * 100 + month.month,)
             )
-        # asked again by a query: what another session made meanwhile is not in this session's cache of names
+        # a new query: this session's cache of names lacks what another session has made meanwhile
         missing = _missing(connection, wanted)
         for month in missing:
             connection.execute("SELECT ensure_month(%s)", (month,))
@@ -78,19 +78,18 @@ def _missing(connection: psycopg.Connection, months: Sequence[date]) -> list[dat
 
 
 def vacuum_months(store: Store, table: str, months: Iterable[date]) -> None:
-    """VACUUM (ANALYZE) leaves after a bulk load: without it the planner expects one row and index-only scans
-    visit the heap. A role that may not is told so by the server's warning and goes on.
+    """VACUUM (ANALYZE) leaves after a bulk load.
 
-    Only columns that rows are found by are analysed; sorting the prices is most of the cost, and autovacuum does
-    it later.
+    Without it the planner expects one row, and index-only scans visit the heap. If the role may not, the server only
+    warns. Only key columns are analysed; sorting the prices is most of the cost, and autovacuum does it later.
     """
     rule = WINDOWING[table]
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in ("id", *rule.links, *rule.natural_key))
 
-    def one(month: date) -> None:
+    def vacuum(month: date) -> None:
         name = sql.Identifier(leaf(table, month))
         with store.connection() as connection, store.as_login(connection):
             connection.execute(sql.SQL("VACUUM (ANALYZE) {} ({})").format(name, columns))
 
-    with ThreadPoolExecutor(_SETTLED_TOGETHER) as pool:
-        list(pool.map(one, months))
+    with ThreadPoolExecutor(_VACUUMED_TOGETHER) as pool:
+        list(pool.map(vacuum, months))

@@ -1,8 +1,8 @@
-"""The roles of a database: an owner nobody logs in as, a writer for the pipeline, a reader for everyone else.
+"""Create a database's roles: an owner nobody logs in as, a writer for the pipeline, a reader for everyone else.
 
-Belongs here: their names, making them, and what each may do, as one SQL text that a migration runs and `algobot db
-grants` prints. Sessions take their role in connection.py. Roles belong to the whole server, so their names begin with
-the database's; the function role_for of the database remembers them, because databases are copied and renamed.
+One SQL text says what each may do; a migration runs it and `algobot db grants` prints it. Roles belong to the whole
+server, so their names begin with the database's; its function role_for records them, because databases are copied and
+renamed.
 
 - owner, NOLOGIN: owns tables, views and functions, which run with its rights and a fixed search_path;
 - writer: reads, inserts, updates and deletes rows through the parents; makes, holds and drops months by functions;
@@ -18,11 +18,13 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
+from algobot_assets.store.session import fetch_row, fetch_value
+
 Purpose = Literal["owner", "writer", "reader"]
 PURPOSES: tuple[Purpose, ...] = ("owner", "writer", "reader")
 _LONGEST = 63
 """Bytes of a name in PostgreSQL."""
-#: The option of a membership that lets a session take the role; 15 knows one kind of membership.
+#: The privilege that lets a session take the role; PostgreSQL 15 has one kind of membership.
 _MAY_TAKE = "CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END"
 
 
@@ -36,7 +38,7 @@ class Roles:
 
     @classmethod
     def of(cls, database: str) -> Roles:
-        """Names made from the database's, cut with a digest where they would be too long."""
+        """Derive the names from the database's; a name that would be too long is cut and gets a digest."""
         names = {}
         for purpose in PURPOSES:
             name = f"{database}_{purpose}"
@@ -48,18 +50,22 @@ class Roles:
 
 
 def recorded(connection: psycopg.Connection) -> Roles | None:
-    """The roles that the database remembers and the server has; None without all three."""
-    if connection.execute("SELECT to_regprocedure('public.role_for(text)')").fetchone()[0] is None:
+    """Return the roles that the database records, if the server has all three."""
+    if not _has_role_for(connection):
         return None
-    row = connection.execute(
-        "SELECT public.role_for('owner'), public.role_for('writer'), public.role_for('reader')"
-    ).fetchone()
+    row = fetch_row(
+        connection.execute("SELECT public.role_for('owner'), public.role_for('writer'), public.role_for('reader')")
+    )
     return Roles(*row) if all(row) else None
 
 
+def _has_role_for(connection: psycopg.Connection) -> bool:
+    return fetch_value(connection.execute("SELECT to_regprocedure('public.role_for(text)') IS NOT NULL"), bool)
+
+
 def role_to_take(connection: psycopg.Connection, purpose: Purpose) -> str | None:
-    """The role a session of the platform works as; None where there is none, or its login may not take it."""
-    if connection.execute("SELECT to_regprocedure('public.role_for(text)')").fetchone()[0] is None:
+    """Return the role that a session of the platform takes; None if there is none or its login may not take it."""
+    if not _has_role_for(connection):
         return None
     row = connection.execute(
         f"SELECT r FROM public.role_for(%s) AS r WHERE pg_has_role(session_user, r, {_MAY_TAKE})", (purpose,)
@@ -68,31 +74,37 @@ def role_to_take(connection: psycopg.Connection, purpose: Purpose) -> str | None
 
 
 def establish(connection: psycopg.Connection) -> Roles | None:
-    """Make what is missing of the roles and give each its rights; None, with nothing changed, where the login may not.
+    """Create the missing roles and grant each its rights; None, with nothing changed, if the login may not.
 
-    Any number of times; called after every migration, so that new tables have their rights too. Part of the
-    connection's transaction.
+    Repeatable; called after every migration, so that new tables get their grants too. Part of the connection's
+    transaction.
     """
-    database, login = connection.execute("SELECT current_database(), current_user").fetchone()
+    database, login = _names(connection)
     roles = recorded(connection) or Roles.of(database)
     try:
         with connection.transaction():
-            for statement in (*_membership(connection, roles, database, login), rights(roles, database, login)):
+            for statement in (*_create_missing(connection, roles, database, login), grants(roles, database, login)):
                 connection.execute(statement)
     except psycopg.errors.InsufficientPrivilege:
         return None
     return roles
 
 
-def _membership(connection: psycopg.Connection, roles: Roles, database: str, login: str) -> list[sql.Composable]:
-    """Statements that make the missing roles and let the login take them; a superuser may take any."""
-    (superuser,) = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = %s", (login,)).fetchone()
-    statements: list[sql.Composable] = []
+def _names(connection: psycopg.Connection) -> tuple[str, str]:
+    """Return the names of the database and of the login."""
+    database, login = fetch_row(connection.execute("SELECT current_database(), current_user"))
+    return database, login
+
+
+def _create_missing(connection: psycopg.Connection, roles: Roles, database: str, login: str) -> list[sql.Composed]:
+    """Return statements that create the missing roles and let the login take them; a superuser may take any."""
+    superuser = fetch_value(connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = %s", (login,)), bool)
+    statements: list[sql.Composed] = []
     for purpose in PURPOSES:
         name = getattr(roles, purpose)
         found = connection.execute("SELECT oid FROM pg_roles WHERE rolname = %s", (name,)).fetchone()
         if found is None:
-            statements += _made(name, purpose, database)
+            statements += _create(name, purpose, database)
         elif superuser or _may_take(connection, name):
             continue
         if not superuser:
@@ -101,10 +113,10 @@ def _membership(connection: psycopg.Connection, roles: Roles, database: str, log
 
 
 def _may_take(connection: psycopg.Connection, name: str) -> bool:
-    return connection.execute(f"SELECT pg_has_role(current_user, %s, {_MAY_TAKE})", (name,)).fetchone()[0]
+    return fetch_value(connection.execute(f"SELECT pg_has_role(current_user, %s, {_MAY_TAKE})", (name,)), bool)
 
 
-def _made(name: str, purpose: Purpose, database: str) -> list[sql.Composable]:
+def _create(name: str, purpose: Purpose, database: str) -> list[sql.Composed]:
     return [
         sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)),
         sql.SQL("COMMENT ON ROLE {} IS {}").format(
@@ -113,10 +125,9 @@ def _made(name: str, purpose: Purpose, database: str) -> list[sql.Composable]:
     ]
 
 
-def rights(roles: Roles, database: str, login: str) -> sql.Composed:
-    """What each role owns and may do; statements that can be run any number of times. The owner takes over what
-    belongs to ``login``, who migrates."""
-    return sql.SQL(_RIGHTS).format(
+def grants(roles: Roles, database: str, login: str) -> sql.Composed:
+    """Return repeatable statements for what each role owns and may do; the owner takes over what ``login`` owns."""
+    return sql.SQL(_GRANTS).format(
         **{f"{purpose}_name": sql.Literal(getattr(roles, purpose)) for purpose in PURPOSES},
         **{purpose: sql.Identifier(getattr(roles, purpose)) for purpose in PURPOSES},
         database=sql.Identifier(database),
@@ -125,27 +136,27 @@ def rights(roles: Roles, database: str, login: str) -> sql.Composed:
 
 
 def script(connection: psycopg.Connection) -> str:
-    """What an administrator runs in the database where the login may not do it, as text for psql."""
-    database, login = connection.execute("SELECT current_database(), current_user").fetchone()
+    """Return the statements as text for psql, for an administrator to run if the login may not."""
+    database, login = _names(connection)
     roles = recorded(connection) or Roles.of(database)
     lines = [f"-- Run in database {database} as an administrator."]
     for purpose in PURPOSES:
-        for statement in _made(getattr(roles, purpose), purpose, database):
+        for statement in _create(getattr(roles, purpose), purpose, database):
             lines.append(f"{statement.as_string(connection)};")
     names = sql.SQL(", ").join(sql.Identifier(getattr(roles, purpose)) for purpose in PURPOSES)
     grant = sql.SQL("GRANT {} TO {};").format(names, sql.Identifier(login))
     lines += [
-        "-- Who migrates is a member of all three:",
+        "-- The login that migrates is a member of all three:",
         grant.as_string(connection),
-        rights(roles, database, login).as_string(connection).strip(),
-        "-- A login of its own for who only reads, and one that runs the pipeline but cannot migrate:",
+        grants(roles, database, login).as_string(connection).strip(),
+        "-- One login that only reads, and one that runs the pipeline but cannot migrate:",
         f"-- CREATE ROLE somebody LOGIN IN ROLE {sql.Identifier(roles.reader).as_string(connection)};",
         f"-- CREATE ROLE somebody LOGIN IN ROLE {sql.Identifier(roles.writer).as_string(connection)};",
     ]
     return "\n".join(lines)
 
 
-_RIGHTS = """
+_GRANTS = """
 GRANT USAGE, CREATE ON SCHEMA public TO {owner};
 GRANT USAGE ON SCHEMA public TO {writer}, {reader};
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
@@ -160,7 +171,7 @@ $$;
 COMMENT ON FUNCTION public.role_for(text) IS
     'The role of this database for a purpose: owner, writer or reader; NULL where the server lacks it.';
 ALTER FUNCTION public.role_for(text) OWNER TO {owner};
--- Leaves are written through their parents only; what belongs to an extension, or to somebody else, is left alone.
+-- Partitions are written through their parents only; objects of an extension or another owner are left alone.
 DO $$
 DECLARE
     thing record;

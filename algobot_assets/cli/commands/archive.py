@@ -44,12 +44,12 @@ def retention(dry_run: bool, as_json: bool) -> None:
     """
     from algobot_assets.pipeline.code_versions import register_code
     from algobot_assets.store.connection import Store
-    from algobot_assets.store.retention.policy import due, retire
+    from algobot_assets.store.retention.policy import archive_due_months, due_months
 
     settings = Settings()
     prepare(settings)
     with Store.open(settings) as store:
-        months = due(store, settings)
+        months = due_months(store, settings)
         named = [f"{month:%Y-%m}" for month in months]
         document: dict[str, Any] = {"archive": store.archive.shown(), "due": named, "archived": [], "kept": []}
         if not as_json:
@@ -57,7 +57,7 @@ def retention(dry_run: bool, as_json: bool) -> None:
             click.echo(f"Due: {', '.join(named)}. The archive is {store.archive.shown()}." if named else none)
         if months and not dry_run:
             register_code(store)
-            for outcome in watched(retire(store, settings), "archiving"):
+            for outcome in watched(archive_due_months(store, settings), "archiving"):
                 month = f"{outcome.month:%Y-%m}"
                 if outcome.kept is not None:
                     document["kept"].append({"month": month, "why": outcome.kept})
@@ -83,13 +83,13 @@ def restore(first: date, last: date | None, as_json: bool) -> None:
     The rows are the same, with the same ids. The next retention archives them again.
     """
     from algobot_assets.store.connection import Store
-    from algobot_assets.store.retention.policy import restore as restored
+    from algobot_assets.store.retention.policy import restore_months
 
     settings = Settings()
     prepare(settings)
     done = []
     with Store.open(settings) as store:
-        for moved in watched(restored(store, first, last or first), "bringing back"):
+        for moved in watched(restore_months(store, first, last or first), "bringing back"):
             done.append(_moved(moved))
             if not as_json:
                 click.echo(f"{moved.month:%Y-%m}  {moved.rows:>12,} rows in {moved.files} files brought back")

@@ -36,8 +36,8 @@ def status(as_json: bool) -> None:
         summary = Summary.read(store)
         counts = stale_counts(store)
         measured = health.measure(store, [settings.dagster_database])
-        before = health.before(store, timedelta(days=7))
-    judged = list(health.judge(measured))
+        before = health.figures_before(store, timedelta(days=7))
+    judged = list(health.find_problems(measured))
     if as_json:
         figures = health_document(measured, before)
         emit({**summary.document(), "health": figures, "warnings": judged, "stale": counts})

@@ -52,8 +52,8 @@ def drift_sentences(store: Store, dagster_database: str) -> list[str]:
 def _database_health(context, database: DatabaseResource) -> Iterator[dg.MaterializeResult]:
     settings = Settings()
     found = health.measure(database.store, [settings.dagster_database])
-    health.remember(database.store, found)
-    too_much = health.judge(found)
+    health.record(database.store, found)
+    too_much = health.find_problems(found)
     apart = drift_sentences(database.store, settings.dagster_database)
     yield dg.MaterializeResult(
         asset_key="database_health",

@@ -10,7 +10,7 @@ from algobot_assets.defs.automation.proposals import regular
 from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.pipeline.code_versions import register_code
 from algobot_assets.settings import Settings
-from algobot_assets.store.retention.policy import retire
+from algobot_assets.store.retention.policy import archive_due_months
 
 
 class RetentionOptions(dg.Config):
@@ -26,7 +26,7 @@ def _archive_months(context, config: RetentionOptions, database: DatabaseResourc
     today = date.fromisoformat(config.today) if config.today else None
     rows = size = months = 0
     kept = []
-    for outcome in retire(database.store, Settings(), today, context.log.info):
+    for outcome in archive_due_months(database.store, Settings(), today, context.log.info):
         if outcome.kept is not None:
             context.log.warning(f"{outcome.month:%Y-%m} stays: {outcome.kept}")
             kept.append(f"{outcome.month:%Y-%m} stays: {outcome.kept}")

@@ -1,10 +1,10 @@
-"""One month's way out of the database into the archive, and back.
+"""Move one month from the database to the archive, and back.
 
-Out, in one transaction: the locks of the month's writers and SHARE on its leaves, so that readers go on and writers
-wait; per market one file, written, flushed, read back and compared, with what lineage recorded as well; a manifest;
-the files recorded and the leaves dropped; commit. Until then the stored month is the truth and files without a record
-are overwritten by the next attempt; from then on every recorded file has been read back. Memory holds one market's
-month of one table. Which months are due is retention.py's affair.
+Archiving is one transaction: take the locks of the month's writers and SHARE on its leaves, so that readers continue
+and writers wait; write one file per market, flush it, read it back, and compare it with the table and with lineage;
+write a manifest; record the files and drop the leaves; commit. Until the commit the stored month is the truth, and the
+next attempt overwrites files without a record; after it every recorded file has been read back. Memory holds one
+market's month of one table.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from algobot_assets.store.digests import NOTHING, content_sha256, day_digests
 from algobot_assets.store.month_partitions import leaf, months_present, vacuum_months
 from algobot_assets.store.writer import opens_in, row_days
 
-#: Dropping waits this long for readers, so that those who come after it never wait longer, and then tries again.
+#: Dropping waits this long for readers, so that later readers never wait longer, and then tries again.
 _PATIENCE = "3s"
 _ATTEMPTS = 8
 _DAY = timedelta(days=1)
-#: A candle's day lies at most this far behind its open, but for 1M, which ends with its month.
+#: A candle's day is at most this long after its open, except for 1M, which ends with its month.
 _REACH = timedelta(days=7)
 Progress = Callable[[str], None]
 
 
-class Unsettled(StoreError):
-    """A month cannot be archived as it stands; it stays where it is, and the text says why and what to do."""
+class NotArchivable(StoreError):
+    """The month cannot be archived as it is and stays stored; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A month that was archived or brought back: files, rows, bytes of the files. None of them: it had no rows."""
+    """An archived or restored month: files, rows, and bytes of the files; all 0 if it had no rows."""
 
     month: date
     files: int
@@ -60,14 +60,14 @@ class Moved:
 
     @classmethod
     def of(cls, month: date, files: Sequence[ArchivedFile]) -> Moved:
-        """The sums over ``files``."""
-        return cls(month, len(files), sum(f.rows for f in files), sum(f.bytes for f in files))
+        """Sum over ``files``."""
+        return cls(month, len(files), sum(f.rows for f in files), sum(f.size for f in files))
 
 
-def archive_month(store: Store, month: date, say: Progress = lambda _: None) -> Moved | None:
-    """Move the month to the archive; None where it has no leaves. ``say`` hears of every file.
+def archive_month(store: Store, month: date, progress: Progress = lambda _: None) -> Moved | None:
+    """Move the month to the archive; None if it has no leaves. ``progress`` is called for every file.
 
-    Raises Unsettled, ArchiveError or StoreError; the month is then stored as before.
+    If NotArchivable, ArchiveError or StoreError is raised, the month is stored as before.
     """
 
     def work(connection: psycopg.Connection) -> Moved | None:
@@ -79,11 +79,11 @@ def archive_month(store: Store, month: date, say: Progress = lambda _: None) -> 
         recorded = files_of_month(connection, month)
         windows = [window for table in MONTHLY for window in _windows(connection, table, month)]
         if recorded and windows:
-            raise Unsettled(
-                f"{month:%Y-%m} is archived, and yet the database holds rows of it ({windows[0]}): copy them elsewhere "
-                f"and drop the month's partitions, or report it; nothing was changed."
+            raise NotArchivable(
+                f"{month:%Y-%m} is archived, yet the database has rows of it ({windows[0]}). Nothing was changed. Copy "
+                "them elsewhere and drop the month's partitions, or report it."
             )
-        files = recorded or [file for w in windows if (file := _export(store, connection, w, month, say)) is not None]
+        files = recorded or [_export(store, connection, window, month, progress) for window in windows]
         if not recorded and files:
             _write_manifest(store, month, files)
             _record(connection, files, store.run_id)
@@ -93,11 +93,11 @@ def archive_month(store: Store, month: date, say: Progress = lambda _: None) -> 
     return store.retrying(work, f"Archiving {month:%Y-%m}")
 
 
-def restore_month(store: Store, month: date, say: Progress = lambda _: None) -> Moved:
-    """Bring an archived month back: the same rows with the same ids and stamps, compared with what was archived.
+def restore_month(store: Store, month: date, progress: Progress = lambda _: None) -> Moved:
+    """Restore an archived month: the same rows with the same ids and stamps, compared with what was archived.
 
-    Its files stay until the month is archived again. Raises ArchiveError where a file is missing or damaged,
-    StoreError where the month is not archived; nothing is changed then.
+    Its files stay until the month is archived again. If ArchiveError (a file is missing or damaged) or StoreError
+    (the month is not archived) is raised, nothing has changed.
     """
 
     def work(connection: psycopg.Connection) -> Moved:
@@ -105,11 +105,11 @@ def restore_month(store: Store, month: date, say: Progress = lambda _: None) -> 
             lock_months(connection, table, [month])
         files = files_of_month(connection, month)
         if not files:
-            raise StoreError(f"{month:%Y-%m} is not archived; {_archived_words(archived_months(connection))}")
+            raise StoreError(f"{month:%Y-%m} is not archived; {_list_archived(archived_months(connection))}")
         connection.execute("SELECT ensure_month(%s)", (month,))
         for file in files:
             _import(store, connection, file)
-            say(f"{file.path}: {file.rows:,} rows")
+            progress(f"{file.path}: {file.rows:,} rows")
         connection.execute("DELETE FROM archived_files WHERE month = %s", (month,))
         return Moved.of(month, files)
 
@@ -119,7 +119,7 @@ def restore_month(store: Store, month: date, say: Progress = lambda _: None) -> 
     return moved
 
 
-def _archived_words(months: Sequence[date]) -> str:
+def _list_archived(months: Sequence[date]) -> str:
     if not months:
         return "nothing is."
     shown = ", ".join(f"{month:%Y-%m}" for month in months[:24])
@@ -127,7 +127,7 @@ def _archived_words(months: Sequence[date]) -> str:
 
 
 def _windows(connection: psycopg.Connection, table: str, month: date) -> list[Window]:
-    """A window over the month for every market (and strategy) that has rows in the leaf, or rows in its lineage."""
+    """Return a window over the month for every market (and strategy) that has rows in the leaf."""
     strategy = "strategy_id" if table == "signals" else "0::bigint"
     rows = connection.execute(
         sql.SQL(
@@ -144,7 +144,7 @@ def _windows(connection: psycopg.Connection, table: str, month: date) -> list[Wi
 
 
 def _rows(connection: psycopg.Connection, window: Window, month: date) -> pl.DataFrame:
-    """All the market's rows in the leaf with every column, in order of time."""
+    """Return all the market's rows in the leaf with every column, in order of time."""
     schema = schema_of(window.table, generated=True)
     strategy = sql.SQL(" AND strategy_id = %s" if window.strategy_id else "")
     query = sql.SQL('SELECT {} FROM {} WHERE symbol = %s AND "interval" = %s{} ORDER BY "timestamp"').format(
@@ -157,8 +157,8 @@ def _rows(connection: psycopg.Connection, window: Window, month: date) -> pl.Dat
 
 
 def _export(
-    store: Store, connection: psycopg.Connection, window: Window, month: date, say: Progress
-) -> ArchivedFile | None:
+    store: Store, connection: psycopg.Connection, window: Window, month: date, progress: Progress
+) -> ArchivedFile:
     """Write one market's month to a file and read it back."""
     frame = _rows(connection, window, month)
     _compare_with_lineage(connection, window, frame, month)
@@ -182,15 +182,15 @@ def _export(
     del frame, data, packed
     if content_sha256(store.archive.read(file)) != content:
         raise ArchiveError(
-            f"{store.archive.shown(file.path)} does not give back the rows that were written to it; the month stays "
+            f"{store.archive.shown(file.path)} does not return the rows that were written to it. The month stays "
             "stored. Please report it with the version of polars."
         )
-    say(f"{file.path}: {file.rows:,} rows, {file.bytes:,} bytes")
+    progress(f"{file.path}: {file.rows:,} rows, {file.size:,} bytes")
     return file
 
 
 def _compare_with_lineage(connection: psycopg.Connection, window: Window, frame: pl.DataFrame, month: date) -> None:
-    """Unsettled where a day of the month is not complete, or its rows are not those that were recorded."""
+    """Raise NotArchivable if a day of the month is not complete, or its rows are not those that were recorded."""
     recorded = {
         day: item
         for day, item in lineage.read(connection, window.of(month, window.end + _REACH)).items()
@@ -200,15 +200,15 @@ def _compare_with_lineage(connection: psycopg.Connection, window: Window, frame:
     for day in sorted(recorded.keys() | outputs.keys()):
         where, item = window.of(day, day + _DAY), recorded.get(day)
         if item is None:
-            raise Unsettled(f"{where}: rows that no run has recorded; delete them, or materialise the day.")
+            raise NotArchivable(f"{where}: rows that no run has recorded. Delete them, or materialise the day.")
         if not item.is_complete:
-            raise Unsettled(f"{where}: the day is not complete; run `algobot refresh`.")
+            raise NotArchivable(f"{where}: the day is not complete. Run `algobot refresh`.")
         if item.dirty or item.output != outputs.get(day, (0, NOTHING))[1]:
-            raise Unsettled(f"{where}: the rows are not those that were recorded; run `algobot refresh`.")
+            raise NotArchivable(f"{where}: the rows are not those that were recorded. Run `algobot refresh`.")
 
 
 def _write_manifest(store: Store, month: date, files: Sequence[ArchivedFile]) -> None:
-    """What the month's folder holds, for people and for other programs; the database has the same."""
+    """Write the list of the month's files for people and other programs; the database has the same list."""
     listed = [
         {
             "path": file.path,
@@ -219,7 +219,7 @@ def _write_manifest(store: Store, month: date, files: Sequence[ArchivedFile]) ->
             "rows": file.rows,
             "first_open": file.first_open.astimezone(UTC).isoformat(),
             "last_open": file.last_open.astimezone(UTC).isoformat(),
-            "bytes": file.bytes,
+            "bytes": file.size,
             "sha256": file.sha256.hex(),
             "content_sha256": file.content_sha256.hex(),
         }
@@ -237,14 +237,14 @@ def _record(connection: psycopg.Connection, files: Sequence[ArchivedFile], run_i
                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [
                 (f.month, f.table, f.symbol, f.interval, f.strategy_id, f.path, f.rows, f.first_open, f.last_open,
-                 f.bytes, f.sha256, f.content_sha256, run_id)
+                 f.size, f.sha256, f.content_sha256, run_id)
                 for f in files
             ],
         )  # fmt: skip
 
 
 def _drop(connection: psycopg.Connection, month: date) -> None:
-    """Drop the leaves; what was exported is kept while readers are waited for."""
+    """Drop the leaves, with several attempts while readers hold them; the exported files are kept meanwhile."""
     parents = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(table)) for table in MONTHLY)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -255,24 +255,24 @@ def _drop(connection: psycopg.Connection, month: date) -> None:
                 return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if attempt == _ATTEMPTS:
-                raise Unsettled(
-                    f"{month:%Y-%m} could not be dropped: somebody has been reading candles in one transaction for "
-                    "long (pg_stat_activity says who); run `algobot retention` when that is over."
+                raise NotArchivable(
+                    f"{month:%Y-%m} could not be dropped: a session has been reading candles in one transaction for "
+                    "long (pg_stat_activity shows it). Run `algobot retention` when it has ended."
                 ) from None
             time.sleep(random.uniform(0.2, 0.5) * attempt)
 
 
 def _import(store: Store, connection: psycopg.Connection, file: ArchivedFile) -> None:
-    """Copy a file's rows back, and compare what the database then holds with what was archived."""
+    """Copy a file's rows back, and compare what the database received with what was archived."""
     frame = store.archive.read(file)
     if (frame.height, content_sha256(frame)) != (file.rows, file.content_sha256):
-        raise ArchiveError(f"{store.archive.shown(file.path)} does not hold what was archived; nothing was restored.")
+        raise ArchiveError(f"{store.archive.shown(file.path)} does not hold what was archived. Nothing was restored.")
     copy_in(connection, file.table, frame)
     del frame
     window = Window(file.table, file.month, next_month(file.month), file.symbol, file.interval, file.strategy_id)
     stored = _rows(connection, window, file.month)
     if (stored.height, content_sha256(stored)) != (file.rows, file.content_sha256):
         raise StoreError(
-            f"What arrived in the database differs from {store.archive.shown(file.path)}; nothing was restored. Please "
+            f"What the database received differs from {store.archive.shown(file.path)}. Nothing was restored. Please "
             "report it with the versions of pgpq and psycopg."
         )

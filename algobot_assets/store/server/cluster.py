@@ -1,14 +1,14 @@
-"""The folders and files of an embedded server: where they are, who owns them, what the server is told.
+"""Create and configure the folders and files of an embedded server.
 
     home/postgres.lock    held while a server is started or stopped
-    home/postgres/        a folder, or a link to one below /var/lib/algobot where root's home is closed to the
-                          server's account; it belongs to who starts the server
+    home/postgres/        a folder, or a link to one below /var/lib/algobot if root's home is closed to the
+                          server's account; it belongs to the user who starts the server
         data/             the database cluster; it and run/ belong to the server's account, mode 0700
-        run/              the socket; a link to a short folder below /tmp where the path would be too long
+        run/              the socket; a link to a short folder below /tmp if the path would be too long
         server.lock       held by every process of the server as long as it lives
-        server.log, postgresql.conf, pg_hba.conf, pg_ident.conf (written anew at every start)
+        server.log, postgresql.conf, pg_hba.conf, pg_ident.conf (rewritten at every start)
 
-No existing folder is ever given another owner or mode. Does not belong here: processes (server.py).
+No existing folder is ever given another owner or mode.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _ROOTS_PLACE = Path("/var/lib/algobot")
 
 @dataclass(frozen=True)
 class Cluster:
+    """The folder of an embedded server and the account that runs it."""
+
     base: Path
     """home/postgres with links resolved."""
     account: Account
@@ -58,7 +60,7 @@ class Cluster:
         return self.base / "programs"
 
     def require_ownership(self) -> None:
-        """Only who made the folder may start its server: root must not write where others can plant links."""
+        """Raise StoreError unless this user made the folder: root must not write where others can plant links."""
         owner = self.base.stat().st_uid
         if owner != os.geteuid():
             raise StoreError(
@@ -68,11 +70,12 @@ class Cluster:
 
 
 def lock_file(home: Path) -> Path:
+    """Return the file that is locked while a server of the home is started or stopped."""
     return home / "postgres.lock"
 
 
 def locate(home: Path) -> Cluster | None:
-    """The cluster of a home, or None if there is none yet."""
+    """Return the cluster of a home, or None if there is none yet."""
     link = home / "postgres"
     try:
         base = Path(os.path.realpath(link, strict=True))
@@ -85,8 +88,8 @@ def locate(home: Path) -> Cluster | None:
     except FileNotFoundError:
         if link.is_symlink():
             raise StoreError(
-                f"{link} points to {os.readlink(link)}, which is gone. Bring that folder back, or remove the "
-                "link to begin with an empty database."
+                f"{link} points to {os.readlink(link)}, which is gone. Restore that folder, or remove the "
+                "link to start with an empty database."
             ) from None
         return None
     except PermissionError:
@@ -97,19 +100,21 @@ def locate(home: Path) -> Cluster | None:
 
 
 def create_home(home: Path) -> None:
-    """Make the home and what is missing above it; root makes them so that the server's account can pass."""
+    """Create the home and missing parents; those that root creates let the server's account pass."""
     missing = [folder for folder in (home, *home.parents) if not folder.exists()]
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"The folder {home} cannot be made: {error.strerror}. Set ALGOBOT_HOME to another.") from None
+        raise StoreError(
+            f"The folder {home} cannot be created: {error.strerror}. Set ALGOBOT_HOME to another."
+        ) from None
     if os.geteuid() == 0:
         for folder in missing:
             folder.chmod(0o755)
 
 
 def create(home: Path) -> Cluster:
-    """Make the folder of a new cluster, where the server's account can reach it."""
+    """Create the folder of a new cluster, where the server's account can reach it."""
     account = accounts.for_server()
     base = home / "postgres"
     if account.is_current:
@@ -137,16 +142,25 @@ def create(home: Path) -> Cluster:
 
 
 def make_data(cluster: Cluster, binaries: Binaries, held: int, durable: bool) -> None:
-    """Run initdb beside the final place and rename: a data folder is whole or not there."""
+    """Run initdb in a temporary folder and rename it, so that a data folder is complete or missing."""
     draft = cluster.base / "data.draft"
     shutil.rmtree(draft, ignore_errors=True)
     make_private(draft, cluster.account)
-    arguments = ["-D", draft, "-U", ROLE, "--encoding=UTF8", "--no-locale", "--data-checksums", "--auth=peer"]
+    arguments: list[str | Path] = [
+        "-D",
+        draft,
+        "-U",
+        ROLE,
+        "--encoding=UTF8",
+        "--no-locale",
+        "--data-checksums",
+        "--auth=peer",
+    ]
     if not durable:
         arguments.append("--no-sync")
     done = cluster.account.run([binaries / "initdb", *arguments], pass_fds=(held,))
     if done.returncode != 0:
-        raise StoreError(f"initdb could not make a database in {draft}: {done.stderr.strip()}")
+        raise StoreError(f"initdb could not create a database in {draft}: {done.stderr.strip()}")
     draft.rename(cluster.data)
     folder = os.open(cluster.base, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -156,15 +170,16 @@ def make_data(cluster: Cluster, binaries: Binaries, held: int, durable: bool) ->
 
 
 def make_private(folder: Path, account: Account) -> None:
+    """Create a folder that only root and the account can enter."""
     folder.mkdir(mode=0o700)
     if not account.is_current:
         os.chown(folder, account.uid, account.gid)
 
 
 def socket_folder(cluster: Cluster) -> Path:
-    """The folder of the socket, made if need be: only root and the server's account can enter it.
+    """Return the folder of the socket, created if missing; only root and the server's account can enter it.
 
-    A path that libpq could not use (too long for a socket, or with a comma) is replaced by a link.
+    If libpq could not use the path (too long for a socket, or with a comma), the folder is a link to a short one.
     """
     run = cluster.run
     plain = re.fullmatch(r"[\w./+@-]+", str(run), re.ASCII) is not None
@@ -197,9 +212,9 @@ def _is_private(folder: Path, account: Account) -> bool:
 
 
 def configure(cluster: Cluster, binaries: Binaries, sockets: Path, durable: bool) -> Path:
-    """Write what the server is told and return the main file. ALTER SYSTEM still overrides it."""
+    """Write the server's configuration and return the main file. ALTER SYSTEM still overrides it."""
     access, names = cluster.base / "pg_hba.conf", cluster.base / "pg_ident.conf"
-    # The kernel tells the server who is at the other end of the socket: there is no password to leak.
+    # The kernel tells the server which user connects to the socket: there is no password to leak.
     _write(access, "local all all peer map=algobot\n")
     roles = "all" if int(binaries.major) >= 16 else ROLE
     users = dict.fromkeys([accounts.by_uid(0).name, cluster.account.name])
@@ -218,7 +233,7 @@ def configure(cluster: Cluster, binaries: Binaries, sockets: Path, durable: bool
         "effective_cache_size": f"{max(memory // 2, 128)}MB",
         "maintenance_work_mem": f"{min(max(memory // 32, 64), 512)}MB",
         "work_mem": f"{min(max(memory // 256, 8), 64)}MB",
-        "random_page_cost": 1.1,  # a window's rows lie together; at 4 a key is passed over for a scan and a sort
+        "random_page_cost": 1.1,  # a window's rows are close together; at 4 the planner prefers scan and sort to a key
         "max_wal_size": "4GB",
         "min_wal_size": "256MB" if durable else "64MB",
         "checkpoint_timeout": "15min",
@@ -250,7 +265,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _memory_mb() -> int:
-    """Memory this machine or container may use."""
+    """Return the memory this machine or container may use."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

@@ -1,9 +1,7 @@
-"""The embedded PostgreSQL server: started when it is needed, found when it runs, stopped only when asked.
+"""Start, find and stop the embedded PostgreSQL server. POSIX only.
 
-It listens on a socket that only its owner and root can reach and on no network. It outlives the process that
-started it and is shared by all; nothing stops it at exit. Belongs here: its processes. Folders and
-configuration are in cluster.py, whether it lives in liveness.py, the programs in binaries.py, connections in
-database.py. POSIX only.
+It listens on a socket that only its owner and root can reach, and on no network. It outlives the process that started
+it and is shared by all; nothing but `stop` ends it.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _LARGEST_LOG = 16 << 20
 
 @dataclass(frozen=True, repr=False)
 class Server(Database):
-    """The embedded server that runs, as a Database."""
+    """The running embedded server, as a Database."""
 
     data: Path = field(kw_only=True)
     pid: int = field(kw_only=True)
@@ -36,7 +34,7 @@ class Server(Database):
 
 @dataclass(frozen=True)
 class Status:
-    """What `status` found of the embedded server, or of the one that ALGOBOT_DATABASE_URL names."""
+    """The state of the embedded server, or of the one that ALGOBOT_DATABASE_URL names."""
 
     embedded: bool
     running: bool
@@ -48,19 +46,19 @@ class Status:
     data: Path | None = None
     log: Path | None = None
     problem: str | None = None
-    """Why a server that was given by URL did not answer."""
+    """Why the server at the URL did not answer."""
 
 
 def ensure_running(settings: Settings, *, durable: bool = True) -> Server:
-    """The running server of `settings.home`, started and if need be created first.
+    """Return the running server of `settings.home`, created and started first if needed.
 
-    Any number of processes may call this at once, and any time: with a server up it costs well below a
-    millisecond. After a crash of machine or server it recovers. `durable=False` starts a server for tests,
-    which forgoes fsync; it has no effect on one that runs. Raises StoreError.
+    Any number of processes may call this at once; with a server up it takes well below a millisecond. After a crash of
+    machine or server, the server recovers. `durable=False` starts a server for tests, without fsync; it has no effect
+    on one that is running. Raises StoreError.
     """
     cluster = clusters.locate(settings.home)
     found = answering(cluster)
-    if found is None:
+    if cluster is None or found is None:
         clusters.create_home(settings.home)
         with exclusive(settings.home):
             cluster = clusters.locate(settings.home) or clusters.create(settings.home)
@@ -69,7 +67,7 @@ def ensure_running(settings: Settings, *, durable: bool = True) -> Server:
 
 
 def stop(settings: Settings, *, mode: str = "fast") -> bool:
-    """Stop the embedded server and wait for its end; False if none ran. Raises StoreError."""
+    """Stop the embedded server and wait for its end; return False if none was running. Raises StoreError."""
     cluster = clusters.locate(settings.home)
     if cluster is None:
         return False
@@ -78,7 +76,7 @@ def stop(settings: Settings, *, mode: str = "fast") -> bool:
 
 
 def status(settings: Settings) -> Status:
-    """What runs, without starting anything."""
+    """Return the server's state, without starting anything."""
     if settings.database_url is not None:
         database = Database.from_url(settings)
         try:
@@ -104,7 +102,7 @@ def status(settings: Settings) -> Status:
 
 
 def discard(settings: Settings) -> None:
-    """Stop the embedded server and delete it with all its data, for good."""
+    """Stop the embedded server and delete it with all its data."""
     cluster = clusters.locate(settings.home)
     if cluster is None:
         return
@@ -150,7 +148,7 @@ def _start(settings: Settings, cluster: Cluster, durable: bool) -> Found:
             clusters.make_data(cluster, binaries, held, durable)
         _require_version(cluster, binaries)
         sockets = clusters.socket_folder(cluster)
-        # Nobody holds the lock and nobody works in the folder: what a killed server left behind is stale.
+        # Nobody else holds the lock or works in the folder: these files were left by a killed server.
         for leftover in (cluster.data / "postmaster.pid", sockets / clusters.SOCKET):
             leftover.unlink(missing_ok=True)
         (sockets / f"{clusters.SOCKET}.lock").unlink(missing_ok=True)
@@ -175,9 +173,7 @@ def _launch(cluster: Cluster, binaries: Binaries, main: Path, held: int) -> None
             # Not -D: pg_ctl would put that path between plain double quotes into a shell command.
             environment={"PGDATA": str(cluster.data)},
             pass_fds=(held,),
-            capture_output=False,
-            stdout=log,
-            stderr=log,
+            output=log,
         )
     finally:
         os.close(log)
@@ -189,7 +185,7 @@ def _launch(cluster: Cluster, binaries: Binaries, main: Path, held: int) -> None
 
 
 def _reason(lines: list[str]) -> str:
-    """What a server that gave up said last, without the times."""
+    """Return the last messages of a server that gave up, without the times."""
     said = [line.partition("] ")[2] for line in lines if "FATAL:" in line or "HINT:" in line]
     said = said or [line for line in lines if not line.startswith(("pg_ctl:", "Examine"))][-3:]
     return " ".join(line.strip() for line in said) or "no reason given."
@@ -221,7 +217,7 @@ def _stop(settings: Settings, cluster: Cluster, mode: str) -> bool:
     if not ours:
         if answering(cluster) is None:
             return False
-        raise StoreError(f"The server in {cluster.data} runs in another container; stop it there.")
+        raise StoreError(f"The server in {cluster.data} runs in another container. Stop it there.")
     binaries = programs.find(settings, cluster.account, cluster.copies)
     done = cluster.account.run(
         [binaries / "pg_ctl", "stop", "-s", "-w", "-t", str(PATIENCE), "-m", mode],

@@ -1,9 +1,7 @@
-"""Whether an embedded server lives, and who may start or stop it now.
+"""Find out whether an embedded server is alive, and let one process at a time start or stop it.
 
-Whether a server lives is not read from a process number, which may be stale, reused, or of another container:
-every process of the server inherits a lock (server.lock), and the kernel knows whether somebody holds it.
-Belongs here: that lock, the lock of a home, what a server wrote about itself. Does not belong
-here: starting and stopping (server.py).
+A process number may be stale, reused, or of another container. Therefore every process of the server inherits a lock
+(server.lock), and the kernel knows whether somebody holds it.
 """
 
 from __future__ import annotations
@@ -27,12 +25,14 @@ PATIENCE = 300
 
 @dataclass(frozen=True)
 class Found:
+    """A server that wrote its process number and socket folder."""
+
     pid: int
     sockets: Path
 
 
 def postmaster(cluster: Cluster) -> tuple[Found, bool] | None:
-    """What the server wrote about itself, and whether it was ready by then; it may be long dead."""
+    """Return what the server wrote about itself, and whether it was ready then; it may have died since."""
     lines = read_text(cluster.data / "postmaster.pid").splitlines()
     if len(lines) < 5 or not lines[0].isdigit():
         return None
@@ -41,7 +41,7 @@ def postmaster(cluster: Cluster) -> tuple[Found, bool] | None:
 
 
 def answering(cluster: Cluster | None) -> Found | None:
-    """The server, if it is there and ready."""
+    """Return the server, if it is alive and ready."""
     written = postmaster(cluster) if cluster else None
     if written is None or not written[1]:
         return None
@@ -57,10 +57,10 @@ def answering(cluster: Cluster | None) -> Found | None:
 
 
 def take_over(cluster: Cluster) -> int | Found:
-    """The lock of the server once all its processes are gone, or the server if meanwhile it answers.
+    """Wait until all processes of the server are gone and return its lock, or the server if it answers meanwhile.
 
-    After a kill of the main process its children end by themselves; after a kill of the process that was
-    starting it, the server goes on starting: both are waited for.
+    After a kill of the main process its children exit soon; after a kill of the process that was starting it, the
+    server continues to start.
     """
     descriptor = os.open(cluster.base / "server.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + PATIENCE
@@ -85,7 +85,7 @@ def take_over(cluster: Cluster) -> int | Found:
 
 
 def _at_work_in(data: Path) -> str:
-    """Numbers of processes whose working folder is the data folder, as that of every server process is."""
+    """Return the numbers of processes whose working folder is the data folder, as for every server process."""
     numbers = []
     for entry in Path("/proc").glob("[0-9]*/cwd"):
         try:
@@ -98,7 +98,7 @@ def _at_work_in(data: Path) -> str:
 
 @contextmanager
 def exclusive(home: Path) -> Iterator[None]:
-    """One process at a time starts or stops the server of a home."""
+    """Let only this process start or stop the server of a home during the block."""
     path = clusters.lock_file(home)
     deadline = time.monotonic() + PATIENCE + 30
     while True:
@@ -112,7 +112,9 @@ def exclusive(home: Path) -> Iterator[None]:
         try:
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline:
-                    raise StoreError(f"Another process has held {path} for too long; see what it does and end it.")
+                    raise StoreError(
+                        f"Another process has held {path} for too long. Find out what it does, and end it."
+                    )
                 time.sleep(0.02)
             if _is_at(path, descriptor):
                 yield
@@ -130,7 +132,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """False if the file was discarded while its lock was waited for."""
+    """Return whether the locked file is still in place; it may have been deleted during the wait."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -138,7 +140,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Contents of a file of the cluster, empty if it is not there."""
+    """Return the contents of a file of the cluster, "" if it is missing."""
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
