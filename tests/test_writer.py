@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from conftest import days, published_candles
 
-from algobot_assets.errors import StoreError
+from algobot_assets.audit.rules.check_run import CheckRun
+from algobot_assets.errors import ArchivedError, StoreError
 from algobot_assets.feed.klines import from_published
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import midnight
@@ -21,6 +22,7 @@ from algobot_assets.store import copy, lineage, merge, writer
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import DayInputs
 from algobot_assets.store.reader import query, read_window
+from algobot_assets.store.retention.months import archive_month
 from algobot_assets.store.writer import write_window
 
 FIRST = date(2024, 1, 30)
@@ -176,6 +178,62 @@ def test_an_encoder_that_changes_a_digit_is_caught(store, monkeypatch):
     with pytest.raises(StoreError, match="differs from what was sent"):
         write_window(store, WINDOW, frame, inputs())
     assert read_window(store, WINDOW).is_empty()
+
+
+def test_sums_beyond_every_column_type_are_compared_exactly(store):
+    """Every column at the bound of its type: the sums leave 32 bits, 64 bits and the columns' own digits."""
+    largest = pl.lit("99999999999999999999.99999999").cast(pl.Decimal(28, 8))
+    volumes = [name for name, dtype in schema_of("market_data").items() if dtype == pl.Decimal(28, 8)]
+    for trades, seed in ((2**31 - 1, 1), (2**31 - 2, 2)):  # copied in, then merged
+        frame = candles(seed=seed).with_columns(
+            pl.lit(trades, dtype=pl.Int32).alias("trades"), *(largest.alias(name) for name in volumes)
+        )
+        assert write_window(store, WINDOW, frame, inputs()).changed == 96
+        assert read_window(store, WINDOW).equals(frame)
+
+
+def test_ids_at_the_end_of_their_type_are_compared_exactly(store):
+    with store.database.connect() as connection:
+        connection.execute(f"ALTER TABLE market_data ALTER COLUMN id RESTART WITH {2**63 - 96}")
+    write_window(store, WINDOW, candles(), inputs())
+    opens = read_window(store, WINDOW, ["timestamp", "id"])
+    assert opens["id"].max() == 2**63 - 1
+    window = Window("indicators", WINDOW.first, WINDOW.end, "BTCUSDT", "1h")
+    dtypes = schema_of("indicators")
+    for value in (0.5, np.nextafter(0.5, 1), -1.7976931348623157e308):
+        known = {"symbol": pl.lit("BTCUSDT"), "interval": pl.lit("1h"), "market_data_id": pl.col("id")}
+        known |= {name: pl.lit(value) for name, dtype in dtypes.items() if dtype == pl.Float64}
+        known["timestamp"] = pl.col("timestamp")
+        frame = opens.select(**known).select(
+            pl.col(name).cast(dtype) if name in known else pl.lit(None, dtype=dtype).alias(name)
+            for name, dtype in dtypes.items()
+        )
+        assert write_window(store, window, frame, inputs()).changed == 96
+        assert read_window(store, window).equals(frame)
+    run = CheckRun("indicators", store, WINDOW.first, WINDOW.end, ())
+    rows, candles_ = run.per_day(window), run.per_day(WINDOW)
+    assert rows["links"].equals(candles_["links"]) and rows["links"][3] == sum(opens["id"][72:])
+
+
+def test_a_month_archived_between_plan_and_write_is_refused(store, tmp_path, monkeypatch):
+    january, changed, calls = date(2024, 1, 1), candles(seed=2), []
+    with Store(store.database, archive=str(tmp_path)) as own:
+        write_window(own, WINDOW, candles(), inputs())
+        with own.transaction() as connection:
+            writer.refuse_archived(connection, WINDOW, changed, inputs())  # when planned, nothing was archived
+        monkeypatch.setattr(writer, "ensure_months", lambda *_: archive_month(own, january))
+        with pytest.raises(ArchivedError, match=r"2024-01-30 to 2024-01-31: the month is archived.* 2024-01`"):
+            write_window(own, WINDOW, changed, inputs(), calls.append)
+        assert read_window(own, WINDOW).equals(candles())
+        with own.transaction() as connection:
+            with pytest.raises(ArchivedError, match="`algobot restore 2024-01`"):
+                writer.refuse_archived(connection, WINDOW, changed, inputs())
+            writer.refuse_archived(connection, WINDOW, candles(), inputs())
+        assert write_window(own, WINDOW, candles(), inputs(), calls.append).changed == 0
+        assert calls == [], "an archived month that stays as it is needs nothing else written"
+        february = pl.concat([candles().head(48), changed.tail(48)])
+        assert write_window(own, WINDOW, february, inputs(), calls.append).updated == 48
+        assert len(calls) == 1 and read_window(own, WINDOW).equals(february)
 
 
 def test_lineage_is_written_with_the_rows(store):

@@ -203,11 +203,13 @@ class _Month:
                 pl.col("high").max(),
                 pl.col("low").min(),
                 pl.col("close").last(),
-                pl.col("volume", "quote_asset_volume", "trades").sum(),
+                pl.col("volume", "quote_asset_volume").sum(),
+                pl.col("trades").cast(pl.Int64).sum(),
             )
         )
         wanted = self._day_candles.read(self._symbol, lo, hi, self._now).select(sums.columns)
-        wrong = wanted.join(sums.cast(wanted.schema), on=sums.columns, how="anti")
+        # the sums are wider than a candle's columns, so the candles are widened and not the sums cut
+        wrong = wanted.cast(sums.schema).join(sums, on=sums.columns, how="anti")
         return set(wrong["timestamp"].dt.date().to_list())
 
     def _compare(self, answer: Fetched, held: list[Fetched]) -> Iterator[Fetched]:

@@ -82,10 +82,10 @@ class CheckRun:
         link = "id" if window.table == "market_data" else "market_data_id"
         more = "".join(f", {expression}" for expression in columns.values())
         strategy = " AND strategy_id = %s" if window.strategy_id else ""
-        query = f"""SELECT {day_sql(window.interval, window.phase)} AS day, count(*), sum({link})::bigint{more}
+        query = f"""SELECT {day_sql(window.interval, window.phase)} AS day, count(*), sum({link}){more}
                       FROM {window.table} WHERE symbol = %s AND "interval" = %s{strategy}
                        AND "timestamp" >= %s AND "timestamp" < %s GROUP BY 1 ORDER BY 1"""
-        schema = {"day": pl.Date(), "rows": pl.Int64(), "links": pl.Int64()}
+        schema: dict[str, pl.DataType] = {"day": pl.Date(), "rows": pl.Int64(), "links": pl.Decimal(38, 0)}
         schema |= {name: UTC if name.endswith("_at") else pl.Int64() for name in columns}
         who = (window.symbol, window.interval, *([window.strategy_id] if window.strategy_id else []))
         with ThreadPoolExecutor(_COUNTED_TOGETHER) as pool:
