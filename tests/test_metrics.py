@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.compute.ledger import kernel as ledger_kernel
+from algobot_assets.compute.ledger import kernel
 from algobot_assets.compute.ledger.run import LedgerRun, run_ledger
 from algobot_assets.compute.ledger.state import read_state
 from algobot_assets.compute.ledger.terms import CostTerms, RiskTerms, StrategyTerms, Terms
@@ -49,7 +49,7 @@ def row(**changes: float) -> dict[str, float]:
 def accumulate(returns: list[float]) -> tuple[float, float, float]:
     state = (0.0, 0.0, 0.0)
     for value in returns:
-        state = ledger_kernel.add_return(*state, value)
+        state = kernel.add_return(*state, value)
     return state
 
 
@@ -79,11 +79,11 @@ def test_sharpe_annual_return_and_drawdown_equal_empyrical(returns: list[float])
     assert got["sharpe_ratio"] == pytest.approx(empyrical.sharpe_ratio(daily, annualization=365), rel=1e-9)
     assert got["annual_return"] == pytest.approx(empyrical.annual_return(daily, annualization=365), rel=1e-9)
     assert got["total_return"] == pytest.approx(empyrical.cum_returns_final(daily), rel=1e-9)
-    head = np.zeros(ledger_kernel.HEAD)
-    head[ledger_kernel.PEAK] = 1000.0
+    head = np.zeros(kernel.HEAD)
+    head[kernel.PEAK] = 1000.0
     for value in equity:
-        ledger_kernel.mark(head, value)
-    assert head[ledger_kernel.DRAWDOWN] == pytest.approx(empyrical.max_drawdown(daily), rel=1e-9)
+        kernel.mark(head, value)
+    assert head[kernel.DRAWDOWN] == pytest.approx(empyrical.max_drawdown(daily), rel=1e-9)
 
 
 @pytest.mark.parametrize("returns", [*RETURNS, [1e-9 * x + 0.5 for x in RETURNS[0]]])
@@ -120,7 +120,7 @@ def test_yearly_figures_need_thirty_days(days: float, known: bool) -> None:
 
 def test_debts_have_no_yearly_return() -> None:
     assert math.isnan(row(equity=-1.0)["annual_return"]) and row(equity=0.0)["annual_return"] == -1
-    assert math.isnan(ledger_kernel.daily_return(5.0, 0.0)) and math.isnan(ledger_kernel.daily_return(5.0, -1.0))
+    assert math.isnan(kernel.daily_return(5.0, 0.0)) and math.isnan(kernel.daily_return(5.0, -1.0))
 
 
 def test_columns_hold_eight_decimals_or_null() -> None:

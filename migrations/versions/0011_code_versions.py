@@ -33,7 +33,7 @@ depends_on = None
 
 #: What the release before computed with, and the version of the same code in this release.
 INDICATORS = ("eac68a5c8057e074", "6a6d1760c779392e")
-LEDGER = ("e5a6f5cf83d3c663", "0e4e3192fe6c1b1b")
+LEDGER = ("e5a6f5cf83d3c663", "efee22fe4c1a7d18")
 STRATEGIES = {
     "btc": ("fd8d60f29ed69d83", "25226b6ff903a5e0"),
     "ema_cross": ("0f27d0700195cd31", "809f37cc2b86e049"),

@@ -24,7 +24,7 @@ from algobot_assets.compute.carry import Days
 from algobot_assets.compute.ledger import kernel as k
 from algobot_assets.compute.ledger.state import new_state, unpack
 from algobot_assets.compute.ledger.terms import EXIT_REASONS, LedgerError, StrategyTerms, Terms, day_ms
-from algobot_assets.compute.metrics import performance as metrics
+from algobot_assets.compute.metrics import performance
 from algobot_assets.compute.units import bounds, from_units, frozen, ratio_column, steps_to_quantity, to_units
 
 UTC_US = pl.Datetime("us", "UTC")
@@ -289,7 +289,7 @@ def _trade_frame(rows: np.ndarray) -> pl.DataFrame:
 def figures(rows: np.ndarray, initial: float, start: float) -> list[pl.Series]:
     """Return the ten columns of FIGURES, one value per snapshot row of an account that started at `start`, ms."""
     c = np.ascontiguousarray(rows.T)
-    ratios = metrics.figure_rows(
+    ratios = performance.figure_rows(
         initial,
         c[k.S_EQUITY],
         c[k.S_DRAWDOWN],
@@ -303,7 +303,7 @@ def figures(rows: np.ndarray, initial: float, start: float) -> list[pl.Series]:
         c[k.S_SUM_LOST],
         c[k.S_SUM_PCT] / k.UNIT,
     )
-    return metrics.figure_columns(initial, c[k.S_EQUITY], ratios)
+    return performance.figure_columns(initial, c[k.S_EQUITY], ratios)
 
 
 def _metric_frame(trades: np.ndarray, marks: np.ndarray, start: np.ndarray) -> pl.DataFrame:

@@ -32,16 +32,16 @@ from algobot_assets.compute.ledger.terms import (
     Terms,
     day_ms,
 )
-from algobot_assets.compute.metrics import performance as metrics
+from algobot_assets.compute.metrics import performance
 from algobot_assets.compute.strategy import Strategy
 from algobot_assets.compute.strategy.shared_bars import Shared
 from algobot_assets.compute.sweep.grid import Grid
 from algobot_assets.compute.units import from_units
 
 COUNTS = ("total_trades", "winning_trades", "losing_trades", "open_trades", "ambiguous_stops")
-RESULTS = (*metrics.FIGURES, *COUNTS[:4], "open_profit", COUNTS[4])
+RESULTS = (*performance.FIGURES, *COUNTS[:4], "open_profit", COUNTS[4])
 """Columns of a result, as backtest_results has them."""
-METRICS = (*metrics.FIGURES[1:], "open_profit")
+METRICS = (*performance.FIGURES[1:], "open_profit")
 """Figures by which combinations can be ranked; more is always better (max_drawdown is a negative fraction)."""
 _CHUNK_ROWS = 4_096
 _CHUNK_CANDLES = 500_000_000
