@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow coverage lint docs hooks up bench audit clean
+.PHONY: demo test test-slow coverage lint check docs hooks up bench audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/algobot demo
@@ -30,6 +30,13 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# What Dagster loads: the project's files are valid, and every definition can be loaded and listed.
+check: $(VENV)/installed
+	$(BIN)/dg check yaml
+	$(BIN)/dg check toml
+	$(BIN)/dg check defs
+	$(BIN)/dg list defs > /dev/null
 
 # The documentation as a website in build/docs, from docs/ and mkdocs.yml; any broken link or reference is an error.
 docs: $(VENV)/installed-docs

@@ -1,4 +1,4 @@
-"""What Dagster loads: every definition in the folder ``defs/``, with the resources they use."""
+"""The entry point for Dagster: every definition in the folder ``defs/``, with the resources they use."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from algobot_assets.defs.resources import build_resources
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """All assets, checks, jobs, schedules and sensors of ``defs/``, found as `dg` finds them.
+    """Build the definitions of all assets, checks, jobs, schedules and sensors in ``defs/``, discovered as `dg` does.
 
-    ``resource_overrides`` replaces resources by name (database, feed, state, io_manager). Nothing is opened or read.
+    ``resource_overrides`` replaces resources by name (database, feed, state, io_manager). Building opens no connection
+    and reads no data.
     """
-    # by module and not by pyproject.toml, which an installed wheel does not have
+    # found by module, because an installed wheel has no pyproject.toml
     tree = dg.ComponentTree(defs_module=algobot_assets.defs, project_root=Path(__file__).parents[1])
     shared = dg.Definitions(resources=build_resources(resource_overrides), executor=dg.in_process_executor)
     with warnings.catch_warnings():
-        # what Dagster's own load_from_defs_folder keeps quiet about too
+        # Dagster's own load_from_defs_folder silences this warning as well
         warnings.simplefilter("ignore", dg.PreviewWarning)
         found = tree.build_defs()
     return dg.Definitions.merge(found, shared)
@@ -30,5 +31,5 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Return the definitions of this project, built when Dagster asks for them."""
+    """Return the definitions of this project; Dagster calls this when it loads the code location."""
     return build_defs()

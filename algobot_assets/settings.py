@@ -1,13 +1,14 @@
-"""Settings of an installation, read from ALGOBOT_ variables and from the `.env` file of the project.
+"""Settings of an installation, read from ALGOBOT_ environment variables and the project's `.env` file.
 
-What is set once per machine or deployment belongs here: where the database is, where files go, how long to
-wait. What changes results (markets, strategies, risk, configurations) belongs to the declared state.
+Settings describe one machine or deployment: where the database is, where files go, how long to wait. Everything that
+changes results (markets, strategies, risk, configurations) is in algobot.yaml instead.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,7 +19,7 @@ PREFIX = "ALGOBOT_"
 
 
 def project_root() -> Path | None:
-    """Return the folder of the checkout this package runs from: the nearest one above it with a workspace.yaml."""
+    """Return the checkout this package runs from: the nearest parent folder with a workspace.yaml, or None."""
     for folder in Path(__file__).resolve().parents:
         if (folder / "workspace.yaml").is_file():
             return folder
@@ -37,9 +38,9 @@ def _default_home() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting with its meaning; `Settings()` reads the environment, arguments override it.
+    """All settings with their meaning. `Settings()` reads the environment; arguments override it.
 
-    Raises SettingsError that names the variable, and never shows the value, where one cannot be used.
+    Raises SettingsError for an invalid setting; the message names the variable and never shows its value.
     """
 
     model_config = SettingsConfigDict(
@@ -52,74 +53,78 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(
-        None, description="PostgreSQL URL of another server; none: an embedded server is started in `home`."
+        None, description="PostgreSQL URL of your own server. If unset, an embedded server runs in `home`."
     )
     direct_url: SecretStr | None = Field(
         None,
-        description="PostgreSQL URL of the server itself where database_url leads to a pooler (pgbouncer): for "
+        description="Direct PostgreSQL URL, needed if database_url points to a pooler (pgbouncer). Used for "
         "Dagster's storage, migrations and locks that outlive a transaction.",
     )
     database: str = Field(
         "algobot",
         min_length=1,
         max_length=63,
-        description="Database of the tables, unless database_url names one.",
+        description="Name of the data database, unless database_url names one.",
     )
     dagster_database: str = Field(
-        "dagster", min_length=1, max_length=63, description="Database of Dagster's own storage, same server."
+        "dagster",
+        min_length=1,
+        max_length=63,
+        description="Name of the database of Dagster's own storage, same server.",
     )
-    pg_bin: Path | None = Field(None, description="bin folder of a PostgreSQL to embed instead of the packaged one.")
+    pg_bin: Path | None = Field(None, description="bin folder of the PostgreSQL to embed instead of the bundled one.")
     home: Path = Field(
         default_factory=_default_home,
-        description="Folder for what the installation creates; a relative path counts from the project.",
+        description="Folder for everything the installation creates. Relative paths start at the project.",
     )
     state_file: Path = Field(
         Path("algobot.yaml"),
         validate_default=True,
-        description="The declared state; a relative path counts from the project.",
+        description="File with the declared state. Relative paths start at the project.",
     )
     source: str = Field(
         "",
-        description="Where candles come from: binance, simulated, or a folder of klines; none: what "
-        "`algobot demo` chose last on this machine, else binance.",
+        description="Where candles come from: binance, simulated, or a folder of klines. If unset: the last choice of "
+        "`algobot demo` on this machine, else binance.",
     )
-    exchange_url: str = Field("https://data-api.binance.vision", description="Binance's public REST, spot.")
-    futures_url: str = Field("https://fapi.binance.com", description="Binance's public REST, USD-M futures.")
-    archive_url: str = Field("https://data.binance.vision", description="Binance's public archive.")
+    exchange_url: str = Field("https://data-api.binance.vision", description="Binance's public REST API, spot.")
+    futures_url: str = Field("https://fapi.binance.com", description="Binance's public REST API, USD-M futures.")
+    archive_url: str = Field("https://data.binance.vision", description="Binance's public archive of klines.")
     connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a database connection.")
-    statement_timeout: float = Field(900, ge=0, description="Seconds an SQL statement may take; 0: no limit.")
-    lock_timeout: float = Field(60, ge=0, description="Seconds a statement waits for a lock; 0: no limit.")
+    statement_timeout: float = Field(900, ge=0, description="Seconds an SQL statement may take; 0 for no limit.")
+    lock_timeout: float = Field(60, ge=0, description="Seconds a statement waits for a lock; 0 for no limit.")
     refresh_minutes: int = Field(
         5,
-        description="Minutes between two refreshes of today: 5, 6, 10, 12, 15, 20, 30 or 60, counted from a minute "
-        "after the hour, when the last candle has closed.",
+        description="Minutes between refreshes: 5, 6, 10, 12, 15, 20, 30 or 60. The first one of an hour runs a minute "
+        "past it, when the last candle has closed.",
     )
     alert_webhook: SecretStr | None = Field(
-        None, description="URL that gets failures and recoveries as JSON by POST; none: they are only logged."
+        None, description="URL to which failures and recoveries are POSTed as JSON. If unset, they are only logged."
     )
-    alert_after: int = Field(3, ge=1, description="Consecutive failures of an asset or check before an alert is sent.")
+    alert_after: int = Field(3, ge=1, description="Consecutive failures of an asset or check that trigger an alert.")
     keep_runs_days: int = Field(
-        90, ge=7, description="Days that Dagster's finished runs and their events are kept; partition status stays."
+        90, ge=7, description="Days to keep Dagster's finished runs and their events. The status of partitions is kept."
     )
     client_cache_mb: int = Field(
-        64, ge=0, description="Megabytes of frames that a client keeps for repeated questions; 0: none."
+        64, ge=0, description="Megabytes of frames that a client caches for repeated queries; 0 disables the cache."
     )
     retention_months: int = Field(
-        24, description="Months of candles, indicators and signals that PostgreSQL keeps, 12 to 24; then the archive."
+        24,
+        description="Months of candles, indicators and signals to keep in PostgreSQL before archiving, 12 to 24.",
     )
     archive: str = Field(
         "",
         validate_default=True,
-        description="Where archived months go: a folder or any fsspec URL (s3://bucket/folder needs s3fs); none: "
+        description="Where archived months go: a folder or any fsspec URL (s3://bucket/folder needs s3fs). If unset: "
         "`archive` in `home`.",
     )
     reports_url: str = Field(
         "",
-        description="Address at which the folder `reports` in `home` is served, for links in Dagster's UI; "
-        "`algobot up` serves it and sets this itself.",
+        description="Address that serves the folder `reports` in `home`, for links in Dagster's UI. "
+        "`algobot up` serves it and sets this.",
     )
 
-    def __init__(self, **values: object) -> None:
+    def __init__(self, **values: Any) -> None:
         problem = None
         try:
             super().__init__(**values)
@@ -128,8 +133,8 @@ class Settings(BaseSettings):
                 f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
                 for item in error.errors()
             )
-        if problem is not None:  # raised outside the handler, so that no context carries the values along
-            raise SettingsError(f"A setting cannot be used. {problem}.")
+        if problem is not None:  # raised outside the handler: the exception's context would hold the values
+            raise SettingsError(f"Invalid setting. {problem}.")
 
     @field_validator("refresh_minutes")
     @classmethod
@@ -142,7 +147,7 @@ class Settings(BaseSettings):
     @classmethod
     def _http(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
-            raise ValueError("write a URL that begins with https:// or http://")
+            raise ValueError("write a URL that starts with https:// or http://")
         return url
 
     @field_validator("home", "state_file")
@@ -154,7 +159,7 @@ class Settings(BaseSettings):
     @classmethod
     def _kept(cls, months: int) -> int:
         if not 12 <= months <= 24:
-            raise ValueError("candles are kept for 12 to 24 months before they are archived; write a number between")
+            raise ValueError("write a number of months from 12 to 24")
         return months
 
     @field_validator("archive")
@@ -166,12 +171,12 @@ class Settings(BaseSettings):
 
     @property
     def archive_place(self) -> str:
-        """`archive`, or its default in `home`: an absolute folder or a URL."""
+        """The setting `archive`, or its default in `home`: an absolute folder or a URL."""
         return self.archive or str(self.home / "archive")
 
     @property
     def candles_from(self) -> str:
-        """`source`, or what `algobot demo` chose last, else "binance"."""
+        """The setting `source`, or the last choice of `algobot demo`, else "binance"."""
         if self.source:
             return self.source
         remembered = self.home / "source"
@@ -179,5 +184,5 @@ class Settings(BaseSettings):
 
     @property
     def exchange(self) -> str:
-        """Which exchange's candles the data database holds: "simulated" or "binance" (a folder's too)."""
+        """The exchange whose candles the database holds: "simulated", or "binance" (also for a folder of klines)."""
         return "simulated" if self.candles_from == "simulated" else "binance"

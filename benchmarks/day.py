@@ -58,8 +58,8 @@ def shown(at: World, day: date, markets: int) -> Iterator[None]:
 def run(instance: dg.DagsterInstance, first: date, last: date) -> None:
     """One run of all tables; SystemExit where it fails."""
     result = runs.materialise(instance, first, last)
-    if not result.success or result.left_out:
-        sys.exit(f"The run of {first} to {last} failed: {result.error or result.left_out}")
+    if not result.success or result.skipped:
+        sys.exit(f"The run of {first} to {last} failed: {result.error or result.skipped}")
 
 
 def single_day(at: World, instance: dg.DagsterInstance, day: date) -> dict[str, float]:

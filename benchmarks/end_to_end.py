@@ -20,7 +20,7 @@ from unittest import mock
 
 from algobot_assets.cli import runs
 from algobot_assets.defs import io_manager
-from algobot_assets.defs.checks import base
+from algobot_assets.defs.checks import factory
 from algobot_assets.feed.folder import Folder
 from algobot_assets.pipeline import (
     indicators,
@@ -59,7 +59,7 @@ WATCHED = (
     (market_data, "read_window", "read", table_of),
     (ledger_tables, "read_window", "read", table_of),
     *((module, "read_table", "read", None) for module in (tables, ledger_inputs, reference)),
-    (base, "look", "checks", None),
+    (factory, "evaluate", "checks", None),
     (io_manager, "settle", "vacuum", None),
     (market_data, "day_digests", "digest", None),
     (writer, "day_digests", "digest", None),
@@ -94,8 +94,8 @@ def whole_run(
         peak = peak_bytes()
         if profile:
             profiler.dump_stats(profile)
-        if not result.success or result.left_out:
-            sys.exit(f"The run failed: {result.error or result.left_out}")
+        if not result.success or result.skipped:
+            sys.exit(f"The run failed: {result.error or result.skipped}")
         equality = check_equality(store, end, file)
         checkpoint(server)
         changes: list[int] = []
@@ -143,8 +143,8 @@ def against_bare(server: servers.Server, number: int, days: int) -> dict[str, fl
             mock.patch.object(parallel_writes, "write_window", beside.write_window),
         ):
             result = runs.materialise(instance, FIRST, last)
-        if not result.success or result.left_out:
-            sys.exit(f"The run failed: {result.error or result.left_out}")
+        if not result.success or result.skipped:
+            sys.exit(f"The run failed: {result.error or result.skipped}")
         if counted(store) != counted(bare):
             sys.exit("The bare COPY holds other rows than the run stored; no figure is worth anything.")
     figures: dict[str, float] = {}

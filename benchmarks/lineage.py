@@ -110,8 +110,8 @@ def one_round(server: servers.Server, number: int, days: int) -> dict[str, float
             began = time.perf_counter()
             result = runs.materialise(instance, FIRST, last)
             total = time.perf_counter() - began - stages.seconds("bare", inside=True)
-        if not result.success or result.left_out:
-            sys.exit(f"The run failed: {result.error or result.left_out}")
+        if not result.success or result.skipped:
+            sys.exit(f"The run failed: {result.error or result.skipped}")
         if counted(store) != counted(bare):
             sys.exit("The two databases hold different rows; no figure is worth anything.")
     with_lineage, without = sum(twice.with_lineage.values()), sum(twice.seconds.values())

@@ -75,7 +75,7 @@ def first_market(at: World) -> None:
         ):
             result = runs.materialise(instance, first, last, tables)
             if not result.success:
-                sys.exit(f"The first market could not be made: {result.error or result.left_out}")
+                sys.exit(f"The first market could not be made: {result.error or result.skipped}")
     at.server.drop_database(f"dagster_{ONE}")
     shutil.rmtree(at.klines)
     publish(at.klines, range(LIVE), END, RUN_DAYS)
@@ -224,8 +224,8 @@ def daily(instance: dg.DagsterInstance) -> list[float]:
         began = time.perf_counter()
         result = runs.materialise(instance, day, day)
         took.append(time.perf_counter() - began)
-        if not result.success or result.left_out:
-            sys.exit(f"The run of {day} failed: {result.error or result.left_out}")
+        if not result.success or result.skipped:
+            sys.exit(f"The run of {day} failed: {result.error or result.skipped}")
     return took
 
 

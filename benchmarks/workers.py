@@ -21,7 +21,7 @@ from typing import Any
 import dagster as dg
 
 from algobot_assets.cli import runs
-from algobot_assets.cli.parallel_runs import COMPUTED, compute_side_by_side, fetch_side_by_side
+from algobot_assets.cli.parallel_runs import COMPUTED, compute_in_parallel, fetch_in_parallel
 from algobot_assets.declared.state_file import StateFile
 from algobot_assets.schema.intervals import next_month
 from algobot_assets.schema.tables import NINE
@@ -52,7 +52,7 @@ def digests(store: Store) -> list[tuple[Any, ...]]:
 def by_workers(at: World, last: date, workers: int, number: int) -> tuple[float, list[tuple[Any, ...]]]:
     """Seconds of so many runs at once, and what they recorded."""
     with fresh(at.server, f"by_{workers}_{number}") as (instance, store, _):
-        done = fetch_side_by_side(instance, store, FIRST, last, workers)
+        done = fetch_in_parallel(instance, store, FIRST, last, workers)
         return took(instance, done), digests(store)
 
 
@@ -69,7 +69,7 @@ def by_markets(at: World, last: date, workers: int, number: int) -> tuple[float,
         if not before.success:
             sys.exit(f"The run failed: {before.error}")
         checkpoint(at.server)
-        done = compute_side_by_side(instance, store, StateFile().load(), FIRST, last, workers)
+        done = compute_in_parallel(instance, store, StateFile().load(), FIRST, last, workers)
         return took(instance, done), digests(store)
 
 
@@ -79,8 +79,8 @@ def costs(at: World, last: date, number: int) -> tuple[dict[str, float], list[tu
         before = family_cpu(at.server.pid), wal(store), time.process_time(), time.perf_counter()
         result = runs.materialise(instance, FIRST, last, ["market_data"])
         wall, here = time.perf_counter() - before[3], time.process_time() - before[2]
-        if not result.success or result.left_out:
-            sys.exit(f"The run failed: {result.error or result.left_out}")
+        if not result.success or result.skipped:
+            sys.exit(f"The run failed: {result.error or result.skipped}")
         recorded = digests(store)
         candles = sum(row[4] for row in recorded)
         micro = 1e6 / candles

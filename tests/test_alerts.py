@@ -102,7 +102,7 @@ def test_one_message_after_three_failures_and_one_recovery(webhook, world):
     assert failure["sentences"] == ["two cannot be had"] and failure["source"] == "algobot"
     world("two", times=4)
     assert len(webhook.received) == 1, "the same problem is told once"
-    assert "Nothing fails" in world()
+    assert "Nothing is failing" in world()
     assert [item["event"] for item in webhook.received] == ["failure", "recovery"]
     assert webhook.received[1]["assets"] == ["two"]
     world("two", times=2)
@@ -134,7 +134,7 @@ def test_a_webhook_that_is_down_is_told_later_and_its_url_is_not_shown(webhook, 
     webhook.down = True
     with caplog.at_level(logging.DEBUG, logger="dagster"):
         said = world("one", times=3)
-        assert "1 messages wait: the webhook answered 503" in said
+        assert "1 messages pending: the webhook answered 503" in said
         world(times=2)
     assert webhook.received == []
     webhook.down = False
@@ -148,7 +148,7 @@ def test_nobody_listens_or_nobody_is_named(world, monkeypatch, caplog):
     said = world("one", times=3)
     assert "no answer" in said and "S3cret" not in said + caplog.text
     monkeypatch.delenv("ALGOBOT_ALERT_WEBHOOK")
-    assert "No webhook is set" in world.tick()
+    assert "ALGOBOT_ALERT_WEBHOOK is not set" in world.tick()
 
 
 def test_what_was_before_the_first_tick_is_not_told(webhook):

@@ -58,7 +58,7 @@ def test_every_asset_runs_alone_after_what_it_needs(project: Project, database_u
     assert project.run(START, START + timedelta(days=1)).success
     before = content(database_url)
     result = project.run(START, START + timedelta(days=1), [table])
-    assert result.success and result.left_out == ()
+    assert result.success and result.skipped == ()
     assert content(database_url) == before
 
 
@@ -94,7 +94,7 @@ def test_any_batches_give_the_same_bits_as_one_range(project: Project, new_datab
     day = START
     for number in pieces:
         result = project.run(day, day + timedelta(days=number - 1))
-        assert result.success and result.left_out == ()
+        assert result.success and result.skipped == ()
         day += timedelta(days=number)
     for table, rows in content(other).items():
         assert rows == whole[table], table
@@ -149,7 +149,7 @@ def test_one_market_that_fails_does_not_stop_the_others(project: Project, databa
     project.declare(text)
     result = project.run(START, LAST)
     assert result.success
-    assert any("ETHUSDT" in sentence for sentence in result.left_out)
+    assert any("ETHUSDT" in sentence for sentence in result.skipped)
     assert counts(database_url)["market_data"] == 24 * 9
 
 

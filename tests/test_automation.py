@@ -11,9 +11,9 @@ import pytest
 from conftest import START, Project, published_candles
 
 from algobot_assets.audit.staleness import RangeRun, due
-from algobot_assets.defs.automation.abandoned import GRACE, gone
+from algobot_assets.defs.automation.abandoned import GRACE, find_abandoned
 from algobot_assets.defs.automation.maintenance import partition_maintenance
-from algobot_assets.defs.automation.proposals import AGAIN_AFTER, PROPOSAL, propose
+from algobot_assets.defs.automation.proposals import AGAIN_AFTER, PROPOSAL, UNFINISHED, propose
 from algobot_assets.defs.automation.schedules import daily_close, refresh, refresh_cron
 from algobot_assets.defs.automation.sensors import declared_state, gaps, staleness
 from algobot_assets.defs.instance.queue import place
@@ -165,7 +165,7 @@ def test_a_new_version_is_stored_and_a_correction_waits(project: Project, databa
         assert isinstance(tick(instance, declared_state, state), dg.SkipReason), "the refresh begins"
         assert project.run(START, LAST).success
         nothing = tick(instance, declared_state, state)
-        assert nothing.skip_message == "What is declared is stored."
+        assert nothing.skip_message == "Everything declared is stored."
         versions = "  ledger.slippage_bps: [{value: 2}, {value: 3, effective_from: 2024-02-04}]"
         project.declare(text.replace("  ledger.slippage_bps: 2", versions))
         request = tick(instance, declared_state, state)
@@ -190,6 +190,19 @@ def test_a_new_market_is_fetched_from_its_start(project: Project, database_url):
         assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("2024-02-02", str(LAST))
 
 
+def test_a_proposal_is_not_repeated_while_its_run_is_unfinished(defs):
+    run = RangeRun(("market_data",), START, LAST, "a reason")
+    job = defs.resolve_implicit_global_asset_job_def()
+    for status in (status for status in UNFINISHED if status is not dg.DagsterRunStatus.QUEUED):  # needs a code server
+        with dg.DagsterInstance.ephemeral() as instance:
+            asked = propose(instance, run, "key")
+            made = instance.create_run_for_job(job, tags=asked.tags, status=status)
+            again = propose(instance, run, "key", now=datetime.now(UTC) + timedelta(days=30))
+            assert isinstance(again, dg.SkipReason), f"a run that is {status.value} is on it"
+            assert f"Run {made.run_id} is on it" in again.skip_message
+            assert isinstance(propose(instance, run, "other"), dg.RunRequest)
+
+
 def test_what_failed_is_proposed_again_later_and_not_for_ever(defs):
     run = RangeRun(("market_data",), START, LAST, "a reason")
     job = defs.resolve_implicit_global_asset_job_def()
@@ -209,7 +222,7 @@ def test_what_failed_is_proposed_again_later_and_not_for_ever(defs):
             asked = propose(instance, run, "key", now=ended + wait + timedelta(seconds=1))
             assert asked.run_key == f"key #{number}" and asked.tags[PROPOSAL] == "key"
         never = propose(instance, run, "key", now=fail(instance, asked) + timedelta(days=30))
-        assert isinstance(never, dg.SkipReason) and "3 times in vain" in never.skip_message
+        assert isinstance(never, dg.SkipReason) and "failed 3 times" in never.skip_message
 
 
 def test_every_run_of_the_tables_gets_its_place_in_the_chain():
@@ -228,9 +241,9 @@ def test_a_run_without_a_process_is_found_and_a_living_one_is_not(store, defs):
             instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", job.name, message=""), run.run_id)
         with hold_run_lock(store.database, alive.run_id):
             now = datetime.now(UTC) + 2 * GRACE
-            found, missing = gone(instance, store, {}, now)
+            found, missing = find_abandoned(instance, store, {}, now)
             assert found == [] and list(missing) == [dead.run_id], "a restarted server gives locks back"
-            found, missing = gone(instance, store, missing, now + GRACE)
+            found, missing = find_abandoned(instance, store, missing, now + GRACE)
             assert [run.run_id for run in found] == [dead.run_id] and missing == {}
         assert not is_running(store, alive.run_id)
 

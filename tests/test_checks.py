@@ -15,7 +15,7 @@ from conftest import START, Project, published_candles, url_of
 from algobot_assets.cli import runs
 from algobot_assets.compute import strategies
 from algobot_assets.defs.assets import TABLES
-from algobot_assets.defs.checks import CHECKS, newest
+from algobot_assets.defs.checks import CHECKS, candle_age
 from algobot_assets.store.server.control import Server
 
 TODAY = START + timedelta(days=9)  # known up to 07:00
@@ -35,7 +35,7 @@ def run_checks(
         [*TABLES, *CHECKS],
         selection=dg.AssetSelection.checks_for_assets(*(asset for asset in TABLES if asset.key.path[-1] in tables))
         - dg.AssetSelection.checks(*(key for asset in TABLES for key in asset.check_keys))
-        - dg.AssetSelection.checks(*newest.check.check_keys),  # asks the clock; see test_health.py
+        - dg.AssetSelection.checks(*candle_age.check.check_keys),  # asks the clock; see test_health.py
         instance=instance,
         resources=runs.build_resources(),
         tags={runs.RANGE_START: days[0].isoformat(), runs.RANGE_END: days[1].isoformat()} if days else {},
@@ -60,7 +60,7 @@ def honest(
         project = Project(tmp_path_factory.mktemp("checks"), dagster_instance)
         project.publish(published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9 + 7))
         result = project.run(START, TODAY)
-    assert result.success and result.left_out == ()
+    assert result.success and result.skipped == ()
     yield name, result.run_id
     server.drop_database(name)
 
@@ -369,7 +369,7 @@ def test_a_range_run_gives_one_evaluation_per_check_that_looked_at_something(hon
     evaluated = [item for item in evaluations if item.asset_check_key in named]
     assert sorted(item.asset_check_key for item in evaluated) == sorted(named)
     assert all(item.passed for item in evaluated)
-    assert all(item.metadata["looked at"].value > 0 for item in evaluated if item.check_name != newest.NAME)
+    assert all(item.metadata["looked at"].value > 0 for item in evaluated if item.check_name != candle_age.NAME)
 
 
 def test_a_failed_blocking_check_ends_the_run_before_what_follows(plant, dagster_instance, tmp_path: Path):
@@ -379,7 +379,7 @@ def test_a_failed_blocking_check_ends_the_run_before_what_follows(plant, dagster
     result = project.run(START, LAST, ["market_data", "indicators", "signals"])
     assert not result.success
     assert "candles_are_consistent" in result.error and "Traceback" not in result.error
-    assert any("a volume is negative" in sentence for sentence in result.left_out)
+    assert any("a volume is negative" in sentence for sentence in result.skipped)
     steps, _ = steps_and_evaluations(dagster_instance, result.run_id)
     assert steps == {"market_data", "market_data_checks", "market_data_newest_candle"}
 
@@ -393,7 +393,7 @@ def test_a_failed_other_check_lets_the_run_go_on(project: Project, database_url)
         assert connection.execute("DELETE FROM gaps").rowcount == 1
     result = project.run(START, LAST, tables)
     assert result.success
-    assert any("4 candles are absent from 2024-01-31 06:00 UTC" in sentence for sentence in result.left_out)
+    assert any("4 candles are absent from 2024-01-31 06:00 UTC" in sentence for sentence in result.skipped)
 
 
 STRATEGIES = """
@@ -505,7 +505,7 @@ def test_published_candles_of_long_intervals_pass(project: Project, shared_data:
         file = next((shared_data / "klines" / "spot").glob(f"BTCUSDT-{written}-*.parquet"))
         project.publish(pl.read_parquet(file), interval=interval)
     result = project.run(first, last, ["market_data", "indicators"])
-    assert result.success and result.left_out == ()
+    assert result.success and result.skipped == ()
     absent = {"3d": "2017-08-26", "1w": "2017-09-04", "1M": "2017-09-01"}
     with psycopg.connect(database_url) as connection:
         for interval, day in absent.items():

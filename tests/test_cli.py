@@ -105,7 +105,9 @@ def test_demo_status_verify_and_a_second_backfill(algobot):
     assert counts(algobot.url) == before
     told = json.loads(again.stdout)
     assert told["rows"] == before
-    assert told["runs"][0].items() >= {"first": "2024-01-30", "last": "2024-02-07", "left_out": []}.items()
+    assert (
+        told["runs"][0].items() >= {"first": "2024-01-30", "last": "2024-02-07", "skipped": [], "left_out": []}.items()
+    )
     status = algobot("status")
     assert status.returncode == 0, status.stderr
     assert "Nothing is stale." in status.stdout
@@ -182,7 +184,7 @@ def test_the_source_chosen_before_is_kept(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("ALGOBOT_SOURCE", "")
     (tmp_path / "source").write_text("simulated\n")
     assert choose_source(None).candles_from == "simulated"
-    assert "--source binance asks Binance" in capsys.readouterr().err
+    assert "To use Binance: --source binance" in capsys.readouterr().err
     assert choose_source("binance").candles_from == "binance"
 
 
@@ -212,7 +214,7 @@ def test_bad_input_ends_in_a_sentence_and_changes_nothing(algobot, folder):
     assert algobot("backfill", "2024-01-30").returncode == 0
     before = counts(algobot.url)
     assert "lies before the first partition, 2017-07-01" in sentence(algobot("backfill", "2016-01-01", "2016-01-02"))
-    assert "no day; write it as 2024-01-31" in sentence(algobot("backfill", "yesterday"))
+    assert "is not a valid date. Use YYYY-MM-DD, for example 2024-01-31" in sentence(algobot("backfill", "yesterday"))
     assert "has no data for market 'BTCUSD 1h'" in sentence(algobot("backfill", "2024-01-30", "--market", "BTCUSD 1h"))
     assert "There is no table candles" in sentence(algobot("backfill", "2024-01-30", "--table", "candles"))
     unknown = folder / "unknown.yaml"
@@ -225,6 +227,46 @@ def test_bad_input_ends_in_a_sentence_and_changes_nothing(algobot, folder):
     said = sentence(algobot("backfill", "2024-01-30", ALGOBOT_STATE_FILE=str(folder / "nothing.yaml")))
     assert "nothing.yaml" in said
     assert counts(algobot.url) == before
+
+
+def test_days_that_make_no_sense_are_answered_in_one_sentence(algobot, folder):
+    assert algobot("backfill", "2024-01-30", "2024-02-07").returncode == 0
+    for command in (("backfill",), ("verify",)):
+        assert "before it starts on 2024-02-01" in sentence(algobot(*command, "2024-02-01", "2024-01-30"))
+        assert "2100-01-01 lies in the future" in sentence(algobot(*command, "2100-01-01", "2100-01-02"))
+    assert "before it starts" in sentence(algobot("restore", "2024-02", "2024-01"))
+    backwards = ("--from", "2024-02-01", "--to", "2024-01-30")
+    assert "before it starts" in sentence(algobot("sweep", "cross", *backwards))
+    assert "before it starts" in sentence(algobot("demo", *backwards))
+    said = sentence(algobot("backfill", "2024-02-08"))
+    assert "There are no candles on 2024-02-08" in said and "2024-02-08 00:00 UTC" in said
+    beyond = algobot("backfill", "2024-02-07", "2024-02-20", "--json")
+    assert beyond.returncode == 0 and "Days after 2024-02-07 are skipped" in beyond.stderr
+    assert json.loads(beyond.stdout)["runs"][0]["last"] == "2024-02-07"
+    assert "No candles are stored from 2023-01-01 to 2023-01-02" in sentence(
+        algobot("verify", "2023-01-01", "2023-01-02")
+    )
+    later = folder / "later.yaml"
+    later.write_text("markets:\n  - {symbol: BTCUSDT, interval: 1h, start: 2100-01-01}\n")
+    future = {"ALGOBOT_STATE_FILE": str(later)}
+    assert "starts on 2100-01-01" in sentence(algobot("backfill", "2024-01-30", **future))
+    assert "start on 2100-01-01" in sentence(algobot("demo", **future))
+    assert algobot("refresh", **future).returncode == 0
+
+
+def test_a_refresh_with_nothing_newer_succeeds_and_says_until_when(algobot, folder):
+    shorter = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 4, seed=2)
+    shorter.write_parquet(folder / "spot" / "ETHUSDT-1h-all.parquet")
+    state = folder / "algobot.yaml"
+    more = "  - {symbol: ETHUSDT, interval: 1h, start: 2024-01-30}\nstrategies:"
+    one_strategy = state.read_text().replace("strategies:", more).replace("market: BTCUSDT 1h", "market: ETHUSDT 1h")
+    state.write_text(one_strategy)
+    assert algobot("refresh").returncode == 0
+    for _ in range(2):
+        again = algobot("refresh")
+        assert again.returncode == 0, again.stderr
+        assert "Up to date until 2024-02-08 00:00 UTC." in again.stdout and "Skipped" not in again.stderr
+        assert "Materialising" not in again.stderr, "there is nothing to run"
 
 
 def test_unreachable_servers_are_sentences(algobot):

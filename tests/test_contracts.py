@@ -12,8 +12,8 @@ from test_symbols import CONTRACT, DELIVERY, LIFE, PRICES
 from algobot_assets.audit.gaps import holes
 from algobot_assets.audit.staleness import first_incomplete, stale
 from algobot_assets.cli import runs
-from algobot_assets.cli.summary import ABSENT
-from algobot_assets.defs.checks.newest import late
+from algobot_assets.cli.summary import CONFIRMED_GAPS
+from algobot_assets.defs.checks.candle_age import find_late_markets
 from algobot_assets.defs.resources import FeedResource, StateResource
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.settings import Settings
@@ -45,12 +45,12 @@ def expect_an_end(url: str, now: datetime) -> None:
     assert rows(url, query) == [("indicators", *whole), ("market_data", *whole)]
     gaps = rows(url, "SELECT first_open, end_open, reason FROM gaps WHERE symbol LIKE 'BTCUSDT%'")
     assert gaps == [(DELIVERY, datetime(2021, 3, 27, tzinfo=UTC), "delivery")]
-    assert rows(url, ABSENT) == []
+    assert rows(url, CONFIRMED_GAPS) == []
     with Store.open(Settings()) as store:
         assert first_incomplete(store) == TODAY
         assert holes(store, MARKETS) == []
         assert stale(store).is_empty()
-        assert late(store, MARKETS, now, timedelta(hours=2)) == []
+        assert find_late_markets(store, MARKETS, now, timedelta(hours=2)) == []
 
 
 def test_a_contract_of_the_exchange_ends_with_its_delivery(

@@ -23,7 +23,7 @@ from tables import content
 from algobot_assets.audit import staleness as freshness
 from algobot_assets.cli import runs
 from algobot_assets.cli.console import progress
-from algobot_assets.cli.summary import ABSENT
+from algobot_assets.cli.summary import CONFIRMED_GAPS
 from algobot_assets.defs.resources import FeedResource, StateResource
 from algobot_assets.feed.open import open_source
 from algobot_assets.feed.simulated import faults
@@ -61,7 +61,7 @@ class Live:
         """One range run that succeeds and leaves nobody out."""
         resources = {"feed": FeedResource(), "state": StateResource(path=str(self.state))}
         result = runs.materialise(self.instance, first, last, tables, options=options, resources=resources)
-        assert result.success and result.left_out == (), (result.error, result.left_out)
+        assert result.success and result.skipped == (), (result.error, result.skipped)
         return result
 
     def asked(self, text: str) -> int:
@@ -227,7 +227,7 @@ def test_a_delisted_market_has_one_gap_that_grows(live, database_url, store: Sto
         [(first, end, reason, evidence)] = rows(database_url, GAPS)
         assert (first, end, reason) == (last, now, "delisting")
     assert evidence.count("its status is BREAK") == 1 and "api/v3/klines has no candle there" in evidence
-    assert rows(database_url, ABSENT)[0][:4] == ("GONEUSDT", "1h", "delisting", 1)
+    assert rows(database_url, CONFIRMED_GAPS)[0][:4] == ("GONEUSDT", "1h", "delisting", 1)
     assert rows(database_url, "SELECT status FROM symbol_rules") == [("BREAK",)]
 
 
@@ -295,7 +295,7 @@ def test_a_market_that_fails_in_the_middle_keeps_what_came_before(live, database
     resources = {"feed": FeedResource(), "state": StateResource(path=str(there.state))}
     result = runs.materialise(there.instance, date(2024, 2, 1), date(2024, 4, 30), CANDLES, resources=resources)
     assert result.success
-    assert len(result.left_out) == 1 and "BTCUSDT-1h-2024-03.zip" in result.left_out[0]
+    assert len(result.skipped) == 1 and "BTCUSDT-1h-2024-03.zip" in result.skipped[0]
     stored = rows(database_url, "SELECT symbol, min(day)::text, max(day)::text FROM lineage GROUP BY 1 ORDER BY 1")
     assert stored == [("BTCUSDT", "2024-02-01", "2024-02-29"), ("ETHUSDT", "2024-02-01", "2024-04-30")]
 

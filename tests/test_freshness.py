@@ -35,7 +35,7 @@ def refresh(project: Project, store: Store, warning: str = "") -> None:
             return
         result = project.run(run.first, run.last, run.tables)
         assert result.success
-        assert [text for text in result.left_out if not warning or warning not in text] == [], result
+        assert [text for text in result.skipped if not warning or warning not in text] == [], result
     assert reasons(store) == {}
 
 

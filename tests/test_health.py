@@ -14,7 +14,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from algobot_assets.cli import runs
 from algobot_assets.defs.assets.monitoring import drift_sentences
-from algobot_assets.defs.checks.newest import late
+from algobot_assets.defs.checks.candle_age import find_late_markets
 from algobot_assets.defs.instance.records import drift, purge_before
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.schema.tables import MONTHLY
@@ -101,15 +101,15 @@ def test_a_late_candle_is_named_and_a_halted_market_is_not(project: Project, dat
     assert project.run(START, START + timedelta(days=9)).success
     market, allowance = [("BTCUSDT", "1h")], timedelta(minutes=15)
     ends = datetime(2024, 2, 8, 7, tzinfo=UTC)
-    assert late(store, market, ends + timedelta(minutes=75), allowance) == []
-    (sentence,) = late(store, market, ends + timedelta(minutes=76), allowance)
+    assert find_late_markets(store, market, ends + timedelta(minutes=75), allowance) == []
+    (sentence,) = find_late_markets(store, market, ends + timedelta(minutes=76), allowance)
     assert "BTCUSDT 1h" in sentence and "2024-02-08 07:00" in sentence and "1:16:00" in sentence
-    assert late(store, [("ETHUSDT", "1h")], ends + timedelta(days=9), allowance) == []
+    assert find_late_markets(store, [("ETHUSDT", "1h")], ends + timedelta(days=9), allowance) == []
     with store.transaction() as connection:
         connection.execute(
             "INSERT INTO symbol_rules (symbol, effective_from, status) VALUES ('BTCUSDT', '2024-02-08', 'BREAK')"
         )
-    assert late(store, market, ends + timedelta(days=9), allowance) == []
+    assert find_late_markets(store, market, ends + timedelta(days=9), allowance) == []
 
 
 def test_the_health_job_and_the_check_of_drift(project: Project, database_url, store, real, monkeypatch, defs):

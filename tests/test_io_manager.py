@@ -147,7 +147,7 @@ def test_no_partition_is_refused(database_url, dagster_instance):
         return candles()
 
     assert asset is not None
-    with pytest.raises(WindowError, match="without a partition: choose a day"):
+    with pytest.raises(WindowError, match=r"needs a partition\. Choose a day"):
         run([market_data], dagster_instance)
 
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import START, STATE, Project, published_candles
 from tables import content, counts
 
-from algobot_assets.cli import parallel_runs as workers
-from algobot_assets.cli.parallel_runs import CANDLES, COMPUTED, Part
+from algobot_assets.cli.parallel_runs import CANDLES, COMPUTED
+from algobot_assets.cli.run_parts import Part, split_markets
 from algobot_assets.declared.reading import loads
 from algobot_assets.schema.tables import NINE
 
@@ -45,7 +45,7 @@ def test_markets_one_after_the_other_are_the_same_as_all_at_once(two: Project, d
     assert two.run(START, LAST, small).success
     for market in MARKETS:
         result = two.run(START, LAST, (*CANDLES, *COMPUTED), **only(market))
-        assert result.success and not [line for line in result.left_out if "newest" not in line], result
+        assert result.success and not [line for line in result.skipped if "newest" not in line], result
         if market == MARKETS[0]:
             half = counts(database_url)
     apart = content(database_url)
@@ -83,13 +83,13 @@ def test_parts_hold_each_market_once_and_weigh_about_the_same(tmp_path: Path):
     state = loads(f"markets:\n{lines}strategies: {{}}\nconfigurations: {{}}\n", {})
     day = date(2024, 1, 1)
     for number in (1, 2, 3, 6, 40):
-        parts = workers.split_markets(state, day, day, number)
+        parts = split_markets(state, day, day, number)
         names = [name for part in parts for name in part.markets]
         assert sorted(names) == sorted(market.name for market in state.markets)
         assert len(parts) == min(number, 6) and all(part.markets for part in parts)
         if number == 3:
             assert sorted(sum(name.endswith("1m") for name in part.markets) for part in parts) == [1, 1, 1]
-    some = workers.split_markets(state, day, day, 3, ["BUSDT 1m", "EUSDT 1M"])
+    some = split_markets(state, day, day, 3, ["BUSDT 1m", "EUSDT 1M"])
     assert [part.markets for part in some] == [("BUSDT 1m",), ("EUSDT 1M",)]
-    assert workers.split_markets(state, day, day, 3, ["ZUSDT 1m"]) == []
+    assert split_markets(state, day, day, 3, ["ZUSDT 1m"]) == []
     assert str(Part(day, day, ("A 1m",))) == "2024-01-01 to 2024-01-01, A 1m"

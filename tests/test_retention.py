@@ -134,10 +134,10 @@ def test_days_that_are_fresh_go_through_and_verify_over_the_archive(full, store,
     archive(store)
     assert leaves(store) == 0
     result = full.run(START, LAST)
-    assert (result.success, result.left_out) == (True, ())
+    assert (result.success, result.skipped) == (True, ())
     again = {table: {"recompute": True} for table in ("indicators", "signals", "trade_history", "backtest_results")}
     result = full.run(START, LAST, market_data={"from_source": True}, **again)
-    assert (result.success, result.left_out) == (True, ())
+    assert (result.success, result.skipped) == (True, ())
     assert leaves(store) == 0, "nothing had to be written"
     assert [f.difference for f in verify(store, START, LAST)] == [None] * 6
     assert sum(moved.rows for moved in restore_months(store, JANUARY, FEBRUARY)) == 9 * 24 * 4
@@ -354,12 +354,12 @@ def test_on_the_command_line(store, url, monkeypatch, capsys):
     assert code == 0 and "2024-01           192 rows" in said
     assert rows(url) != before
     code, said = run("restore", "2024-01", "2024-02")
-    assert code == 0 and "rows in 4 files brought back" in said
+    assert code == 0 and "rows in 4 files restored" in said
     assert rows(url) == before
     code, said = run("restore", "2019-01")
     assert code == 1 and "2019-01 is not archived; nothing is archived" in said
     code, said = run("restore", "January")
-    assert code == 2 and "'January' is no month; write it as 2023-01" in said
+    assert code == 2 and "'January' is not a valid month. Use YYYY-MM, for example 2023-01" in said
 
 
 WIDE = """
@@ -387,7 +387,7 @@ def test_candles_that_end_in_the_next_month(project, database_url, tmp_path, mon
         assert {opened(row).month for row in rows(database_url)["market_data"]} == {2, 3}
         for begin in (first, date(2024, 2, 1), date(2024, 2, 4), date(2024, 2, 5)):
             result = project.run(begin, last, tables, indicators={"recompute": True}, market_data={"from_source": True})
-            assert (result.success, result.left_out) == (True, ())
+            assert (result.success, result.skipped) == (True, ())
         found = {f.table: f.difference for f in verify(store, first, last)}
         assert (found["market_data"], found["indicators"]) == (None, None)
         list(restore_months(store, JANUARY, JANUARY))

@@ -40,7 +40,7 @@ def torn(project: Project) -> Project:
 def test_a_stretch_that_no_file_covers_is_one_line(torn: Project, database_url: str):
     result = torn.run(FIRST, LAST)
     assert result.success
-    assert result.left_out == (
+    assert result.skipped == (
         "BTCUSDT 1h: no candles known for 2020-01-10 to 2020-02-02; 3 strategies stop at 2020-01-09. " + PROVIDE,
     )
     descriptions = {
@@ -58,7 +58,7 @@ def test_no_strategy_is_nothing_to_do(project: Project, database_url: str):
     project.declare("markets:\n  - {symbol: BTCUSDT, interval: 1h, start: 2024-01-30}\n")
     first = date(2024, 1, 30)
     result = project.run(first, first + timedelta(days=3))
-    assert result.success and result.left_out == () and result.error is None
+    assert result.success and result.skipped == () and result.error is None
     assert counts(database_url)["indicators"] == 96
     with Store.open(run_id="test") as store:
         assert [finding.difference for finding in verify(store, first, first + timedelta(days=3))] == [None] * 6

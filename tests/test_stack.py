@@ -228,7 +228,7 @@ def test_a_tick_of_a_schedule_and_of_each_sensor(stack: Stack):
 
     saw = {name: sensor(name) for name in ("staleness", "gaps", "declared_state", "alerts", "abandoned_runs")}
     assert "Nothing is stale" in saw["staleness"]["skipReason"] and "No day" in saw["gaps"]["skipReason"]
-    assert saw["declared_state"]["skipReason"] == "What is declared is stored."
+    assert saw["declared_state"]["skipReason"] == "Everything declared is stored."
     assert "has its process" in saw["abandoned_runs"]["skipReason"] and saw["alerts"]["skipReason"]
 
 

@@ -23,6 +23,7 @@ from conftest import published_candles
 from algobot_assets.cli import parallel_runs as workers
 from algobot_assets.cli import runs
 from algobot_assets.cli.main import main
+from algobot_assets.cli.run_parts import Part, split_months
 from algobot_assets.defs.automation import abandoned
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
@@ -57,13 +58,13 @@ strategies:
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 50])
 def test_parts_cover_the_range_once_and_share_no_database_month(parts: int):
     first, last = date(2023, 11, 17), date(2024, 9, 3)
-    found = workers.split(first, last, parts)
+    found = split_months(first, last, parts)
     assert found[0].first == first and found[-1].last == last and len(found) == min(parts, 11)
     for one, after in pairwise(found):
         assert after.first == one.last + timedelta(days=1) and after.first.day == 1
     lengths = [(p.last.year - p.first.year) * 12 + p.last.month - p.first.month + 1 for p in found]
     assert sum(lengths) == 11 and max(lengths) - min(lengths) <= 1
-    assert workers.split(last, last, parts) == [workers.Part(last, last)]
+    assert split_months(last, last, parts) == [Part(last, last)]
 
 
 def test_the_instance_of_workers_is_that_of_the_checkout_with_a_launcher():
@@ -243,7 +244,7 @@ def test_a_killed_workers_run_is_begun_again_and_the_result_is_that_of_one_proce
 
         killer = threading.Thread(target=kill)
         killer.start()
-        done = workers.fetch_side_by_side(instance, store, FIRST, LAST, 2, said.append)
+        done = workers.fetch_in_parallel(instance, store, FIRST, LAST, 2, said.append)
         killer.join()
         assert len(killed) == 1 and len(done) == 2
         begun = [line.rpartition(" ")[2] for line in said if ": run " in line]
@@ -251,7 +252,7 @@ def test_a_killed_workers_run_is_begun_again_and_the_result_is_that_of_one_proce
         assert sorted(status.value for status in ended.values()) == ["FAILURE", "SUCCESS", "SUCCESS"], said
 
         # what carries state goes through its days in order: one run, in the worker that is left
-        (whole,) = workers.hand_over(instance, store, [workers.Part(FIRST, LAST)], NINE, said.append)
+        (whole,) = workers.launch_parts(instance, store, [Part(FIRST, LAST)], NINE, said.append)
         assert process_of(instance, whole) != os.getpid()
         assert instance.get_run_by_id(whole).tags["dagster-celery/task_id"]
 

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
+from algobot_assets.errors import WindowError
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.store.connection import Store
 from algobot_assets.store.reader import query
@@ -110,6 +111,20 @@ def complete_through(store: Store) -> datetime | None:
             "SELECT max(complete_through) FROM lineage WHERE table_name = 'market_data'"
         ).fetchone()
     return row[0]
+
+
+def require_stored(store: Store, first: date, last: date) -> None:
+    """Raise WindowError if no candles are recorded from first to last."""
+    with store.transaction() as connection:
+        row = connection.execute(
+            """SELECT min(day), max(day), bool_or(day BETWEEN %s AND %s)
+                 FROM lineage WHERE table_name = 'market_data'""",
+            (first, last),
+        ).fetchone()
+    begin, end, some = row or (None, None, False)
+    if not some:
+        stored = f"stored are {begin} to {end}" if begin else "nothing is stored"
+        raise WindowError(f"No candles are stored from {first} to {last}; {stored}. Run `algobot backfill` first.")
 
 
 def unsettled(store: Store, markets: Collection[tuple[str, str]], settled_after: timedelta) -> tuple[date, date] | None:

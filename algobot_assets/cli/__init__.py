@@ -1,11 +1,16 @@
-"""The command line: `algobot`, one module per group of commands.
+"""The command line `algobot`: one module per group of commands.
 
-What belongs here: reading arguments, calling the rooms below, showing results to a person (or as JSON to a
-script). No computation, no SQL beyond what the summaries show.
+Commands read their arguments, call the rooms below, and print results as tables or as JSON.
 """
 
 from __future__ import annotations
 
-from algobot_assets.cli.main import main
 
-__all__ = ["main"]
+def main() -> None:
+    """Run the console script. Ctrl-C is handled before the heavy imports begin."""
+    from algobot_assets.cli import interrupts
+
+    interrupts.install()
+    from algobot_assets.cli.main import main as run
+
+    run()

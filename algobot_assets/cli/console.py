@@ -1,14 +1,11 @@
-"""What the commands show a person: tables that fit 80 columns, and progress while something takes long.
-
-Tables go to standard output; progress goes to standard error, and only where that is a terminal.
-"""
+"""Print tables of 80 columns to standard output, and progress to standard error if that is a terminal."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import polars as pl
 from rich import box
@@ -23,19 +20,21 @@ T = TypeVar("T")
 
 
 def console(stderr: bool = False) -> Console:
-    """A console of at most 80 columns."""
+    """Return a console of at most 80 columns."""
     found = Console(stderr=stderr)
     return Console(width=min(WIDTH, found.width), stderr=stderr) if found.width > WIDTH else found
 
 
-def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None, right: Sequence[str] = ()) -> None:
-    """Print a frame as a table; numbers and the columns of ``right`` to the right, nulls as a dash."""
+def print_table(
+    frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None, right: Sequence[str] = ()
+) -> None:
+    """Print a frame as a table: numbers and the columns in ``right`` right-aligned, nulls as a dash."""
     out = console()
     if title:
         out.print(title, style="italic", highlight=False)
     table = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, dtype in frame.schema.items():
-        side = "right" if dtype.is_numeric() or name in right else "left"
+        side: Literal["left", "right"] = "right" if dtype.is_numeric() or name in right else "left"
         table.add_column(name, justify=side, no_wrap=name != "note")
     formats = formats or {}
     for row in frame.iter_rows(named=True):
@@ -43,8 +42,8 @@ def grid(frame: pl.DataFrame, title: str, formats: dict[str, str] | None = None,
     out.print(table)
 
 
-class _Windows(logging.Handler):
-    """Turns the log lines of fetching and of the IO manager into progress."""
+class _ProgressHandler(logging.Handler):
+    """Log handler that turns records of the feed and the IO manager into progress bars."""
 
     def __init__(self, shown: Progress) -> None:
         super().__init__(logging.INFO)
@@ -52,7 +51,7 @@ class _Windows(logging.Handler):
         self.tasks = {table: shown.add_task(table, total=None, start=False, rows=0, state="") for table in NINE}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count rows of a window; finish the table where the record says so. A table's clock begins with it."""
+        """Count the rows of a window, or mark its table as finished. A table's clock starts with its first record."""
         task = self.tasks.get(getattr(record, "table", ""))
         if task is None:
             return
@@ -60,14 +59,14 @@ class _Windows(logging.Handler):
         if not shown.started:
             self.shown.start_task(task)
         if planned := getattr(record, "planned", 0):
-            shown.finished_time = None  # a bar that was full goes on with the next market
+            shown.finished_time = None  # the next market reopens a full bar
             self.shown.update(task, total=(shown.total or 0) + planned)
             return
         if fetching := getattr(record, "fetching", ""):
             self.shown.update(task, state=fetching)
             return
         rows = shown.fields["rows"] + getattr(record, "rows", 0)
-        # where windows are planned, the bar shows how many are written, and the text which one is being fetched
+        # if windows are planned, the bar counts the written ones and the text names the one being fetched
         state = shown.fields["state"] if shown.total else getattr(record, "days", "")
         self.shown.update(task, rows=rows, state=state, advance=1 if shown.total and "days" in vars(record) else 0)
         if getattr(record, "finished", False):
@@ -77,7 +76,7 @@ class _Windows(logging.Handler):
 
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """Show the tables of a run filling for the time of the block; in a pipe only its title."""
+    """Show a progress bar per table during the block; in a pipe, only the title."""
     logger = logging.getLogger("algobot.windows")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -92,7 +91,7 @@ def progress(title: str) -> Iterator[Progress]:
         TextColumn("{task.fields[state]}"),
     )
     with Progress(*columns, console=out, disable=not out.is_terminal) as shown:
-        handler = _Windows(shown)
+        handler = _ProgressHandler(shown)
         logger.addHandler(handler)
         try:
             yield shown
@@ -101,8 +100,8 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def working(title: str) -> Iterator[None]:
-    """A spinner with the elapsed time for the time of the block; nothing in a pipe."""
+def spinner(title: str) -> Iterator[None]:
+    """Show a spinner with the elapsed time during the block; nothing in a pipe."""
     out = console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as shown:
@@ -110,10 +109,10 @@ def working(title: str) -> Iterator[None]:
         yield
 
 
-def watched(items: Iterator[T], title: str) -> Iterator[T]:
-    """The items, none of which is None, with a spinner while each is being made and none while it is shown."""
+def with_spinner(items: Iterator[T], title: str) -> Iterator[T]:
+    """Yield the items, with a spinner while each is produced. No item may be None."""
     while True:
-        with working(title):
+        with spinner(title):
             item = next(items, None)
         if item is None:
             return

@@ -1,6 +1,6 @@
-"""How commands speak to scripts: `--json` is one document on standard output, everything else goes to standard error.
+"""Output for scripts: `--json` prints one document to standard output; everything else goes to standard error.
 
-Keys and exit codes are described in docs/cli.md.
+docs/cli.md describes keys and exit codes.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 import click
 import polars as pl
 
-#: Exit codes beside 0; 2 is click's, for a command line that is wrong.
-FAILED, NOT_RUNNING, STALE, DIFFERS, INTERRUPTED = 1, 3, 4, 5, 130
+#: Exit codes other than 0. Click uses 2 for wrong usage.
+FAILED, NOT_RUNNING, STALE, DIFFERS = 1, 3, 4, 5
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document: exact numbers as text, times as ISO 8601."
+    "--json", "as_json", is_flag=True, help="Print one JSON document: exact numbers as text, times as ISO 8601."
 )
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """Print the one document of a command."""
+    """Print the JSON document of a command."""
     click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: Decimals as text with every digit, days and times as ISO 8601, NaN as null."""
+    """Convert a value for JSON: Decimals to text with every digit, dates and times to ISO 8601, NaN to null."""
     match value:
         case Decimal():
             return f"{value:f}"
@@ -49,5 +49,5 @@ def plain(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Tell the person; never a part of what a script reads."""
+    """Print a message for people to standard error, which scripts do not read."""
     click.echo(text, err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import polars as pl
 
-from algobot_assets.cli.console import WIDTH, console, grid
+from algobot_assets.cli.console import WIDTH, console, print_table
 
 if TYPE_CHECKING:
     from algobot_assets.audit.rules.look_ahead import Change
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from algobot_assets.research.try_file import TryResult
     from algobot_assets.research.walk_forward import WalkForward
 
-#: Figures of a table: column, heading, factor, format.
+#: Figures in tables: column, heading, factor, format.
 _SHORT = (
     ("final_capital", "equity", 1, ",.0f"),
     ("total_return", "ret %", 100, ",.1f"),
@@ -46,17 +46,18 @@ _MEANING = {
 
 
 def show_sweep(ranked: Ranked, metric: str) -> None:
+    """Print the best combinations of a sweep."""
     trial, frame = ranked.trial, ranked.frame
     total = len(trial.grid)
     names = trial.grid.swept()
-    # parameters that do not fit beside the figures are abbreviated; --json has all of them
+    # parameter names are abbreviated to fit; --json has the full ones
     columns = [pl.col(name).cast(pl.String).alias(_abbreviated(name)) for name in names]
     columns += [_scaled(name, heading, factor) for name, heading, factor, _ in _SHORT if name != metric][-6:]
     shown = frame.select(*columns, _scaled(metric, metric.replace("_", " "), 1))
     formats = {heading: form for _, heading, _, form in _SHORT} | {metric.replace("_", " "): ",.4g"}
     _narrow(shown, f"Sweep {ranked.sweep_id}: {trial.label}", formats, len(names))
     click.echo(
-        f"{total:,} combinations, {ranked.computed:,} of them computed now. All of them:\n"
+        f"{total:,} combinations, {ranked.computed:,} of them computed now. To see all:\n"
         f"SELECT * FROM sweep_results WHERE sweep_id = {ranked.sweep_id}"
     )
     click.echo(_luck(ranked.deflated, "the first", total), nl=ranked.deflated is not None)
@@ -76,7 +77,7 @@ def _narrow(frame: pl.DataFrame, title: str, formats: dict[str, str], keep: int)
     while width(frame) > 78 and frame.width > keep + 1:
         frame = frame.drop(frame.columns[-2])
     console().print(title, style="italic", highlight=False)
-    grid(frame, "", formats)
+    print_table(frame, "", formats)
 
 
 def _abbreviated(name: str) -> str:
@@ -97,11 +98,12 @@ def _scaled(name: str, heading: str, factor: int) -> pl.Expr:
 def _luck(value: float | None, what: str, trials: int) -> str:
     if value is None:
         return ""
-    verdict = "it stands out" if value >= 0.95 else "luck among so many explains it"
+    verdict = "it stands out" if value >= 0.95 else "luck among so many trials explains it"
     return f"Deflated Sharpe ratio of {what} among {trials:,}: {value:.3f}\n({verdict})"
 
 
 def sweep_document(ranked: Ranked, metric: str) -> dict[str, Any]:
+    """Return the best combinations of a sweep for JSON."""
     rows = []
     for row in ranked.frame.iter_rows(named=True):
         combination = ranked.trial.grid[row["combination"]]
@@ -136,6 +138,7 @@ def _about(trial: Trial) -> dict[str, Any]:
 
 
 def show_walk(found: WalkForward, metric: str) -> None:
+    """Print the windows of a walk-forward and their joined result."""
     trial, names = found.trial, found.trial.grid.swept()
     rows = []
     for window in found.windows:
@@ -156,13 +159,14 @@ def show_walk(found: WalkForward, metric: str) -> None:
     formats = {"in train": ".3g", "in test": ".3g", "ret %": ".2f", "max DD %": ".1f", "trades": ","}
     frame = pl.DataFrame(rows, infer_schema_length=None)
     _narrow(frame, f"Walk-forward {found.id}: {trial.label} (by {metric})", formats, 2 + len(names))
-    _show_figures(found.joined, "All test windows joined, one account")
+    _show_figures(found.joined, "All test windows joined into one account")
     click.echo(_luck(found.deflated, "the joined result", len(trial.grid)))
     click.echo(textwrap.fill(_verdict(found.ahead), WIDTH))
     _show_assumptions(trial)
 
 
 def walk_document(found: WalkForward, metric: str) -> dict[str, Any]:
+    """Return a walk-forward for JSON."""
     windows = []
     for window in found.windows:
         combination, fold = found.trial.grid[window.combination], window.fold
@@ -213,7 +217,7 @@ def _show_figures(result: dict[str, Any], title: str) -> None:
         value = result[name]
         rows.append((meaning, "-" if value is None else format(value * factor, form)))
     console().print(title, style="italic", highlight=False)
-    grid(pl.DataFrame(rows, schema=["figure", "value"], orient="row"), "", right=("value",))
+    print_table(pl.DataFrame(rows, schema=["figure", "value"], orient="row"), "", right=("value",))
 
 
 def _verdict(ahead: Change | None, decided: int = 1) -> str:
@@ -223,6 +227,7 @@ def _verdict(ahead: Change | None, decided: int = 1) -> str:
 
 
 def try_document(tried: TryResult) -> dict[str, Any]:
+    """Return the result of `algobot try` for JSON."""
     return {
         **_about(tried.trial),
         "parameters": tried.parameters,

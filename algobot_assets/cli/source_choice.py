@@ -1,4 +1,4 @@
-"""Which source of candles a command takes when it is not told."""
+"""Choose the source of candles for commands that were not given one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from algobot_assets.errors import SourceError
 from algobot_assets.settings import Settings
 
 
-def choose_source(source: str | None, anew: bool = False) -> Settings:
-    """The settings with a source: the one asked for, else the one chosen before, else Binance where it answers, else
-    the simulated exchange.
+def choose_source(source: str | None, ask_again: bool = False) -> Settings:
+    """Return settings with a source: the given one, the previous choice, Binance if it answers, or else simulated.
 
-    What is chosen without being asked is remembered in the settings' home, so that the UI's runs use it too. ``anew``:
-    do not take what was chosen before.
+    An automatic choice is saved in the settings' home, so that runs from the UI use it too. ``ask_again`` ignores the
+    previous choice.
     """
     if source is not None:
         os.environ["ALGOBOT_SOURCE"] = source
     settings = Settings()
     if settings.source:
         return settings
-    if not anew and (settings.home / "source").is_file():
+    if not ask_again and (settings.home / "source").is_file():
         if settings.exchange == "simulated":
-            say("Candles come from the SIMULATED exchange, as before; --source binance asks Binance.")
+            say("Candles come from the SIMULATED exchange, as before. To use Binance: --source binance")
         return settings
     from algobot_assets.feed.exchange import Exchange
     from algobot_assets.feed.retry import Retry
@@ -37,9 +36,9 @@ def choose_source(source: str | None, anew: bool = False) -> Settings:
     except SourceError as error:
         chosen = "simulated"
         say(
-            "Binance cannot be reached, so a SIMULATED exchange on this machine takes its place:\n"
-            "seeded prices, not real ones. They are kept in a database of their own and never\n"
-            f"mix with real candles. ({error})"
+            "Binance cannot be reached, so candles come from a SIMULATED exchange on this machine:\n"
+            "the prices are seeded, not real. They are stored in a database of their own and\n"
+            f"never mix with real candles. ({error})"
         )
     settings.home.mkdir(parents=True, exist_ok=True)
     (settings.home / "source").write_text(chosen + "\n")

@@ -12,7 +12,7 @@ import polars as pl
 from polars import selectors
 
 from algobot_assets.audit.assumptions import read_assumptions
-from algobot_assets.cli.console import WIDTH, console, grid
+from algobot_assets.cli.console import WIDTH, console, print_table
 from algobot_assets.compute.ledger.assumptions import Assumption, describe_by_strategy
 from algobot_assets.compute.ledger.unfilled import LABELS, describe_unfilled
 from algobot_assets.schema.tables import NINE
@@ -21,8 +21,8 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.health import Health
 from algobot_assets.store.reader import query
 
-#: Confirmed gaps by market and reason; what may be another coin, a halt or a delisting one by one.
-ABSENT = """
+#: Confirmed gaps by market and reason. Outages are summed up; halts, delistings and renamed coins are listed singly.
+CONFIRMED_GAPS = """
 SELECT symbol, "interval", reason, count(*) AS gaps,
        sum(extract(epoch FROM end_open - first_open) / 3600)::float8 AS hours,
        to_char(min(first_open), 'YYYY-MM-DD HH24:MI') AS "from", to_char(max(end_open), 'YYYY-MM-DD HH24:MI') AS "to"
@@ -30,7 +30,7 @@ SELECT symbol, "interval", reason, count(*) AS gaps,
  GROUP BY symbol, "interval", reason, CASE WHEN reason <> 'outage' THEN first_open END
  ORDER BY 1, 2, min(first_open)
 """
-#: What has left the database for the archive, by table.
+#: Months moved from the database to the archive, by table.
 ARCHIVED = """
 SELECT table_name AS "table", count(DISTINCT month) AS months, to_char(min(month), 'YYYY-MM') AS "from",
        to_char(max(month), 'YYYY-MM') AS "to", sum(rows)::bigint AS rows, sum(bytes)::bigint AS bytes
@@ -58,8 +58,8 @@ SELECT s.strategy_name AS strategy, s.version, {sums}, min(u.day)::text AS count
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Rows of the nine tables, and what has been archived where."""
+class StoredTables:
+    """Row counts of the nine tables, and what is archived where."""
 
     database: str
     rows: pl.DataFrame
@@ -67,8 +67,8 @@ class Tables:
     place: str
 
     @classmethod
-    def read(cls, store: Store) -> Tables:
-        """As it is now."""
+    def read(cls, store: Store) -> StoredTables:
+        """Count the rows as of now."""
         union = " UNION ALL ".join(
             f"SELECT {i} AS n, '{table}' AS table, count(*) AS rows FROM {table}" for i, table in enumerate(NINE)
         )
@@ -76,49 +76,49 @@ class Tables:
         return cls(store.database.name, rows, query(store, ARCHIVED), store.archive.shown())
 
     def show(self) -> None:
-        """For a person."""
-        grid(self.rows, f"Database {self.database}", {"rows": ","})
+        """Print it as tables."""
+        print_table(self.rows, f"Database {self.database}", {"rows": ","})
         if self.archived.height:
             megabytes = self.archived.select(pl.exclude("bytes"), (pl.col("bytes") / 2**20).alias("MB"))
-            grid(megabytes, f"Archived in {self.place}", {"rows": ",", "MB": ",.1f"})
+            print_table(megabytes, f"Archived in {self.place}", {"rows": ",", "MB": ",.1f"})
 
     def document(self) -> dict[str, Any]:
-        """For a script."""
+        """Return it for JSON."""
         return {"database": self.database, "rows": dict(self.rows.iter_rows()), "archived": self.archived}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The tables, what is stored of each market, and each strategy version's newest backtest."""
+    """The tables, the stored range of each market, and the newest backtest of each strategy version."""
 
-    tables: Tables
+    tables: StoredTables
     markets: pl.DataFrame
     results: pl.DataFrame
-    absent: pl.DataFrame
+    gaps: pl.DataFrame
     notes: int
     unfilled: pl.DataFrame
     assumptions: dict[StoredVersion, tuple[Assumption, ...]]
 
     @classmethod
     def read(cls, store: Store) -> Summary:
-        """As it is now."""
-        markets, results, absent = (query(store, statement) for statement in (_MARKETS, _RESULTS, ABSENT))
+        """Query the summary as of now."""
+        markets, results, gaps = (query(store, statement) for statement in (_MARKETS, _RESULTS, CONFIRMED_GAPS))
         notes = query(store, "SELECT count(*) AS notes FROM sources WHERE note IS NOT NULL").item()
         results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # as the columns are
         sums = ", ".join(f"sum(u.{reason})::bigint AS {reason}" for reason in LABELS)
         unfilled = query(store, _UNFILLED.format(sums=sums))
-        return cls(Tables.read(store), markets, results, absent, notes, unfilled, read_assumptions(store))
+        return cls(StoredTables.read(store), markets, results, gaps, notes, unfilled, read_assumptions(store))
 
     def show(self) -> None:
-        """For a person."""
+        """Print it as tables."""
         self.tables.show()
         through = pl.col("complete_through").dt.strftime("%Y-%m-%d %H:%M").alias("complete through")
-        grid(self.markets.select(pl.exclude("complete_through"), through), "Markets (UTC)", {"candles": ","})
-        if self.absent.height:
-            title = "Candles that do not exist (UTC; SELECT * FROM gaps has the evidence)"
-            grid(self.absent, title, {"hours": ",.1f"})
+        print_table(self.markets.select(pl.exclude("complete_through"), through), "Markets (UTC)", {"candles": ","})
+        if self.gaps.height:
+            title = "Gaps: candles that do not exist (UTC; evidence: SELECT * FROM gaps)"
+            print_table(self.gaps, title, {"hours": ",.1f"})
         if self.notes:
-            text = f"{self.notes} stretches of candles have a note: SELECT * FROM sources WHERE note IS NOT NULL\n"
+            text = f"Notes on {self.notes} stretches of candles: SELECT * FROM sources WHERE note IS NOT NULL\n"
             console().print(text)
         version = pl.when(pl.col("version") > 1).then(pl.format(" v{}", "version")).otherwise(pl.lit(""))
         shown = self.results.select(
@@ -131,7 +131,7 @@ class Summary:
             pl.col("total_trades").alias("trades"),
         )
         money = {"equity": ",.2f", "return %": ".2f", "sharpe": ".2f", "max DD %": ".2f", "trades": ","}
-        grid(shown, "Backtests as of their newest day (max DD: max drawdown)", money)
+        print_table(shown, "Backtests as of their newest day (max DD: max drawdown)", money)
 
     def show_doubts(self) -> None:
         """Show signals without an order and favourable assumptions, for a person."""
@@ -145,11 +145,11 @@ class Summary:
             click.echo(textwrap.fill(line, WIDTH, subsequent_indent="  "))
 
     def document(self) -> dict[str, Any]:
-        """For a script."""
+        """Return it for JSON."""
         return {
             **self.tables.document(),
             "markets": self.markets,
-            "gaps": self.absent,
+            "gaps": self.gaps,
             "notes": self.notes,
             "strategies": self.results,
             "unfilled_signals": self.unfilled,
@@ -162,7 +162,7 @@ class Summary:
 
 
 def health_document(found: Health, before: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
-    """Every figure with what it was a week ago, or at first where none is so old; bytes, seconds, ratios."""
+    """List every figure with its value a week ago, or the oldest one if the history is shorter."""
     return [
         {"figure": m.name, "subject": m.subject, "value": m.value, "before": before.get((m.name, m.subject))}
         for m in found.measures
@@ -170,7 +170,7 @@ def health_document(found: Health, before: Mapping[tuple[str, str], float]) -> l
 
 
 def show_health(found: Health, before: Mapping[tuple[str, str], float]) -> None:
-    """The database's figures, with what they were a week ago or, where none is so old, at first."""
+    """Print the main figures with their values a week ago, or the oldest ones if the history is shorter."""
     megabytes, hours = (1 / 1_048_576, ",.1f", "MB"), (1 / 3600, ",.1f", "h")
     shown: dict[str, tuple[float, str, str]] = {
         "database_bytes": megabytes,
@@ -196,4 +196,4 @@ def show_health(found: Health, before: Mapping[tuple[str, str], float]) -> None:
             }
         )
     frame = pl.DataFrame(rows, schema=dict.fromkeys(("figure", "now", "a week ago"), pl.String))
-    grid(frame, "Database", right=("now", "a week ago"))
+    print_table(frame, "Database", right=("now", "a week ago"))

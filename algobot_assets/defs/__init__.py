@@ -1,1 +1,1 @@
-"""All that Dagster sees. `dg scaffold defs` adds files here, and `build_defs` loads every module of the folder."""
+"""Everything that Dagster loads. `dg scaffold defs` adds files here; `build_defs` loads every module of the folder."""

@@ -1,8 +1,7 @@
-"""The IO manager: what an asset returns is persisted for the run's window, and handed to the next asset.
+"""The IO manager: stores what assets return for the run's days, and loads their inputs.
 
-An asset may return a Polars frame of the run's days or ``Frames``; an input is given as ``Table``,
-``pl.DataFrame`` or ``pl.LazyFrame`` by its annotation. How windows are written and read is the store's affair;
-here Dagster's partitions become days, and results become metadata and log lines.
+An asset may return a Polars frame of the run's days or ``Frames``. An input is loaded as ``Table``, ``pl.DataFrame``
+or ``pl.LazyFrame``, depending on its annotation.
 """
 
 from __future__ import annotations
@@ -30,21 +29,22 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.writer import months_of
 
-#: For whoever watches a run from within its process; one record at a table's begin, one per window, one at its
-#: end.
+#: For progress bars in the same process: one record when a table starts, one per window, one when it ends.
 LOG = logging.getLogger("algobot.windows")
-#: Rows inserted into one leaf beyond which statistics are made anew after the run's writes.
+#: Number of rows inserted into a leaf that triggers new statistics after the run's writes.
 _BULK = 1_000
 
 
 def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext, table: str) -> tuple[date, date]:
-    """The run's days [first, end). WindowError where the run names no partition."""
-    executing = isinstance(context, dg.AssetExecutionContext)
-    has = context.has_partition_key_range if executing else context.has_asset_partitions
-    if not has and not getattr(context, "has_partition_key", False):
+    """Return the run's days [first, end). WindowError if the run has no partition."""
+    if isinstance(context, dg.AssetExecutionContext):
+        partitioned = context.has_partition_key_range or context.has_partition_key
+    else:
+        partitioned = context.has_asset_partitions or getattr(context, "has_partition_key", False)
+    if not partitioned:
         raise WindowError(
-            f"{table} was asked for without a partition: choose a day or a range of days (in the UI: Materialize, "
-            'then the days; in code: partition_key="2024-01-31").'
+            f"{table} needs a partition. Choose a day or a range of days (in the UI: Materialize, then the days; in "
+            'code: partition_key="2024-01-31").'
         )
     if isinstance(context, dg.AssetExecutionContext):
         window = context.partition_time_window
@@ -54,27 +54,27 @@ def run_days(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionCont
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
-    """Persists the nine tables. It needs no configuration: the database is that of the settings."""
+    """IO manager of the nine tables. It takes the database from the settings and needs no configuration."""
 
-    # not a nested DatabaseResource: Dagster 1.13 warns about itself when it opens one inside of a run
+    # not a nested DatabaseResource: Dagster 1.13 emits a warning of its own when a run opens one
     _store: Store | None = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[PostgresIOManager]:
-        """Open the store for the run, close it after it."""
+        """Open the store for the duration of the run."""
         with Store.open(run_id=context.run.run_id if context.run else "") as store:
             self._store = store
             yield self
 
     @property
     def store(self) -> Store:
-        """The open store of this run."""
+        """The store of this run."""
         if self._store is None:
-            raise RuntimeError("the IO manager is used outside of a run")
+            raise RuntimeError("the IO manager was used outside a run")
         return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Frames | pl.DataFrame | pl.LazyFrame) -> None:
-        """Write what the asset returned for the run's days; one transaction per window."""
+        """Write the asset's output for the run's days, one transaction per window."""
         table = self._table(context)
         first, end = run_days(context, table)
         store = self.store
@@ -124,7 +124,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         columns = column_lineage(context.asset_key.path[-1])
         if columns is not None:
             metadata["dagster/column_lineage"] = columns
-        # of the whole run, so only with its last day: as output metadata Dagster repeats it for every day
+        # metadata of the whole run goes with its last day; as output metadata, Dagster would repeat it for every day
         last = max(context.asset_partition_keys)
         for key in context.asset_partition_keys:
             count = per_day.get(date.fromisoformat(key))
@@ -135,7 +135,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 context.step_context.add_asset_metadata(found, asset_key=context.asset_key, partition_key=key)
 
     def load_input(self, context: dg.InputContext) -> Table | pl.DataFrame | pl.LazyFrame:
-        """The upstream table for the run's days, as the annotation asks: Table, DataFrame (default) or LazyFrame."""
+        """Load the upstream table for the run's days as annotated: Table, DataFrame (default) or LazyFrame."""
         table = self._table(context)
         first, end = run_days(context, table)
         handle = Table(self.store, table, first, end)
@@ -148,12 +148,12 @@ class PostgresIOManager(dg.ConfigurableIOManager):
     def _table(context: dg.OutputContext | dg.InputContext) -> str:
         table = context.asset_key.path[-1]
         if table not in NINE:
-            raise WindowError(f"{table} is no table of this platform; the IO manager keeps {', '.join(NINE)}.")
+            raise WindowError(f"{table} is not a table of this platform. The IO manager stores {', '.join(NINE)}.")
         return table
 
 
 def column_lineage(table: str) -> dg.TableColumnLineage | None:
-    """Where the columns of a table come from, as Dagster's catalog shows it: with the newest materialisation."""
+    """Return the column lineage of a table for Dagster's catalog."""
     known = COLUMN_LINEAGE.get(table)
     if known is None:
         return None
@@ -166,7 +166,7 @@ def column_lineage(table: str) -> dg.TableColumnLineage | None:
 
 
 def _markdown(frame: pl.DataFrame) -> str:
-    """The rows as a Markdown table."""
+    """Format the rows as a Markdown table."""
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * frame.width]
     lines += ["| " + " | ".join("" if v is None else str(v) for v in row) + " |" for row in frame.iter_rows()]
     return "\n".join(lines)

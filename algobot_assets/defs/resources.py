@@ -1,7 +1,6 @@
-"""What assets are given by Dagster: the database, the source of candles, the declared state.
+"""Resources of the assets: the database, the source of candles, the declared state.
 
-Resources open things for a run and close them after it; they hold no logic of their own, and no secret is part
-of their configuration (the database's URL comes from the environment only).
+They hold no secrets in their configuration: the database's URL comes only from the environment.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from algobot_assets.store.advisory_locks import hold_run_lock
 from algobot_assets.store.connection import Store
 
 
-class DatabaseResource(dg.ConfigurableResource):
-    """The data database for the time of a run; its connections carry the run's id."""
+class DatabaseResource(dg.ConfigurableResource[Any]):
+    """The data database for the duration of a run. Its connections carry the run's id."""
 
     _store: Store | None = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[DatabaseResource]:
-        """Open the store for the run, close it after it."""
+        """Open the store for the duration of the run."""
         run_id = context.run.run_id if context.run else ""
         with Store.open(run_id=run_id) as store:
             if Settings().database_url is None:
-                _prepare_empty(store)
+                _migrate_if_empty(store)
             with hold_run_lock(store.database, run_id) if run_id else nullcontext():
                 register_code(store)
                 self._store = store
@@ -42,53 +41,53 @@ class DatabaseResource(dg.ConfigurableResource):
 
     @property
     def store(self) -> Store:
-        """The open store of this run."""
+        """The store of this run."""
         if self._store is None:
-            raise RuntimeError("the database resource is used outside of a run")
+            raise RuntimeError("the database resource was used outside a run")
         return self._store
 
 
-def _prepare_empty(store: Store) -> None:
-    """Make the tables in an embedded database that has none, so that Dagster's own commands work from a checkout.
+def _migrate_if_empty(store: Store) -> None:
+    """Create the tables in an empty embedded database, so that Dagster's own commands work from a checkout.
 
-    An older schema is left to `algobot db migrate`: what changes tables is somebody's decision.
+    An older schema stays as it is: migrating it is the user's decision (`algobot db migrate`).
     """
     with store.transaction() as connection:
-        if connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0] is not None:
+        if connection.execute("SELECT 1 FROM pg_class WHERE oid = to_regclass('alembic_version')").fetchone():
             return
-    from algobot_assets.store import migrate  # alembic is needed here alone
+    from algobot_assets.store import migrate  # imports alembic, which is needed only here
 
     migrate.upgrade(store.database.sqlalchemy_url())
 
 
-class FeedResource(dg.ConfigurableResource):
+class FeedResource(dg.ConfigurableResource[Any]):
     """The source of candles. ``source`` overrides ALGOBOT_SOURCE: binance, simulated, or a folder of klines."""
 
     source: str = ""
 
     @property
     def feed(self) -> CandleFeed:
-        """The feed this resource configures."""
+        """The configured feed."""
         return CandleFeed(self.source)
 
 
-class StateResource(dg.ConfigurableResource):
+class StateResource(dg.ConfigurableResource[Any]):
     """The declared state. ``path`` overrides ALGOBOT_STATE_FILE."""
 
     path: str = ""
 
     @property
     def file(self) -> StateFile:
-        """The state file this resource configures."""
+        """The configured state file."""
         return StateFile(self.path)
 
     def load(self) -> DeclaredState:
-        """Read and validate the file anew. SettingsError names the line of what is wrong."""
+        """Read and validate the file. SettingsError names the line of an error."""
         return self.file.load()
 
 
 def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The resources of the assets; ``overrides`` replaces some by name (database, feed, state, io_manager)."""
+    """Build the resources of the assets. ``overrides`` replaces them by name (database, feed, state, io_manager)."""
     return {
         "database": DatabaseResource(),
         "io_manager": PostgresIOManager(),

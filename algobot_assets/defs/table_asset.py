@@ -1,7 +1,7 @@
-"""The factory that makes a table asset: what all nine have in common.
+"""The factory of table assets.
 
-An asset module writes one generator of window frames per table; here it becomes a Dagster asset with its
-partitions, backfill policy, catalog metadata, and the check that names every market that could not proceed.
+It turns a generator of window frames into a Dagster asset with partitions, backfill policy and catalog metadata, and
+adds the check that names every skipped market.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ CHECK = "every_market_proceeded"
 OWNERS = ("team:data",)
 #: Metadata of the check: what was skipped, as `Skipped.document` gives it.
 _SKIPPED = "what was skipped"
+DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _PERIOD = timedelta(minutes=Settings().refresh_minutes)
-#: Every refresh materialises today of every table; several in a row that did not are shown in the catalog.
+#: Every refresh materialises today for every table. The catalog flags a table that missed several refreshes.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=24 * _PERIOD, warn_window=6 * _PERIOD)
 
 
 class MarketConfig(dg.Config):
-    """Run configuration of the tables that go market by market."""
+    """Run configuration of the tables computed per market."""
 
     markets: list[str] = Field(default_factory=list)
-    """Only these markets, written "BTCUSDT 1m"; empty: all."""
+    """Only these markets, such as "BTCUSDT 1m"; empty: all."""
 
 
 class CandleConfig(MarketConfig):
     """Run configuration of market_data."""
 
     from_source: bool = False
-    """Ask the source again for days that are stored complete, and take what it says now."""
+    """Fetch complete days again and store what the source has now."""
     check_archives: bool = False
-    """Compare the checksums of the files behind stored days with those published now; where a file has been
-    replaced, fetch its days again."""
+    """Compare the checksums of loaded files with the published ones, and fetch the days of replaced files again."""
 
 
 class DeclaredConfig(dg.Config):
     """Run configuration of the reference tables."""
 
     rewrite: bool = False
-    """Correct versions that are stored with other values; what was computed from them becomes stale."""
+    """Overwrite stored versions that differ; everything computed from them becomes stale."""
 
 
 class RecomputeConfig(MarketConfig):
     """Run configuration of the computed tables."""
 
     recompute: bool = False
-    """Compute days again even where nothing they were computed from has changed."""
+    """Recompute days even if none of their inputs has changed."""
 
 
 def table_asset(
@@ -79,12 +79,11 @@ def table_asset(
     pool: str | None = None,
     before: Callable[[Store], None] = lambda store: None,
 ) -> Callable[[Callable[..., Iterator[WindowFrame]]], dg.AssetsDefinition]:
-    """Decorator: a generator ``body(run: TableRun, **upstream: Table)`` becomes the asset of the table of its name.
+    """Decorator that turns a generator ``body(run: TableRun, **upstream: Table)`` into the asset of the table it names.
 
-    Every other parameter of the body is an upstream asset, handed over by the IO manager as its annotation says.
-    The run fails with its sentences where no market could proceed; where some could, the check names the others.
-    ``before``: puts in order what is stored, before a run of the asset computes anything.
-    ``pool``: runs of the queue that have an asset of it are bounded (dagster.yaml).
+    The IO manager loads each further parameter of the body, an upstream table, as annotated. The run fails if every
+    market was skipped; if only some were, the check names them. ``before`` tidies up the stored rows before a run
+    computes anything. ``pool`` limits how many queued runs may hold an asset of that pool (dagster.yaml).
     """
 
     def decorate(body: Callable[..., Iterator[WindowFrame]]) -> dg.AssetsDefinition:
@@ -99,7 +98,7 @@ def table_asset(
             feed: FeedResource,
             state: StateResource,
             **inputs: Any,
-        ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+        ) -> Iterator[dg.Output[Frames] | dg.AssetCheckResult]:
             before(database.store)
             options = RunOptions(**config.model_dump())
             days = run_days(context, table)
@@ -110,7 +109,7 @@ def table_asset(
                 asset_key=table,
                 passed=not run.skipped,
                 severity=dg.AssetCheckSeverity.WARN,
-                description="\n".join(by_cause(run.skipped)) or "All markets proceeded.",
+                description="\n".join(by_cause(run.skipped)) or "No market was skipped.",
                 metadata={
                     "skipped": len(run.skipped),
                     "left out": len(run.skipped),  # the old name, for one version
@@ -120,7 +119,7 @@ def table_asset(
                 },
             )
 
-        # Dagster reads these two before it resolves annotations; the options are known only here
+        # Dagster reads these annotations without resolving them, and the class of options is known only here
         asset.__annotations__.update(context=dg.AssetExecutionContext, config=config_class)
         return dg.multi_asset(
             name=table,
@@ -144,7 +143,7 @@ def table_asset(
             pool=pool,
             check_specs=[
                 dg.AssetCheckSpec(
-                    CHECK, asset=table, description="Every market or strategy of the run's days could be computed."
+                    CHECK, asset=table, description="No market or strategy had to be skipped in the run's days."
                 )
             ],
         )(asset)
@@ -153,27 +152,27 @@ def table_asset(
 
 
 def failed_checks(evaluations: Iterable[dg.AssetCheckEvaluation]) -> list[str]:
-    """What the failed checks of a run say, one line per cause, whichever tables it stopped."""
+    """Return the messages of a run's failed checks, one line per cause, whichever tables it stopped."""
     skipped: list[Skipped] = []
     lines: list[str] = []
     for evaluation in evaluations:
         if evaluation.passed:
             continue
         documents = evaluation.metadata.get(_SKIPPED)
-        if documents is None:
+        if not isinstance(documents, dg.JsonMetadataValue) or not isinstance(documents.data, list):
             lines += (evaluation.description or "").splitlines()
         else:
-            skipped += [Skipped.read(document) for document in documents.value]
+            skipped += [Skipped.read(document) for document in documents.data]
     return list(dict.fromkeys([*by_cause(skipped), *lines]))
 
 
 def catalog_metadata(table: str) -> dict[str, Any]:
-    """Table name and columns for Dagster's catalog, from the schema's comments."""
+    """Return the table's name and columns for Dagster's catalog, described by the schema's comments."""
     columns = [
         dg.TableColumn(
             column.name,
-            str(column.type.compile(dialect=postgresql.dialect())),
-            _described(table, column),
+            str(column.type.compile(dialect=DIALECT)),
+            _describe(table, column),
             dg.TableColumnConstraints(nullable=bool(column.nullable), unique=bool(column.unique)),
         )
         for column in metadata.tables[table].columns
@@ -185,8 +184,8 @@ def catalog_metadata(table: str) -> dict[str, Any]:
     }
 
 
-def _described(table: str, column: sa.Column) -> str:
-    """The comment, and what the column is computed from: the open-source UI draws no lineage of columns."""
+def _describe(table: str, column: sa.Column[Any]) -> str | None:
+    """Return the column's comment and its sources: the open-source UI does not show column lineage."""
     sources = COLUMN_LINEAGE.get(table, {}).get(column.name, ())
     if not sources:
         return column.comment

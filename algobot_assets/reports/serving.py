@@ -40,7 +40,7 @@ def start(folder: Path, host: str, port: int) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     number = listening.fileno()
     command = [sys.executable, "-m", "algobot_assets.reports.serving", str(number), str(folder)]
-    subprocess.Popen(command, pass_fds=(number,), stdin=subprocess.DEVNULL)
+    subprocess.Popen(command, pass_fds=(number,), stdin=subprocess.DEVNULL, start_new_session=True)
     shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     shown = f"[{shown}]" if ":" in shown else shown
     return f"http://{shown}:{listening.getsockname()[1]}"

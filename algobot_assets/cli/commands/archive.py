@@ -1,4 +1,4 @@
-"""Commands for old months: retention moves them to the archive, restore brings them back."""
+"""`algobot retention` and `algobot restore`: move old months to the archive and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.console import watched
+from algobot_assets.cli.console import with_spinner
 from algobot_assets.cli.output import STALE, emit, json_option, say
 from algobot_assets.settings import Settings
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from algobot_assets.store.retention.months import Moved
 
 
-class Month(click.ParamType):
-    """A month written 2023-01."""
+class Month(click.ParamType[date]):
+    """A month, written YYYY-MM."""
 
     name = "YYYY-MM"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Its first day, or a sentence about what was written."""
+        """Return the first day of the month."""
         if isinstance(value, date):
             return value
         try:
@@ -30,17 +30,17 @@ class Month(click.ParamType):
                 raise ValueError
             return date.fromisoformat(f"{value}-01")
         except ValueError:
-            self.fail(f"{value!r} is no month; write it as 2023-01", param, ctx)
+            self.fail(f"{value!r} is not a valid month. Use YYYY-MM, for example 2023-01.", param, ctx)
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say which months are due.")
+@click.option("--dry-run", is_flag=True, help="Only list the months to archive.")
 @json_option
 def retention(dry_run: bool, as_json: bool) -> None:
     """Move months older than ALGOBOT_RETENTION_MONTHS (24) to the archive.
 
-    Candles, indicators and signals go to Parquet files, are read back and compared, and then leave the database;
-    reading them goes on as before. Exits with 4 where a month that is due cannot go yet.
+    Candles, indicators and signals are written to Parquet files, read back and compared, and then dropped from the
+    database. They stay readable. Exit code 4: a month is due but cannot be archived yet.
     """
     from algobot_assets.pipeline.code_versions import register_code
     from algobot_assets.store.connection import Store
@@ -54,14 +54,14 @@ def retention(dry_run: bool, as_json: bool) -> None:
         document: dict[str, Any] = {"archive": store.archive.shown(), "due": named, "archived": [], "kept": []}
         if not as_json:
             none = f"No month in the database is older than {settings.retention_months} months."
-            click.echo(f"Due: {', '.join(named)}. The archive is {store.archive.shown()}." if named else none)
+            click.echo(f"Due: {', '.join(named)}. Archive: {store.archive.shown()}." if named else none)
         if months and not dry_run:
             register_code(store)
-            for outcome in watched(archive_due_months(store, settings), "archiving"):
+            for outcome in with_spinner(archive_due_months(store, settings), "archiving"):
                 month = f"{outcome.month:%Y-%m}"
                 if outcome.kept is not None:
                     document["kept"].append({"month": month, "why": outcome.kept})
-                    say(f"{month} stays: {outcome.kept}")
+                    say(f"{month} not archived: {outcome.kept}")
                 elif outcome.moved is not None:
                     document["archived"].append(_moved(outcome.moved))
                     if not as_json:
@@ -78,21 +78,24 @@ def retention(dry_run: bool, as_json: bool) -> None:
 @click.argument("last", type=Month(), required=False)
 @json_option
 def restore(first: date, last: date | None, as_json: bool) -> None:
-    """Bring the archived months FIRST to LAST back into the database.
+    """Restore the archived months FIRST to LAST to the database.
 
-    The rows are the same, with the same ids. The next retention archives them again.
+    Rows and ids are unchanged. The next retention archives the months again.
     """
+    from algobot_assets.pipeline.days import require_days
     from algobot_assets.store.connection import Store
     from algobot_assets.store.retention.policy import restore_months
+
+    require_days(first, last or first)
 
     settings = Settings()
     prepare(settings)
     done = []
     with Store.open(settings) as store:
-        for moved in watched(restore_months(store, first, last or first), "bringing back"):
+        for moved in with_spinner(restore_months(store, first, last or first), "restoring"):
             done.append(_moved(moved))
             if not as_json:
-                click.echo(f"{moved.month:%Y-%m}  {moved.rows:>12,} rows in {moved.files} files brought back")
+                click.echo(f"{moved.month:%Y-%m}  {moved.rows:>12,} rows in {moved.files} files restored")
     if as_json:
         emit({"restored": done})
 

@@ -1,9 +1,10 @@
-"""`algobot db`: the embedded server and the schema."""
+"""`algobot db`: manage the embedded server and the schema."""
 
 from __future__ import annotations
 
 import click
 
+from algobot_assets.cli import interrupts
 from algobot_assets.cli.output import NOT_RUNNING, emit, json_option
 from algobot_assets.settings import Settings
 
@@ -13,9 +14,9 @@ def db() -> None:
     """Start, stop and migrate the database."""
 
 
-@db.command(short_help="Start the embedded server, or check the one given; migrate.")
+@db.command(short_help="Start the embedded server, or check yours; migrate.")
 def start() -> None:
-    """Start the embedded PostgreSQL, or check that of ALGOBOT_DATABASE_URL; migrate."""
+    """Start the embedded PostgreSQL, or check the server of ALGOBOT_DATABASE_URL; migrate."""
     prepare(Settings())
     _show_status(as_json=False)
 
@@ -32,16 +33,16 @@ def stop() -> None:
 @db.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Say whether the server runs, where, and which schema it has.
+    """Show whether the server is running, where, and its schema revision.
 
-    Exits with 3 where it does not run.
+    Exit code 3: it is not running.
     """
     _show_status(as_json)
 
 
 @db.command()
 def migrate() -> None:
-    """Bring the schema to what this version needs, and its roles to their rights."""
+    """Migrate the schema to this version and set the rights of its roles."""
     from algobot_assets.store import roles
     from algobot_assets.store.server.choose import data_database
 
@@ -51,14 +52,14 @@ def migrate() -> None:
         made = roles.establish(connection)
         found = made or roles.recorded(connection)
     if made is None:
-        click.echo("This login may not make roles or grant them; what an administrator runs: algobot db grants")
+        click.echo("This login may not create or grant roles. Give an administrator the output of: algobot db grants")
     if found is not None:
         click.echo(f"Runs write as {found.writer}, clients read as {found.reader}, {found.owner} owns the tables.")
 
 
 @db.command()
 def grants() -> None:
-    """Print the SQL that makes the roles and grants them their rights."""
+    """Print the SQL that creates the roles and grants their rights."""
     from algobot_assets.store import roles
     from algobot_assets.store.server.choose import data_database
 
@@ -69,9 +70,9 @@ def grants() -> None:
 @db.command()
 @json_option
 def schema(as_json: bool) -> None:
-    """Print what every table and column means, as Markdown.
+    """Print the meaning of every table and column as Markdown.
 
-    docs/schema.md is its output. No server is needed.
+    docs/schema.md is its output. Needs no server.
     """
     from algobot_assets.schema.document import schema_document, schema_page
 
@@ -79,22 +80,24 @@ def schema(as_json: bool) -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """Server started, database made and migrated: what every command that needs the database begins with."""
+    """Start the server, create and migrate the database: the first step of every command that needs them."""
+    from algobot_assets.store import catalogue
     from algobot_assets.store import migrate as migrations
     from algobot_assets.store.connection import Store
     from algobot_assets.store.month_partitions import coming_months, ensure_months
     from algobot_assets.store.server.choose import data_database
 
-    database = data_database(settings)
-    database.ensure_database()
-    url = database.sqlalchemy_url()
-    current, head = migrations.current_and_head(url)
-    if current != head:
-        migrations.upgrade(url)
-    with Store(database) as store:
-        with store.transaction() as connection:
-            today = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()[0]
-        ensure_months(store, coming_months(today))
+    with interrupts.deferred():
+        database = data_database(settings)
+        database.ensure_database()
+        url = database.sqlalchemy_url()
+        current, head = migrations.current_and_head(url)
+        if current != head:
+            migrations.upgrade(url)
+        with Store(database) as store:
+            with store.transaction() as connection:
+                today = catalogue.now(connection).date()
+            ensure_months(store, coming_months(today))
 
 
 def _show_status(as_json: bool) -> None:
@@ -120,12 +123,12 @@ def _show_status(as_json: bool) -> None:
     if not found.running:
         click.echo(f"{kind} at {found.location} is not running. {found.problem or 'Start it: algobot db start'}")
         raise click.exceptions.Exit(NOT_RUNNING)
-    click.echo(f"{kind} {found.version or ''} runs at {found.location}.")
+    click.echo(f"{kind} {found.version or ''} is running at {found.location}.")
     if found.data is not None:
-        click.echo(f"Its data is in {found.data} (process {found.pid}, user {found.account}).")
-        click.echo(f"Ask SQL: psql '{conninfo}'")
+        click.echo(f"Data: {found.data} (process {found.pid}, user {found.account}).")
+        click.echo(f"SQL prompt: psql '{conninfo}'")
     click.echo(
         f"Schema revision {current or 'none'}"
-        + ("" if current == head else f"; run algobot db migrate for {head}")
+        + ("" if current == head else f". To migrate to {head}: algobot db migrate")
         + "."
     )

@@ -1,4 +1,4 @@
-"""`algobot demo`: from nothing to backtests."""
+"""`algobot demo`: set up everything and compute backtests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.days import Day, days_of
+from algobot_assets.cli.days import Day, choose_days
 from algobot_assets.cli.output import emit, json_option, say
 from algobot_assets.cli.range_run import run_range
 from algobot_assets.cli.source_choice import choose_source
@@ -17,23 +17,24 @@ from algobot_assets.settings import Settings
 
 
 @click.command()
-@click.option("--source", help="binance, simulated, or a folder of klines; default: Binance where it can be reached.")
-@click.option("--from", "first", type=Day(), help="First day; default: where the declared markets start.")
-@click.option("--to", "last", type=Day(), help="Last day; default: today.")
+@click.option("--source", help="binance, simulated, or a folder of klines. Default: binance if reachable.")
+@click.option("--from", "first", type=Day(), help="First day. Default: the earliest start in algobot.yaml.")
+@click.option("--to", "last", type=Day(), help="Last day. Default: today.")
 @json_option
 def demo(source: str | None, first: date | None, last: date | None, as_json: bool) -> None:
-    """From nothing to backtests: database, candles, all nine tables, and a summary.
+    """Go from nothing to backtests: database, candles, all nine tables, a summary.
 
-    Takes the markets and strategies of algobot.yaml. Run again, it computes only what is new.
+    Uses the markets and strategies of algobot.yaml. A second run computes only new data.
     """
     from algobot_assets.cli.summary import Summary
     from algobot_assets.store.connection import Store
 
-    settings = choose_source(source, anew=True)
+    settings = choose_source(source, ask_again=True)
     say(f"PostgreSQL: {_where(settings)}")
     prepare(settings)
-    first, last = days_of(first, last)
-    ran = run_range(settings, first, last)
+    with Store.open(settings) as store:
+        days = choose_days(settings, store, first, last)
+    ran = run_range(settings, days.first, days.last)
     with Store.open(settings) as store:
         summary = Summary.read(store)
     if as_json:
@@ -48,7 +49,7 @@ def demo(source: str | None, first: date | None, last: date | None, as_json: boo
 
 
 def _program() -> str:
-    """How the command is called from here."""
+    """Return how to call the command from the current folder."""
     program = Path(sys.executable).parent / "algobot"
     here = Path.cwd()
     return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)

@@ -84,7 +84,7 @@ def _parting(what: str, found: Parting | None) -> Iterator[str]:
     if found is None:
         yield f"First {what}: the two share no time to compare"
     elif found.at is None:
-        yield f"First {what}: none, all {found.compared:,} are equal"
+        yield f"First {what}: none; all {found.compared:,} are equal"
     else:
         yield f"First {what}: {found.at:%Y-%m-%d %H:%M}; {found.differing:,} of {found.compared:,} differ"
         for side, row in (("A", found.a), ("B", found.b)):

@@ -1,4 +1,4 @@
-"""`algobot explain`: where a stored row comes from, for a person or, as JSON, for a script."""
+"""`algobot explain`: trace a stored row back to its source."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from algobot_assets.settings import Settings
 
 @click.group()
 def explain() -> None:
-    """Say where something that is stored comes from."""
+    """Trace stored data back to its source."""
 
 
 @explain.command(short_help="A trade: its signals, inputs, candles and their source.")
 @click.argument("trade_id", type=int, metavar="ID")
 @json_option
 def trade(trade_id: int, as_json: bool) -> None:
-    """Lead the trade ID back to its signals, what the strategy saw, its candles and their source.
+    """Trace trade ID back to its signals, the strategy's inputs, the candles and their source.
 
-    The strategy is run again from the recorded state; exits with 5 where its signal is not the stored one.
+    Runs the strategy again from the recorded state. Exit code 5: its signal differs from the stored one.
     """
     from algobot_assets.audit.explain import explain_trade
     from algobot_assets.audit.explain_text import as_text

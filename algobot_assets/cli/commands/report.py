@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.console import working
+from algobot_assets.cli.console import spinner
 from algobot_assets.cli.output import emit, json_option
 from algobot_assets.settings import Settings
 
@@ -17,7 +17,7 @@ from algobot_assets.settings import Settings
 @click.argument("strategy", required=False)
 @click.option("--version", type=int, help="Version; default: the one in force.")
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: reports in ALGOBOT_HOME."
+    "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Folder. Default: reports in ALGOBOT_HOME."
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @json_option
@@ -38,7 +38,7 @@ def report(strategy: str | None, version: int | None, folder: Path | None, show:
     settings = Settings()
     prepare(settings)
     folder = folder or folder_of(settings)
-    with Store.open(settings) as store, working("writing pages"):
+    with Store.open(settings) as store, spinner("writing pages"):
         written = write_reports(store, folder, strategy, version)
     page = written[0].path if strategy else folder / INDEX
     if as_json:

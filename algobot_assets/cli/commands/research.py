@@ -49,8 +49,11 @@ def _trial_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(strategy: str, given: dict[str, Any]) -> Request:
+    from algobot_assets.pipeline.days import require_days
     from algobot_assets.research.request import Request
 
+    if given["first"] and given["last"]:
+        require_days(given["first"], given["last"])
     text = given.pop("balance")
     try:
         balance = None if text is None else Decimal(text)
@@ -130,9 +133,9 @@ def walk_forward(
 ) -> None:
     """Choose parameters on past windows and test them on the days after each.
 
-    Takes the grid of `algobot sweep`. The test windows are joined into one account and one equity curve, whose Sharpe
-    ratio is deflated by the number of combinations. Stored in walk_forwards, walk_forward_windows and
-    walk_forward_equity.
+    The grid is written as for `algobot sweep`. The test windows are joined into one account and one equity curve,
+    whose Sharpe ratio is deflated by the number of combinations. Results are stored in walk_forwards,
+    walk_forward_windows and walk_forward_equity.
     """
     from algobot_assets.research.walk_forward import walk_forward as run
     from algobot_assets.store.connection import Store

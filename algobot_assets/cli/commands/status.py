@@ -1,27 +1,23 @@
-"""`algobot status`: what is stored, how fresh it is, and how the database is."""
+"""`algobot status`: stored data, its freshness, and the health of the database."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import click
 
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.console import grid
+from algobot_assets.cli.console import print_table
 from algobot_assets.cli.output import STALE, emit, json_option, say
 from algobot_assets.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """What is stored, how fresh it is, the newest results, and the database's health.
+    """Show what is stored and how fresh it is, the newest results, and the database's health.
 
-    Exits with 4 where something is stale.
+    Exit code 4: something is stale.
     """
     from algobot_assets.audit.staleness import stale_counts
     from algobot_assets.cli.summary import Summary, health_document, show_health
@@ -46,10 +42,10 @@ def status(as_json: bool) -> None:
         summary.show_doubts()
         show_health(measured, before)
         for sentence in judged:
-            say(f"Look at this: {sentence}")
+            say(f"Warning: {sentence}")
         if counts.is_empty():
             click.echo("Nothing is stale.")
         else:
-            grid(counts, "Stale partitions; algobot refresh computes them again")
+            print_table(counts, "Stale partitions (to recompute them: algobot refresh)")
     if not counts.is_empty():
         raise click.exceptions.Exit(STALE)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING
 
 import click
 
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.console import watched
+from algobot_assets.cli.console import with_spinner
 from algobot_assets.cli.days import Day
 from algobot_assets.cli.output import DIFFERS, emit, json_option
 from algobot_assets.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -22,18 +18,22 @@ if TYPE_CHECKING:
 @click.argument("last", type=Day(), required=False)
 @json_option
 def verify(first: date, last: date | None, as_json: bool) -> None:
-    """Compute the days FIRST to LAST again into nothing and compare with what is stored, bit by bit.
+    """Recompute FIRST to LAST without storing anything and compare with the database bit by bit.
 
-    Exits with 5 at a difference, and names the first of each table.
+    Exit code 5: something differs. Shows the first difference of each table.
     """
+    from algobot_assets.audit.staleness import require_stored
     from algobot_assets.audit.verify import verify as verify_days
+    from algobot_assets.pipeline.days import require_days
     from algobot_assets.store.connection import Store
 
+    require_days(first, last or first)
     settings = Settings()
     prepare(settings)
     found = []
     with Store.open(settings) as store:
-        for finding in watched(verify_days(store, first, last or first), "computing again"):
+        require_stored(store, first, last or first)
+        for finding in with_spinner(verify_days(store, first, last or first), "recomputing"):
             found.append(finding)
             if not as_json:
                 words = f"{finding.table:<20} {finding.days:>7,} days {finding.rows:>11,} rows  "

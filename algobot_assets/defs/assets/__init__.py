@@ -1,4 +1,4 @@
-"""The assets. ``TABLES`` are the nine tables, in the order in which one follows from another."""
+"""The assets. ``TABLES`` are the nine tables, upstream tables first."""
 
 from __future__ import annotations
 

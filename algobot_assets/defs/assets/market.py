@@ -1,4 +1,4 @@
-"""Candles, indicators and signals: the tables that follow each market candle by candle."""
+"""Candles, indicators and signals: the tables with one row per candle."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from algobot_assets.pipeline.retired_versions import remove_retired_results
 market_data = table_asset(
     group="market",
     kinds=("python",),
-    description="Closed candles exactly as Binance published them, one row per market and open. Complete days are "
-    "not fetched again; a gap that the source confirms is recorded in `gaps`.",
+    description="Closed candles exactly as Binance published them, one row per market and open time. Complete days are "
+    "not fetched again. Gaps confirmed by the source are recorded in `gaps`.",
     code_version=candle_rows.CODE_VERSION,
     config_class=CandleConfig,
     pool="exchange",
@@ -23,15 +23,15 @@ market_data = table_asset(
 indicators = table_asset(
     group="market",
     kinds=("polars",),
-    description="ema, rsi, atr and vwap of every candle, from carried state: any way of running gives the same "
-    "bits, and a new day costs one day. Windows come from `configurations`.",
+    description="ema, rsi, atr and vwap of every candle. Carried state makes a new day cost one day, and results do "
+    "not depend on how it is run. Windows come from `configurations`.",
     code_version=indicators_code_version(),
 )(indicator_rows.indicators)
 
 signals = table_asset(
     group="market",
     kinds=("polars",),
-    description="What every strategy version decided at each closed candle: 1 buy, -1 sell, 0 hold. Stored for all "
+    description="The decision of every strategy version at each closed candle: 1 buy, -1 sell, 0 hold. Covers all "
     "candles; the ledger ignores those before the version's effective date.",
     code_version="-".join(strategy_code_version(kind)[:4] for kind in strategy_types()),
     before=remove_retired_results,

@@ -1,12 +1,12 @@
-"""database_health: what the database's figures are, with their history, and whether they are as they should be.
+"""The asset database_health: figures of the database with their history, and checks of their thresholds.
 
-Not one of the nine tables: it has no partitions and nothing is computed from it. What is measured and what is too much
-is said in store/health.py.
+It has no partitions, and nothing is computed from it. store/health.py defines figures and thresholds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 
 import dagster as dg
 import polars as pl
@@ -21,62 +21,64 @@ from algobot_assets.store.connection import Store
 THRESHOLDS, AGREES = "within_thresholds", "catalogue_agrees"
 
 
-def recorded_partitions(store: Store) -> dict[str, set]:
-    """The days of each of the nine tables that lineage knows."""
+def recorded_partitions(store: Store) -> dict[str, set[date]]:
+    """Return the days of each of the nine tables that lineage records."""
     with store.transaction() as connection:
         rows = connection.execute("SELECT DISTINCT table_name, day FROM lineage").fetchall()
-    found: dict[str, set] = {table: set() for table in NINE}
+    found: dict[str, set[date]] = {table: set() for table in NINE}
     for table, day in rows:
         found[table].add(day)
     return found
 
 
 def drift_sentences(store: Store, dagster_database: str) -> list[str]:
-    """Where lineage and Dagster's catalogue disagree about which days exist, and what to do."""
+    """Return a message for each range of days on which lineage and Dagster's catalogue disagree."""
     catalogued = materialised(store.database, dagster_database, NINE)
     sentences = []
     for table, (only_dagster, only_lineage) in drift(recorded_partitions(store), catalogued).items():
         for first, last in only_dagster:
             sentences.append(
-                f"{table} {first} to {last}: Dagster calls these days materialised, but nothing is recorded in the "
-                f"database. Run `algobot backfill {first} {last}`."
+                f"{table} {first} to {last}: Dagster calls these days materialised, but the database has no record "
+                f"of them. Run `algobot backfill {first} {last}`."
             )
         for first, last in only_lineage:
             sentences.append(
                 f"{table} {first} to {last}: the database has these days, but Dagster does not know them. Run "
-                f"`algobot backfill {first} {last} --table {table}`; what is fresh is not computed again."
+                f"`algobot backfill {first} {last} --table {table}`; fresh days are not recomputed."
             )
     return sentences
 
 
-def _database_health(context, database: DatabaseResource) -> Iterator[dg.MaterializeResult]:
+def _database_health(
+    context: dg.AssetExecutionContext, database: DatabaseResource
+) -> Iterator[dg.MaterializeResult[None]]:
     settings = Settings()
     found = health.measure(database.store, [settings.dagster_database])
     health.record(database.store, found)
-    too_much = health.find_problems(found)
-    apart = drift_sentences(database.store, settings.dagster_database)
+    exceeded = health.find_problems(found)
+    drifted = drift_sentences(database.store, settings.dagster_database)
     yield dg.MaterializeResult(
         asset_key="database_health",
         metadata=_metadata(found),
         check_results=[
-            _result(THRESHOLDS, too_much, "All figures are within their thresholds."),
-            _result(AGREES, apart, "Dagster's catalogue and lineage know the same days."),
+            _result(THRESHOLDS, exceeded, "All figures are within their thresholds."),
+            _result(AGREES, drifted, "Dagster's catalogue and lineage record the same days."),
         ],
     )
 
 
-def _result(name: str, sentences: list[str], well: str) -> dg.AssetCheckResult:
+def _result(name: str, sentences: list[str], otherwise: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         passed=not sentences,
         severity=dg.AssetCheckSeverity.WARN,
-        description="\n".join(sentences) or well,
+        description="\n".join(sentences) or otherwise,
         metadata={"found": len(sentences)},
     )
 
 
 def _metadata(found: health.Health) -> dict[str, dg.MetadataValue]:
-    """Numbers, which Dagster plots over time, and the lists behind them as tables."""
+    """Return the figures as numbers, which Dagster plots over time, and the details as tables."""
     metadata: dict[str, dg.MetadataValue] = {}
     for item in found.measures:
         name = f"{item.name} {item.subject}".strip().replace("_", " ")
@@ -88,7 +90,7 @@ def _metadata(found: health.Health) -> dict[str, dg.MetadataValue]:
     }
     for name, frame in lists.items():
         if frame is None:
-            metadata[name] = dg.MetadataValue.text("the extension pg_stat_statements is not there")
+            metadata[name] = dg.MetadataValue.text("The extension pg_stat_statements is not installed.")
         elif frame.height:
             metadata[name] = dg.MetadataValue.md(_markdown(frame))
     return metadata
@@ -101,6 +103,8 @@ def _markdown(frame: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+# Dagster reads this annotation without resolving it
+_database_health.__annotations__["context"] = dg.AssetExecutionContext
 database_health = dg.multi_asset(
     name="database_health",
     specs=[
@@ -110,20 +114,20 @@ database_health = dg.multi_asset(
             kinds={"postgres"},
             owners=["team:data"],
             description="Sizes, rows per partition, dead rows, cache hit ratio, unused indexes, slowest statements, "
-            "connections, partitions ahead and the age of the newest candles, with their history (table "
-            "health_history).",
+            "connections, partitions ahead and the age of the newest candles. Table health_history keeps their "
+            "history.",
         )
     ],
     check_specs=[
         dg.AssetCheckSpec(
             THRESHOLDS,
             asset="database_health",
-            description="No figure of the database is beyond its threshold; what is says what to do.",
+            description="No figure of the database exceeds its threshold; messages say what to do.",
         ),
         dg.AssetCheckSpec(
             AGREES,
             asset="database_health",
-            description="The days that Dagster calls materialised are those that lineage knows, table by table.",
+            description="Dagster calls the same days materialised as lineage records, table by table.",
         ),
     ],
 )(_database_health)

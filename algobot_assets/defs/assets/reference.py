@@ -1,4 +1,4 @@
-"""configurations, strategies and risk_parameters: the declared state, by the day from which each version holds."""
+"""configurations, strategies and risk_parameters: the declared state, by effective date."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from algobot_assets.pipeline import reference
 configurations = table_asset(
     group="reference",
     kinds=("yaml",),
-    description="Settings of the computations, from the declared state: partition D holds the versions that become "
-    "effective on D.",
+    description="Settings of the computations, from the declared state. Partition D holds the versions that take "
+    "effect on D.",
     code_version=reference.CODE_VERSION,
     config_class=DeclaredConfig,
 )(reference.configurations)
@@ -17,8 +17,8 @@ configurations = table_asset(
 strategies = table_asset(
     group="reference",
     kinds=("yaml",),
-    description="Strategy versions, from the declared state: a new version is a new row that replaces the old from "
-    "its effective date.",
+    description="Strategy versions, from the declared state. A new version is a new row that replaces the old one "
+    "from its effective date.",
     code_version=reference.CODE_VERSION,
     config_class=DeclaredConfig,
 )(reference.strategies)
@@ -26,7 +26,7 @@ strategies = table_asset(
 risk_parameters = table_asset(
     group="reference",
     kinds=("yaml",),
-    description="Limits of risk of each strategy version, from the declared state.",
+    description="Risk limits of each strategy version, from the declared state.",
     code_version=reference.CODE_VERSION,
     config_class=DeclaredConfig,
 )(reference.risk_parameters)

@@ -1,7 +1,6 @@
-"""tear_sheets: the pages of every strategy and the one that compares them, as files.
+"""The asset tear_sheets: an HTML page per strategy and one that compares them.
 
-Not one of the nine tables: it has no partitions, as a page is about all days, and is made once a day or when asked for,
-never by the refresh. What is on a page is said in reports/.
+It has no partitions because a page covers all days. A schedule writes the pages once a day; the refresh does not.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ _POINTS = 120
 
 
 def sparkline(equity: pl.Series, width: int = 180, height: int = 36) -> str:
-    """The curve as an image in Markdown: an SVG inside of it, as the UI loads nothing from elsewhere."""
-    values = equity.gather_every(max(1, len(equity) // _POINTS))
-    low, high = values.min(), values.max()
-    if low is None:
+    """Draw the curve as an SVG embedded in Markdown: the UI loads no images from elsewhere."""
+    values: list[float] = equity.gather_every(max(1, len(equity) // _POINTS)).to_list()
+    if not values:
         return ""
+    low, high = min(values), max(values)
     step, scale = width / max(1, len(values) - 1), (height - 4) / ((high - low) or 1)
     points = " ".join(f"{i * step:.1f},{height - 2 - (value - low) * scale:.1f}" for i, value in enumerate(values))
     tone = "#0f8a6a" if values[-1] >= values[0] else "#c8374a"
@@ -56,14 +55,14 @@ def _table(written: list[WrittenPage], served: str) -> str:
     return "\n".join(lines)
 
 
-def _tear_sheets(context, database: DatabaseResource) -> Iterator[dg.MaterializeResult]:
+def _tear_sheets(context: dg.AssetExecutionContext, database: DatabaseResource) -> Iterator[dg.MaterializeResult[None]]:
     settings = Settings()
     folder, served = folder_of(settings), settings.reports_url.rstrip("/")
     written = write_reports(database.store, folder, progress=lambda page: context.log.info(f"Writing {page}"))
     index = folder / INDEX
 
     def link(path: Path) -> dg.MetadataValue:
-        # a browser follows no link from the UI to a file: without a server the path, to be copied
+        # browsers do not follow links from the UI to files, so without a server show the path
         return dg.MetadataValue.url(f"{served}/{quote(path.name)}") if served else dg.MetadataValue.path(str(path))
 
     yield dg.MaterializeResult(
@@ -79,6 +78,8 @@ def _tear_sheets(context, database: DatabaseResource) -> Iterator[dg.Materialize
     )
 
 
+# Dagster reads this annotation without resolving it
+_tear_sheets.__annotations__["context"] = dg.AssetExecutionContext
 tear_sheets = dg.multi_asset(
     name="tear_sheets",
     specs=[
@@ -88,10 +89,10 @@ tear_sheets = dg.multi_asset(
             group_name="reports",
             kinds={"html"},
             owners=["team:data"],
-            description="A page to look at per strategy, and one that compares them: candles with entries and exits, "
-            "equity against buy and hold, drawdown, months, trades, figures, data quality, hashes. Each is one file "
-            "that needs no network, in `reports` of ALGOBOT_HOME. `algobot up` serves them one port above the UI's; "
-            "`algobot report --open` shows them without it.",
+            description="An HTML page per strategy and a comparison: candles with entries and exits, equity against "
+            "buy and hold, drawdown, months, trades, figures, data quality, hashes. Each is one file that works "
+            "offline, in `reports` of ALGOBOT_HOME. `algobot up` serves them one port above the UI; "
+            "`algobot report --open` opens them without it.",
         )
     ],
 )(_tear_sheets)

@@ -1,7 +1,7 @@
-"""Runs whose process is gone: ended by a power cut or a kill, and still called running by Dagster.
+"""Report runs as failed whose process died in a power cut or was killed.
 
-Such a run would keep its place in the chain, and everything would wait for it. A run holds a lock in the database for
-as long as it lives (store/presence.py); one that has been without it for a minute is reported as failed.
+Dagster would call such a run running for ever, and all other runs of the chain would wait for it. A living run holds a
+lock in the database (store/advisory_locks.py); a run without its lock for a minute is reported as failed.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.store.advisory_locks import is_running
 from algobot_assets.store.connection import Store
 
-#: A run is looked at when it has run for so long, and given up when its lock has been missing for so long: a run
-#: begins before it opens the database, and a restarted server gives locks back.
+#: Minimum age of a run before it is checked, and how long its lock must be missing: a run starts before it opens the
+#: database, and a server restart releases locks.
 GRACE = timedelta(seconds=60)
 
 
-def gone(
+def find_abandoned(
     instance: dg.DagsterInstance, store: Store, missing: dict[str, str], now: datetime
 ) -> tuple[list[dg.DagsterRun], dict[str, str]]:
-    """Runs that are over without having said so, and since when (ISO) others have been missing.
+    """Return runs whose process has died, and others without a lock with the time (ISO) since it is missing.
 
-    ``missing``: what the call before gave.
+    ``missing``: the second result of the previous call.
     """
-    found, still = [], {}
+    found: list[dg.DagsterRun] = []
+    still: dict[str, str] = {}
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     for record in instance.get_run_records(dg.RunsFilter(statuses=statuses)):
         run = record.dagster_run
@@ -46,21 +47,21 @@ def gone(
     name="abandoned_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Reports runs as failed whose process was killed, so that nothing waits for them.",
+    description="Reports runs whose process was killed as failed, so that nothing waits for them.",
 )
 def abandoned_runs(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
-    """Report them, and say which."""
+    """Report dead runs."""
     missing = json.loads(context.cursor) if context.cursor else {}
-    found, still = gone(context.instance, database.store, missing, datetime.now(UTC))
+    found, still = find_abandoned(context.instance, database.store, missing, datetime.now(UTC))
     for run in found:
-        sentence = "The process of this run is gone (killed, or the machine was restarted); what it wrote is complete."
+        sentence = "The process of this run has died (killed, or the machine restarted). What it wrote is complete."
         if run.status is dg.DagsterRunStatus.CANCELING:
             context.instance.report_run_canceled(run, sentence)
         else:
             context.instance.report_run_failed(run, sentence)
     context.update_cursor(json.dumps(still))
     if found:
-        return dg.SkipReason(f"Reported as failed, as their process is gone: {', '.join(run.run_id for run in found)}.")
+        return dg.SkipReason(f"Reported as failed, their process has died: {', '.join(run.run_id for run in found)}.")
     if still:
-        return dg.SkipReason(f"Without a process, looked at again: {', '.join(still)}.")
+        return dg.SkipReason(f"Process missing, will check again: {', '.join(still)}.")
     return dg.SkipReason("Every running run has its process.")

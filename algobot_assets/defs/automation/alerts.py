@@ -1,7 +1,7 @@
-"""Alerts: what keeps failing, told to a person once, and once more when it is over.
+"""Send an alert when an asset keeps failing, and one more when it recovers.
 
-An asset fails in a run when its computation fails or a check of it does. After ALGOBOT_ALERT_AFTER such runs in a row
-one document goes to the webhook; a webhook that is down gets it later.
+An asset fails in a run if its computation or one of its checks fails. After ALGOBOT_ALERT_AFTER such runs in a row, one
+document is sent to the webhook, and sent later if the webhook is down.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType
+from dagster_shared.error import SerializableErrorInfo
 
 from algobot_assets.defs.automation.incidents import Memory, Outcome
 from algobot_assets.defs.automation.webhook import post
@@ -22,9 +23,9 @@ _EVENTS = {
     DagsterEventType.ASSET_CHECK_EVALUATION,
     DagsterEventType.RUN_FAILURE,
 }
-#: Runs looked at in one tick, documents sent in one tick.
+#: Runs examined and documents sent per tick.
 _RUNS, _SENT = 50, 5
-#: What a run that ended without an error of its own is counted under.
+#: Name under which failures outside of any step are counted.
 RUNS = "runs"
 
 
@@ -32,11 +33,11 @@ RUNS = "runs"
     name="alerts",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells a webhook (ALGOBOT_ALERT_WEBHOOK) of an asset that failed several times in a row "
-    "(ALGOBOT_ALERT_AFTER), and of its recovery.",
+    description="Notifies ALGOBOT_ALERT_WEBHOOK when an asset has failed ALGOBOT_ALERT_AFTER times in a row, and when "
+    "it recovers.",
 )
 def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Look at the runs that ended since the last tick, then send what is to be told."""
+    """Examine the runs that ended since the last tick, then send pending documents."""
     settings = Settings()
     memory = Memory.load(context.cursor)
     runs = 0
@@ -57,7 +58,7 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 def _ended(instance: dg.DagsterInstance, after: float) -> list[dg.RunRecord]:
-    """Runs that succeeded or failed since, in the order in which they ended."""
+    """Return the runs that succeeded or failed since then, in order of ending."""
     filters = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
         updated_after=datetime.fromtimestamp(after, UTC) - timedelta(microseconds=1),
@@ -66,13 +67,13 @@ def _ended(instance: dg.DagsterInstance, after: float) -> list[dg.RunRecord]:
 
 
 def _newest(instance: dg.DagsterInstance) -> float:
-    """When the last run changed: what happened before the alerts began is not told."""
+    """Return when the last run changed: earlier failures trigger no alert."""
     records = instance.get_run_records(limit=1, order_by="update_timestamp")
     return records[0].update_timestamp.timestamp() if records else 0.0
 
 
 def outcomes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[Outcome]:
-    """How each asset's computation and each check ended in the run; what did not begin is left out."""
+    """Yield how each asset's computation and each check ended in the run, if it started."""
     steps: dict[str, str | None] = {}
     checks: dict[tuple[str, str], str | None] = {}
     ended: str | None = None
@@ -97,44 +98,44 @@ def outcomes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[Outco
     told = {asset for (asset, _), failure in checks.items() if failure is not None}
     for step, failure in steps.items():
         asset, is_checks, _ = step.partition("_checks")
-        # the step of a table's checks fails where one of them blocks; the check itself says it better
+        # if a blocking check fails, its step fails as well, but the check's own message is better
         if failure is None or not (is_checks and asset in told):
             yield Outcome(asset, "checks" if is_checks else "", failure)
     for (asset, check), failure in checks.items():
         yield Outcome(asset, check, failure)
 
 
-def _sentence(error: object) -> str:
-    """What went wrong at the root of the error, without where."""
-    while getattr(error, "cause", None) is not None:
+def _sentence(error: SerializableErrorInfo | None) -> str:
+    """Return the message of the error's root cause, without the traceback."""
+    while error is not None and error.cause is not None:
         error = error.cause
-    text = getattr(error, "message", "") or "The step failed."
+    text = (error.message if error else "") or "The step failed."
     return text.split(": ", 1)[-1].strip() if ": " in text.split("\n")[0] else text.strip()
 
 
 def _send(context: dg.SensorEvaluationContext, settings: Settings, memory: Memory) -> str:
-    """Send what waits, oldest first; what could not be sent waits for the next tick."""
+    """Send pending documents, oldest first. Those that fail stay pending until the next tick."""
     if not memory.waiting:
         return ""
     if settings.alert_webhook is None:
         for document in memory.waiting:
-            context.log.warning(f"No webhook is set (ALGOBOT_ALERT_WEBHOOK): {document['text']}")
+            context.log.warning(f"ALGOBOT_ALERT_WEBHOOK is not set, not sent: {document['text']}")
         memory.waiting = []
-        return "No webhook is set (ALGOBOT_ALERT_WEBHOOK)."
+        return "ALGOBOT_ALERT_WEBHOOK is not set."
     sent = 0
     for document in memory.waiting[:_SENT]:
         problem = post(settings.alert_webhook, document)
         if problem is not None:
             memory.waiting = memory.waiting[sent:]
-            context.log.warning(f"The webhook of ALGOBOT_ALERT_WEBHOOK {problem}; the next tick tries again.")
-            return f"{len(memory.waiting)} messages wait: the webhook {problem}."
+            context.log.warning(f"The webhook of ALGOBOT_ALERT_WEBHOOK {problem}. The next tick tries again.")
+            return f"{len(memory.waiting)} messages pending: the webhook {problem}."
         sent += 1
     memory.waiting = memory.waiting[sent:]
-    return f"{sent} messages were sent."
+    return f"{sent} messages sent."
 
 
 def _failing(memory: Memory) -> str:
     if not memory.failing:
-        return "Nothing fails."
+        return "Nothing is failing."
     shown = [f"{key.rstrip('/').replace('/', ' ')} {item['times']} times" for key, item in memory.failing.items()]
     return f"Failing: {', '.join(shown[:5])}."

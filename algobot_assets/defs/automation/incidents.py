@@ -1,7 +1,6 @@
-"""From how runs ended to what a person must know: consecutive failures become one incident, its end one recovery.
+"""Turn consecutive failures into one incident, and its end into one recovery.
 
-Plain values, no Dagster: what happened goes in, documents to send come out, and all that must be remembered is one
-JSON text. Reading runs and sending are the sensor's affair.
+Pure logic without Dagster: outcomes of runs go in, documents to send come out, and the state is one JSON text.
 """
 
 from __future__ import annotations
@@ -12,18 +11,20 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-#: Documents that wait for a webhook that does not answer; beyond it the oldest are given up.
+#: Documents kept for a webhook that does not answer; beyond this, the oldest are dropped.
 _WAITING = 100
-#: Runs that are remembered as counted: a run's record may change after its end.
+#: Ids of counted runs to remember: the record of a run may change after its end.
 _COUNTED = 200
-#: Characters of a sentence that are sent.
+#: Maximum length of a message in characters.
 _LONGEST = 1000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one thing ended in one run. ``asset``: whose affair it is. ``part``: what of it, empty for the computation,
-    else the name of a check. ``failure``: a sentence, None where it went well."""
+    """The outcome of one asset or check in one run.
+
+    ``part``: the name of the check, or empty for the asset's computation. ``failure``: a message, None for success.
+    """
 
     asset: str
     part: str
@@ -32,11 +33,11 @@ class Outcome:
 
 @dataclass
 class Memory:
-    """What the alerts remember between two ticks.
+    """The state of the alerts between two ticks.
 
-    ``failing``: per "asset/part" how often in a row it failed, since when, and the last sentence and run. ``open``:
-    incidents that a person was told of, each with its assets. ``waiting``: documents not yet sent. ``after``: time of
-    the newest run looked at. ``counted``: ids of runs that are counted already.
+    ``failing``: per "asset/part" the number of failures in a row, since when, and the last message and run. ``open``:
+    reported incidents with their assets. ``waiting``: documents not sent yet. ``after``: time of the newest run seen.
+    ``counted``: ids of runs already counted.
     """
 
     after: float | None = None
@@ -47,18 +48,18 @@ class Memory:
 
     @classmethod
     def load(cls, text: str | None) -> Memory:
-        """From the sensor's cursor; an empty one is a fresh start."""
+        """Read the sensor's cursor; an empty one is a fresh start."""
         return cls(**json.loads(text)) if text else cls()
 
     def dump(self) -> str:
-        """For the sensor's cursor."""
+        """Return the text for the sensor's cursor."""
         return json.dumps(asdict(self))
 
     def count(self, run_id: str, ended: datetime, outcomes: Sequence[Outcome], threshold: int) -> None:
-        """Take in how one run ended, and add what a person must know of it to ``waiting``.
+        """Count the outcomes of one run, and add the resulting documents to ``waiting``.
 
-        Things that reach the threshold in one run are one incident. While an incident of an asset is open, whatever
-        else fails of that asset belongs to it; it is over when nothing of its assets fails any more.
+        Everything that reaches the threshold in one run is one incident. While an asset has an open incident, further
+        failures of that asset belong to it. The incident ends when nothing of its assets fails any more.
         """
         self.counted = [*self.counted, run_id][-_COUNTED:]
         for outcome in outcomes:

@@ -1,7 +1,6 @@
-"""Jobs that look after the database and Dagster's own records; none of them computes a table."""
+"""Maintenance jobs for the database and Dagster's own records; none of them computes a table."""
 
-from __future__ import annotations
-
+# no postponed annotations: Dagster reads the classes of an op's context and configuration from its annotations
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -9,22 +8,23 @@ import dagster as dg
 from algobot_assets.defs.instance.records import purge_before
 from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.settings import Settings
+from algobot_assets.store import catalogue
 from algobot_assets.store.month_partitions import MONTHS_AHEAD, coming_months, ensure_months
 
 
-@dg.op(description="Makes the monthly leaves of market_data, indicators and signals ahead of need.")
-def make_partitions(context, database: DatabaseResource) -> None:
-    """Leaves of this month and the next ones, by the database's clock."""
+@dg.op(description="Creates the coming monthly partitions of market_data, indicators and signals.")
+def make_partitions(context: dg.OpExecutionContext, database: DatabaseResource) -> None:
+    """Create the partitions of this month and the next ones, by the database's clock."""
     with database.store.transaction() as connection:
-        today = connection.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone()[0]
+        today = catalogue.now(connection).date()
     made = ensure_months(database.store, coming_months(today))
     names = ", ".join(f"{month:%Y-%m}" for month in made)
-    context.log.info(f"Made {names or 'nothing'}; months ahead: {MONTHS_AHEAD}.")
+    context.log.info(f"Created {names or 'nothing'}; months ahead: {MONTHS_AHEAD}.")
 
 
-@dg.job(name="partition_maintenance", description="Keeps the partitions of the coming months made.")
+@dg.job(name="partition_maintenance", description="Creates the partitions of the coming months.")
 def partition_maintenance() -> None:
-    """One op; see make_partitions."""
+    """Run make_partitions."""
     make_partitions()
 
 
@@ -32,10 +32,12 @@ class PurgeOptions(dg.Config):
     """Run configuration of the purge."""
 
     keep_days: int = 0
-    """Days to keep; 0: ALGOBOT_KEEP_RUNS_DAYS."""
+    """Days to keep; 0 means ALGOBOT_KEEP_RUNS_DAYS."""
 
 
-def _purge_runs(context, config: PurgeOptions, database: DatabaseResource) -> None:
+@dg.op(description="Deletes Dagster's finished runs and their events but the newest materialisation of each partition.")
+def purge_runs(context: dg.OpExecutionContext, config: PurgeOptions, database: DatabaseResource) -> None:
+    """Delete runs older than the configured number of days."""
     settings = Settings()
     days = config.keep_days or settings.keep_runs_days
     before = datetime.now(UTC) - timedelta(days=days)
@@ -48,17 +50,9 @@ def _purge_runs(context, config: PurgeOptions, database: DatabaseResource) -> No
     )
 
 
-# Dagster reads annotations before they are resolved
-_purge_runs.__annotations__["config"] = PurgeOptions
-purge_runs = dg.op(
-    name="purge_runs",
-    description="Deletes Dagster's finished runs and their events; the newest materialisation of each partition stays.",
-)(_purge_runs)
-
-
 @dg.job(name="purge", description="Keeps Dagster's own database small without losing the status of partitions.")
 def purge() -> None:
-    """One op; see purge_runs."""
+    """Run purge_runs."""
     purge_runs()
 
 
@@ -66,6 +60,6 @@ health = dg.define_asset_job(
     "health",
     selection=dg.AssetSelection.assets("database_health")
     | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("market_data"), "newest_candle")),
-    description="The database's figures, whether Dagster's catalogue agrees with the tables, and how old the newest "
-    "candles are.",
+    description="Measures the database, compares Dagster's catalogue with the tables, and checks the age of the newest "
+    "candles.",
 )

@@ -1,8 +1,8 @@
-"""How schedules and sensors ask for a run: by range tags, in its place in the chain, and never twice for one thing.
+"""Request runs from schedules and sensors, never twice for the same cause.
 
-A proposal has a key that says what called for it. While a run with that key is queued, runs or has succeeded, it is
-not asked for again; one that failed is tried again twice, ever later, because most failures pass by themselves.
-What is proposed, and when, is the affair of schedules and sensors.
+A proposal has a key that identifies its cause. While a run with that key is queued or running, or once it has
+succeeded, the proposal is not repeated. After a failure it is repeated twice, with growing delays, because most
+failures are temporary.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import dagster as dg
 from algobot_assets.audit.staleness import RangeRun
 from algobot_assets.defs.partitions import CHAIN, RANGE_END, RANGE_START
 
-#: Runs carry what called for them; so the database of runs is the memory of what was asked.
+#: Tag with the key of the proposal: Dagster's runs are the record of what was proposed.
 PROPOSAL = "algobot/proposal"
-#: How long after its failure a proposal is made again; after the last one it is not, until what calls for it differs.
+#: Delays before a failed proposal is repeated. After the last one, only a changed cause leads to a new proposal.
 AGAIN_AFTER = (timedelta(minutes=10), timedelta(hours=1))
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
@@ -31,19 +31,19 @@ UNFINISHED = (
 
 
 def key_of(name: str, seen: Iterable[object]) -> str:
-    """A key for what was seen: the same only for the same things in the same order."""
+    """Return a key for the cause: equal only for the same items in the same order."""
     text = "\n".join(str(item) for item in seen)
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def unfinished(instance: dg.DagsterInstance, then: str) -> dg.SkipReason | None:
-    """Why to skip while a run of the chain is queued or runs; ``then``: what happens after it, in words."""
+    """Return a reason to skip while a run of the chain is unfinished. ``then`` says what happens afterwards."""
     runs = instance.get_runs(dg.RunsFilter(tags=dict(CHAIN), statuses=list(UNFINISHED)), limit=1)
-    return dg.SkipReason(f"Run {runs[0].run_id} is not finished; {then}.") if runs else None
+    return dg.SkipReason(f"Run {runs[0].run_id} has not finished; {then}.") if runs else None
 
 
 def regular(name: str, job: Any, cron: str, description: str) -> dg.ScheduleDefinition:
-    """A schedule in UTC, on by default, that runs ``job`` (of ops or of assets) and asks nothing first."""
+    """Return a UTC schedule that runs ``job`` (of ops or assets) unconditionally; it is on by default."""
     return dg.ScheduleDefinition(
         name=name,
         job=job,
@@ -55,7 +55,7 @@ def regular(name: str, job: Any, cron: str, description: str) -> dg.ScheduleDefi
 
 
 def request(run: RangeRun, key: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> dg.RunRequest:
-    """The run as Dagster is asked for it; ``options`` is run configuration per table."""
+    """Build Dagster's request for the run; ``options`` is run configuration per table."""
     config = {"ops": {table: {"config": dict(values)} for table, values in options.items()}} if options else {}
     return dg.RunRequest(
         run_key=key,
@@ -77,25 +77,25 @@ def propose(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     now: datetime | None = None,
 ) -> dg.RunRequest | dg.SkipReason:
-    """The run, or why it is not asked for (again). ``now``: default the clock of this machine."""
+    """Request the run, or return why not (again). ``now`` defaults to the clock of this machine."""
     before = instance.get_run_records(dg.RunsFilter(tags={PROPOSAL: key}), limit=len(AGAIN_AFTER) + 1)
     what = f"{run.reason}: {run.first} to {run.last}"
     if not before:
         return request(run, key, options)
     last = before[0].dagster_run
     if last.status in UNFINISHED:
-        return dg.SkipReason(f"{what}. Run {last.run_id} does it.")
+        return dg.SkipReason(f"{what}. Run {last.run_id} is on it.")
     if last.status is dg.DagsterRunStatus.SUCCESS:
-        return dg.SkipReason(f"{what}. Run {last.run_id} succeeded and it is still so; its checks say why.")
+        return dg.SkipReason(f"{what}. Run {last.run_id} succeeded but did not change this; see its checks.")
     if last.status is dg.DagsterRunStatus.CANCELED:
-        return dg.SkipReason(f"{what}. Run {last.run_id} was cancelled; start it by hand if it is wanted.")
+        return dg.SkipReason(f"{what}. Run {last.run_id} was cancelled; start it by hand if you want it.")
     if len(before) > len(AGAIN_AFTER):
         return dg.SkipReason(
-            f"{what}. It was tried {len(before)} times in vain, last by run {last.run_id}; it is not asked for again "
-            "until something changes. Remove the cause, then start it by hand."
+            f"{what}. It failed {len(before)} times, last in run {last.run_id}, and is not retried until something "
+            "changes. Fix the cause, then start it by hand."
         )
     ended = datetime.fromtimestamp(before[0].end_time or before[0].update_timestamp.timestamp(), UTC)
     due = ended + AGAIN_AFTER[len(before) - 1]
     if (now or datetime.now(UTC)) < due:
-        return dg.SkipReason(f"{what}. Run {last.run_id} failed; the next try is at {due:%H:%M} UTC.")
+        return dg.SkipReason(f"{what}. Run {last.run_id} failed; it is retried at {due:%H:%M} UTC.")
     return request(run, f"{key} #{len(before) + 1}", options)

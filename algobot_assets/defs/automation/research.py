@@ -1,13 +1,11 @@
-"""Jobs that try parameters, for the UI: a sweep and a walk-forward, with their settings as run configuration.
+"""Jobs that run a sweep or a walk-forward from the UI, with their settings as run configuration."""
 
-Here: run configuration and its log. Not here: the work (sweeping.py, walk_forward.py).
-"""
-
-# no postponed annotations: Dagster reads the class of an op's configuration from them
+# no postponed annotations: Dagster reads the class of an op's configuration from its annotations
 import time
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -21,20 +19,20 @@ _LOG_SECONDS = 5.0
 
 
 class TrialConfig(dg.Config):
-    """What to try; as the options of `algobot sweep`."""
+    """The grid and range of a sweep: the options of `algobot sweep`."""
 
     strategy: str = Field(description="A stored strategy, a type such as ema_cross, or the path of a Python file.")
     parameters: dict[str, str] = Field({}, description="Strategy parameters with values such as 5:50:5 or 5,8,13.")
-    risk: dict[str, str] = Field({}, description="Risk parameters, likewise.")
-    market: str = Field("", description="Such as BTCUSDT 1h; default: the strategy's.")
-    first: str = Field("", description="First day of trading, 2024-01-31; default: the first stored.")
-    last: str = Field("", description="Last day; default: the newest stored.")
-    balance: str = Field("", description="Capital at the start; default: the strategy's, or 10000.")
-    metric: str = Field("sharpe_ratio", description="Figure to rank or choose by, the greatest first.")
-    least_trades: int = Field(0, description="Only combinations with as many closed trades.")
+    risk: dict[str, str] = Field({}, description="Risk parameters with values, likewise.")
+    market: str = Field("", description="For example BTCUSDT 1h. Default: the strategy's.")
+    first: str = Field("", description="First day of trading, YYYY-MM-DD. Default: the first stored.")
+    last: str = Field("", description="Last day, YYYY-MM-DD. Default: the newest stored.")
+    balance: str = Field("", description="Initial capital. Default: the strategy's, or 10000.")
+    metric: str = Field("sharpe_ratio", description="Figure to rank or choose by, highest first.")
+    least_trades: int = Field(0, description="Minimum number of closed trades.")
 
     def request(self) -> Request:
-        """The request these settings stand for."""
+        """Build the request from these settings."""
         return Request(
             self.strategy,
             [f"{name}={values}" for name, values in self.parameters.items()],
@@ -47,15 +45,15 @@ class TrialConfig(dg.Config):
 
 
 class WalkForwardConfig(TrialConfig):
-    """A sweep's settings and the windows."""
+    """The settings of a sweep, and the windows of a walk-forward."""
 
-    train_days: int = Field(180, description="Days of a train window.")
-    test_days: int = Field(30, description="Days of the test window after it.")
-    anchored: bool = Field(False, description="Whether every train window begins on the first day and grows.")
+    train_days: int = Field(180, description="Days in a train window.")
+    test_days: int = Field(30, description="Days in the test window after it.")
+    anchored: bool = Field(False, description="Start every train window on the first day, so that it grows.")
 
 
 def _progress(context: dg.OpExecutionContext) -> Callable[[int, int], None]:
-    """Log how far it is, at most every few seconds."""
+    """Return a callback that logs the progress every few seconds."""
     said = time.monotonic()
 
     def tell(done: int, total: int) -> None:
@@ -67,9 +65,9 @@ def _progress(context: dg.OpExecutionContext) -> Callable[[int, int], None]:
     return tell
 
 
-@dg.op(name="compute_sweep", description="Backtests a strategy with every combination of a grid and ranks them.")
-def sweep_op(context, config: TrialConfig, database: DatabaseResource) -> None:
-    """Goes on where an earlier run of the same settings was stopped."""
+@dg.op(name="compute_sweep", description="Backtests a strategy with every combination of a grid and ranks the results.")
+def sweep_op(context: dg.OpExecutionContext, config: TrialConfig, database: DatabaseResource) -> None:
+    """Run a sweep, resuming an interrupted one with the same settings."""
     ranked = sweep(
         database.store,
         config.request(),
@@ -81,15 +79,15 @@ def sweep_op(context, config: TrialConfig, database: DatabaseResource) -> None:
         "sweep_id": ranked.sweep_id,
         "combinations": len(ranked.trial.grid),
         "computed now": ranked.computed,
-        "deflated Sharpe ratio of the first": "-" if ranked.deflated is None else ranked.deflated,
-        "first": dg.MetadataValue.md(_markdown(ranked.frame.rows(named=True))),
+        "deflated Sharpe ratio of the best": "-" if ranked.deflated is None else ranked.deflated,
+        "best": dg.MetadataValue.md(_markdown(ranked.frame.rows(named=True))),
     }
     context.add_output_metadata(metadata)
 
 
-@dg.op(name="compute_walk_forward", description="Chooses parameters on train windows and tries them after each.")
-def walk_forward_op(context, config: WalkForwardConfig, database: DatabaseResource) -> None:
-    """Stores windows, joined result and equity curve."""
+@dg.op(name="compute_walk_forward", description="Chooses parameters on train windows and tests them after each.")
+def walk_forward_op(context: dg.OpExecutionContext, config: WalkForwardConfig, database: DatabaseResource) -> None:
+    """Run a walk-forward; store its windows, joined result and equity curve."""
     found = walk_forward(
         database.store,
         config.request(),
@@ -115,7 +113,7 @@ def walk_forward_op(context, config: WalkForwardConfig, database: DatabaseResour
     context.add_output_metadata(metadata)
 
 
-def _markdown(rows: list[dict]) -> str:
+def _markdown(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "none"
     lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
@@ -123,15 +121,15 @@ def _markdown(rows: list[dict]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-@dg.job(name="sweep", description="A parameter sweep; the launchpad's configuration says of what.")
+@dg.job(name="sweep", description="Runs a parameter sweep, configured in the launchpad.")
 def sweep_job() -> None:
-    """One op; see sweep_op."""
+    """Run sweep_op."""
     sweep_op()
 
 
-@dg.job(name="walk_forward", description="A walk-forward; the launchpad's configuration says of what.")
+@dg.job(name="walk_forward", description="Runs a walk-forward, configured in the launchpad.")
 def walk_forward_job() -> None:
-    """One op; see walk_forward_op."""
+    """Run walk_forward_op."""
     walk_forward_op()
 
 

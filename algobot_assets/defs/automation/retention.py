@@ -1,7 +1,6 @@
-"""The monthly retention: one run that moves every month that is due to the archive."""
+"""The job that moves old months to the archive, and its monthly schedule."""
 
-from __future__ import annotations
-
+# no postponed annotations: Dagster reads the classes of an op's context and configuration from its annotations
 from datetime import date
 
 import dagster as dg
@@ -17,19 +16,22 @@ class RetentionOptions(dg.Config):
     """Run configuration of the retention."""
 
     today: str = ""
-    """The day from which months are counted back, 2024-01-31; none: that of the database's clock."""
+    """The day from which months are counted back, YYYY-MM-DD; empty: today by the database's clock."""
 
 
-def _archive_months(context, config: RetentionOptions, database: DatabaseResource) -> None:
-    """All months that are due, oldest first; fails at the end where one could not go, with the sentence why."""
+@dg.op(
+    description="Moves months of candles, indicators and signals older than ALGOBOT_RETENTION_MONTHS to the archive."
+)
+def archive_months(context: dg.OpExecutionContext, config: RetentionOptions, database: DatabaseResource) -> None:
+    """Archive all due months, oldest first; fail at the end if one could not be archived, and say why."""
     register_code(database.store)
     today = date.fromisoformat(config.today) if config.today else None
     rows = size = months = 0
     kept = []
     for outcome in archive_due_months(database.store, Settings(), today, context.log.info):
         if outcome.kept is not None:
-            context.log.warning(f"{outcome.month:%Y-%m} stays: {outcome.kept}")
-            kept.append(f"{outcome.month:%Y-%m} stays: {outcome.kept}")
+            kept.append(f"{outcome.month:%Y-%m} not archived: {outcome.kept}")
+            context.log.warning(kept[-1])
         elif outcome.moved is not None:
             months, rows, size = months + 1, rows + outcome.moved.rows, size + outcome.moved.bytes
             context.log.info(f"{outcome.month:%Y-%m}: {outcome.moved.rows:,} rows archived and dropped.")
@@ -38,17 +40,9 @@ def _archive_months(context, config: RetentionOptions, database: DatabaseResourc
         raise dg.Failure("\n".join(kept), allow_retries=False)
 
 
-# Dagster reads annotations before they are resolved
-_archive_months.__annotations__["config"] = RetentionOptions
-archive_months = dg.op(
-    name="archive_months",
-    description="Moves months of market_data, indicators and signals that are older than the setting to the archive.",
-)(_archive_months)
-
-
-@dg.job(name="retention", description="Moves old months to the archive; reading them goes on as before.")
+@dg.job(name="retention", description="Moves old months to the archive, where they stay readable.")
 def retention() -> None:
-    """One op; see archive_months."""
+    """Run archive_months."""
     archive_months()
 
 
@@ -56,5 +50,5 @@ retention_schedule = regular(
     "retention",
     retention,
     "30 2 2 * *",
-    "Monthly: months older than ALGOBOT_RETENTION_MONTHS leave the database for the archive.",
+    "Monthly: moves months older than ALGOBOT_RETENTION_MONTHS from the database to the archive.",
 )

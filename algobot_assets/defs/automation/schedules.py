@@ -1,30 +1,32 @@
-"""Schedules: fresh candles and all that follows from them, the close of a day, and the care of the database.
+"""Schedules: refresh the tables, close the day, and maintain the database. All times are UTC.
 
-A schedule proposes at most one run and waits while one of the chain is unfinished, so downtime ends in one run that
-catches up and not in a storm of them. All times are UTC.
+A schedule requests at most one run and waits while a run of the chain is unfinished, so after downtime one run catches
+up on everything.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from algobot_assets.audit.staleness import RangeRun, complete_through, first_incomplete, unsettled
+from algobot_assets.audit.staleness import RangeRun, unsettled
 from algobot_assets.defs.automation.maintenance import health, partition_maintenance, purge
 from algobot_assets.defs.automation.proposals import regular, request, unfinished
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.feed.open import CandleFeed
+from algobot_assets.pipeline.days import outdated_markets
 from algobot_assets.schema.symbols import delivery_of
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
 
-#: An answer given this long after the end of its day is taken as final: late trades are in, an outage is over.
+#: An answer this long after the end of its day is final: late trades are in, an outage is over.
 SETTLED_AFTER = timedelta(minutes=15)
 
 
 def refresh_cron(minutes: int) -> str:
-    """Every so many minutes, a minute after candles close."""
+    """Return the cron expression for every so many minutes, a minute after candles close."""
     return f"1-59/{minutes} * * * *" if minutes < 60 else "1 * * * *"
 
 
@@ -34,28 +36,41 @@ def refresh_cron(minutes: int) -> str:
     execution_timezone="UTC",
     target=dg.AssetSelection.groups("reference", "market", "trading"),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="From the first day that is not complete to today (ALGOBOT_REFRESH_MINUTES): newly closed candles and "
-    "all that follows from them.",
+    description="Every ALGOBOT_REFRESH_MINUTES: fetches newly closed candles and computes all tables, from the first "
+    "incomplete day to today.",
 )
 def refresh(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource, state: StateResource, feed: FeedResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """One run over the days that are not complete, today included."""
-    waiting = unfinished(context.instance, "the next tick asks again")
+    """Request one run from the first incomplete day to today."""
+    waiting = unfinished(context.instance, "the next tick tries again")
     if waiting is not None:
         return waiting
-    today = context.scheduled_execution_time.astimezone(UTC).date()
+    now = context.scheduled_execution_time.astimezone(UTC)
+    today, markets = now.date(), state.load().markets
     ends = _end_of_files(feed.feed)
     if ends is not None:
-        through = complete_through(database.store)
-        if through is not None and through >= ends:
-            return dg.SkipReason(f"The files end at {ends:%Y-%m-%d %H:%M} UTC, and everything in them is stored.")
-        today = min(today, ends.date())
-    first = first_incomplete(database.store) or state.load().first_day
-    if first > today:
+        today = min(today, (ends - timedelta(microseconds=1)).date())
+    with feed.feed.opened() if ends else nullcontext() as source:
+        outdated = outdated_markets(
+            database.store,
+            markets,
+            today,
+            lambda market: source.known_through(market.symbol, market.interval) if source else now,
+        )
+    if not outdated:
+        start = min(market.start for market in markets)
+        if start > today:
+            return dg.SkipReason(f"The declared markets start on {start}; nothing to fetch before.")
+        if ends is not None:
+            return dg.SkipReason(f"The files end at {ends:%Y-%m-%d %H:%M} UTC, and all their candles are stored.")
         return dg.SkipReason(f"All days up to {today} are complete.")
+    first = min(outdated.values())
     run = RangeRun(NINE, first, today, "scheduled")
-    return request(run, f"refresh {context.scheduled_execution_time:%Y-%m-%dT%H:%M}")
+    options: dict[str, dict[str, object]] = {}
+    if len(outdated) < len(markets):  # the others have nothing new to compute from
+        options = {table: {"markets": sorted(outdated)} for table in NINE[3:]}
+    return request(run, f"refresh {context.scheduled_execution_time:%Y-%m-%dT%H:%M}", options)
 
 
 @dg.schedule(
@@ -64,14 +79,14 @@ def refresh(
     execution_timezone="UTC",
     target=dg.AssetSelection.groups("reference", "market", "trading"),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Closes yesterday: once its end has settled, the exchange is asked once more for the whole day, what "
-    "it says now is compared with what is stored, differences are taken over, and every check looks at the day.",
+    description="Closes yesterday: once the day has settled, fetches it again, compares it with the database, stores "
+    "differences and runs every check.",
 )
 def daily_close(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """One run over the complete days that were last asked for before they had settled."""
-    waiting = unfinished(context.instance, "the next tick asks again")
+    """Request one run over the complete days that were last fetched before they had settled."""
+    waiting = unfinished(context.instance, "the next tick tries again")
     if waiting is not None:
         return waiting
     now = context.scheduled_execution_time
@@ -80,14 +95,14 @@ def daily_close(
     found = unsettled(database.store, markets, SETTLED_AFTER)
     settled = (context.scheduled_execution_time.astimezone(UTC) - SETTLED_AFTER).date() - timedelta(days=1)
     if found is None or found[0] > settled:
-        return dg.SkipReason(f"Nothing to close: all complete days up to {settled} were asked for after they settled.")
+        return dg.SkipReason(f"Nothing to close: all complete days through {settled} were fetched after they settled.")
     run = RangeRun(NINE, found[0], min(found[1], settled), "closing")
     key = f"daily_close {context.scheduled_execution_time:%Y-%m-%dT%H:%M}"
     return request(run, key, {"market_data": {"from_source": True}})
 
 
 def _end_of_files(feed: CandleFeed) -> datetime | None:
-    """Where a folder of klines ends; None for an exchange, which is not asked: where it is down, the run says so."""
+    """Return the end of a folder of klines, or None for an exchange: whether it answers shows in the run."""
     if not feed.is_folder:
         return None
     with feed.opened() as source:
@@ -95,16 +110,16 @@ def _end_of_files(feed: CandleFeed) -> datetime | None:
 
 
 partition_schedule = regular(
-    "partition_maintenance", partition_maintenance, "10 0 * * *", "Daily: the partitions of the coming months."
+    "partition_maintenance", partition_maintenance, "10 0 * * *", "Daily: creates the partitions of the coming months."
 )
 health_schedule = regular(
-    "health", health, "*/15 * * * *", "Every quarter of an hour: the database's figures, the age of the newest candles."
+    "health", health, "*/15 * * * *", "Every 15 minutes: measures the database and the age of the newest candles."
 )
 purge_schedule = regular(
     "purge",
     purge,
     "40 0 * * *",
-    "Daily: Dagster's runs and events older than ALGOBOT_KEEP_RUNS_DAYS, without partition status.",
+    "Daily: deletes Dagster's runs and events older than ALGOBOT_KEEP_RUNS_DAYS; keeps partition status.",
 )
 
 JOBS = (partition_maintenance, health, purge)

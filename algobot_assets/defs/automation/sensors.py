@@ -1,7 +1,6 @@
-"""Sensors: what the state of the tables and of the declared file calls for, as range runs by tag.
+"""Sensors that request runs for stale days, missing candles and changes of the declared state.
 
-A sensor asks the database, proposes one run, oldest days first, and says in its skip reason what it saw. That it never
-asks twice for the same thing is the affair of `proposals`. Alerts have a module of their own.
+Each queries the database and requests one range run, oldest days first, or explains in its skip reason why not.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from algobot_assets.pipeline.reference import stored_state
 from algobot_assets.schema.intervals import FIRST_DAY
 from algobot_assets.schema.tables import NINE
 
-#: What waits for a person: it changes or removes what is stored.
+#: Differences that would change or remove stored versions, so they wait for a person.
 _WAITS = (Kind.CORRECTION, Kind.DISAPPEARED)
-#: Sentences shown in a skip reason.
+#: Items shown in a skip reason.
 _SHOWN = 3
 
 
@@ -33,12 +32,12 @@ _SHOWN = 3
     target=dg.AssetSelection.groups("market", "trading"),
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Computes again what no longer matches what it was computed from: changed data, parameters, code or "
-    "carried state, rows changed by hand, and what is missing.",
+    description="Recomputes stale partitions: changed data, parameters, code or carried state, rows edited by hand, "
+    "and missing partitions.",
 )
 def staleness(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
-    """One run from the first stale day on, or the reason why none is due."""
-    waiting = unfinished(context.instance, "what is stale after it is asked for then")
+    """Request one run from the first stale day on, or say why none is due."""
+    waiting = unfinished(context.instance, "the next tick checks what is stale")
     if waiting is not None:
         return waiting
     run = due(database.store)
@@ -52,23 +51,23 @@ def staleness(context: dg.SensorEvaluationContext, database: DatabaseResource) -
     target=dg.AssetSelection.assets("market_data"),
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks the source again for days that are missing or unfinished between others, and for days that lack "
-    "candles nobody has confirmed to be absent. A confirmed gap is not asked for again.",
+    description="Fetches days again that are missing or unfinished between others, or that lack candles without a "
+    "confirmed gap.",
 )
 def gaps(
     context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """One run over the oldest stretch of such days; what follows from them is the affair of `staleness`."""
-    waiting = unfinished(context.instance, "what is missing after it is asked for then")
+    """Request one run over the oldest stretch of such days. The sensor `staleness` recomputes the other tables."""
+    waiting = unfinished(context.instance, "the next tick checks what is missing")
     if waiting is not None:
         return waiting
     try:
         markets = {(market.symbol, market.interval) for market in state.load().markets}
     except SettingsError as error:
-        return dg.SkipReason(f"The declared state cannot be read: {error}")
+        return dg.SkipReason(f"The declared state cannot be read. {error}")
     found = holes(database.store, markets)
     if not found:
-        return dg.SkipReason(f"No day of {len(markets)} markets lacks a candle that is not confirmed absent.")
+        return dg.SkipReason(f"No day of {len(markets)} markets lacks candles, except confirmed gaps.")
     first, last = stretch(found)
     inside = [hole for hole in found if first <= hole.day <= last]
     run = RangeRun(("market_data",), first, last, _listed(inside))
@@ -80,23 +79,23 @@ def gaps(
     target=dg.AssetSelection.groups("reference", "market", "trading"),
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Stores new versions, strategies and markets of the declared state and computes what follows. What "
-    "would change stored versions waits for `algobot apply --rewrite`.",
+    description="Stores new versions, strategies and markets of the declared state and computes their tables. Changes "
+    "of stored versions wait for `algobot apply --rewrite`.",
 )
 def declared_state(
     context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """One run from the first day that a new declaration concerns, or what waits for a person."""
-    waiting = unfinished(context.instance, "the declared state is looked at after it")
+    """Request one run from the first day affected by a new declaration, or say what waits for a person."""
+    waiting = unfinished(context.instance, "the next tick checks the declared state")
     if waiting is not None:
         return waiting
     try:
         declared = state.load()
     except SettingsError as error:
-        return dg.SkipReason(f"The declared state cannot be read: {error}")
+        return dg.SkipReason(f"The declared state cannot be read. {error}")
     days = recorded_days(database.store)
     if not days:
-        return dg.SkipReason("No candles are stored yet; the refresh begins with the declared markets.")
+        return dg.SkipReason("No candles are stored yet; the schedule `refresh` fetches the declared markets.")
     last = max(end for _, end in days.values())
     found = differences(declared, stored_state(database.store))
     blocked = [item for item in found if item.kind in _WAITS]
@@ -107,7 +106,7 @@ def declared_state(
     in_the_way = first is not None and any(first <= item.day <= last for item in blocked)
     said = _said(blocked, later, in_the_way)
     if first is None or in_the_way:
-        return dg.SkipReason(said or "What is declared is stored.")
+        return dg.SkipReason(said or "Everything declared is stored.")
     reasons = [*map(str, wanted), *(f"market {name} from {day}" for name, day in lacking)]
     answer = propose(context.instance, RangeRun(NINE, first, last, _listed(reasons)), key_of("declared_state", reasons))
     return dg.SkipReason(f"{answer.skip_message} {said}".strip()) if isinstance(answer, dg.SkipReason) else answer
@@ -116,7 +115,7 @@ def declared_state(
 def _lacking(
     declared: DeclaredState, days: Mapping[tuple[str, str], tuple[date, date]], last: date
 ) -> list[tuple[str, date]]:
-    """Declared markets of which days from their start on are not recorded, with that start."""
+    """Return declared markets without recorded days at their start, with that start."""
     found = []
     for market in declared.markets:
         start = max(market.start, FIRST_DAY)
@@ -127,13 +126,13 @@ def _lacking(
 
 
 def _said(blocked: Sequence[Difference], later: Sequence[Difference], in_the_way: bool) -> str:
-    """What is not asked for, and why."""
+    """Describe what is not requested, and why."""
     sentences = []
     if blocked:
-        rest = "; new versions of these days wait with it" if in_the_way else ""
-        sentences.append(f"Waits for a person (`algobot apply` says what to do){rest}: {_listed(blocked)}.")
+        rest = ", and new versions of these days with it" if in_the_way else ""
+        sentences.append(f"Waiting for a person{rest}: {_listed(blocked)}. For details run `algobot apply`.")
     if later:
-        sentences.append(f"Stored on the day it becomes effective: {_listed(later)}.")
+        sentences.append(f"Will be stored on its effective date: {_listed(later)}.")
     return " ".join(sentences)
 
 

@@ -1,6 +1,6 @@
-"""Telling a person: one JSON document by POST to the URL of ALGOBOT_ALERT_WEBHOOK.
+"""POST alerts as JSON to ALGOBOT_ALERT_WEBHOOK.
 
-The URL may hold a secret, so nothing here names it, and errors say only what kind they are.
+The URL may hold a secret, so messages never contain it, and errors name only their type.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 import requests
 from pydantic import SecretStr
 
-#: Seconds to connect, and to wait for the answer: a sensor's tick has a minute for all it does.
+#: Seconds to connect and to wait for the response; a sensor's tick has one minute in total.
 TIMEOUT = (3.0, 7.0)
 
 
 def post(url: SecretStr, document: Mapping[str, Any]) -> str | None:
-    """Send the document; None where it was taken, else why not, without the URL."""
+    """Send the document. Return None on success, else the reason, without the URL."""
     try:
         answer = requests.post(url.get_secret_value(), json=document, timeout=TIMEOUT, allow_redirects=False)
     except requests.exceptions.RequestException as error:

@@ -1,17 +1,17 @@
-"""Asset checks: what must hold of the stored tables, looked at after every run, within the run's days only.
+"""Asset checks: invariants of the stored tables, checked after every run for the run's days.
 
-``CHECKS`` is what Dagster loads. ``rules_*`` say what is right, as pure functions on frames; the module of each table
-reads what they need and hands over their sentences; ``base`` is what all have in common.
+Dagster loads ``CHECKS``. The module of each table reads what the rules need (``audit/rules``, pure functions on frames)
+and collects their messages; ``factory`` turns it into asset checks.
 """
 
 from __future__ import annotations
 
-from algobot_assets.defs.checks import candles, indicators, newest, results, signals, trades
+from algobot_assets.defs.checks import candle_age, candles, indicators, results, signals, trades
 
 #: One multi-check per table, and the age of the newest candles.
 CHECKS = (
     candles.checks,
-    newest.check,
+    candle_age.check,
     indicators.checks,
     signals.checks,
     trades.checks,

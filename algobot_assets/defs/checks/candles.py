@@ -1,4 +1,4 @@
-"""Checks of market_data: what is stored can be candles, closed ones, one per grid point, and no gap is unknown."""
+"""Checks of market_data: candles are consistent, closed and unique per grid point, and every gap is recorded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import polars as pl
 
 from algobot_assets.audit.rules import candles as rules
 from algobot_assets.audit.rules.check_run import DAY, CheckRun, slot_sql
-from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.reader import read_window
@@ -15,19 +15,19 @@ CONSISTENT, ONE, CLOSED = "candles_are_consistent", "one_candle_per_open", "cand
 GAPS, RECORDED = "gaps_are_recorded", "rows_are_as_recorded"
 
 
-@table_checks(
+@define_checks(
     "market_data",
     {
-        CONSISTENT: "high and low enclose open and close, prices are above 0, volumes not below, takers' within them.",
-        ONE: "No two candles of a market lie at one point of its interval's grid.",
-        CLOSED: "Every candle ends no later than its day is known to be complete: none was still forming.",
-        GAPS: "Every absent candle of a recorded day is recorded in `gaps`, by each interval's own calendar.",
-        RECORDED: "Each day has as many candles as its run recorded.",
+        CONSISTENT: "low <= open, close <= high; prices > 0; volumes >= 0; taker volumes within volumes.",
+        ONE: "Each point of an interval's grid has at most one candle per market.",
+        CLOSED: "Every candle ended before the time through which its day is complete: none was still forming.",
+        GAPS: "Every missing candle of a recorded day is recorded in `gaps`, by the calendar of its interval.",
+        RECORDED: "Each day has the number of candles that its run recorded.",
     },
     blocking=(CONSISTENT, ONE, CLOSED),
 )
 def checks(run: CheckRun) -> None:
-    """Count each day on the server; read only the days whose numbers are not those of an unbroken one."""
+    """Count each day on the server, and read only days whose counts differ from those of a day without gaps."""
     wrong = " AND ".join(f"({condition})" for condition in rules.CONSISTENT.values())
     for window, days in run.recorded():
         slot = slot_sql(window.interval, window.phase)
@@ -38,7 +38,7 @@ def checks(run: CheckRun) -> None:
         )
         who = f"{window.symbol} {window.interval}"
         for found in run.findings.values():
-            found.seen += stored["rows"].sum()
+            found.seen += int(stored["rows"].sum())
         run.findings[RECORDED].add(rules.miscounted("market_data", who, stored, days))
         gaps = _gaps(run, window)
         for month in window.pieces():
@@ -57,7 +57,7 @@ def _month(run: CheckRun, window: Window, days: pl.DataFrame, stored: pl.DataFra
         .filter(
             (pl.col("rows") != pl.col("wanted"))
             | (pl.col("wrong") + pl.col("off_grid") > 0)
-            # of an unfinished day the number alone does not tell which candles there are
+            # for an unfinished day, the count does not tell which candles exist
             | (pl.col("complete_through").dt.date() <= pl.col("day"))
         )["day"]
     ).sort()

@@ -1,4 +1,4 @@
-"""Checks of indicators: one row per candle, possible values, NULL only while warming, and no look at later candles."""
+"""Checks of indicators: one row per candle, values in bounds, NULL only during warm-up, and no look-ahead."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from algobot_assets.audit.rules import indicators as rules
 from algobot_assets.audit.rules.check_run import CheckRun, day_sql
 from algobot_assets.audit.rules.rows import unlike_candles
 from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report
+from algobot_assets.compute.carry import Days
 from algobot_assets.compute.code_version import indicators_code_version
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
 from algobot_assets.declared.versions import effective
-from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.schema.windows import Window
 
 ROWS, BOUNDS, WARM = "one_row_per_candle", "values_are_possible", "null_only_while_warming"
 VALUES = ("ema", "rsi", "atr", "vwap")
 
 
-@table_checks(
+@define_checks(
     "indicators",
     {
-        ROWS: "Every candle of a recorded day has exactly one row, linked to it.",
-        BOUNDS: "rsi lies within 0 and 100, atr is not negative, ema and vwap are above 0, all are finite.",
-        WARM: "ema is NULL at a market's first n - 1 candles, rsi and atr at its first n, vwap only without volume; "
-        "nowhere else.",
-        AHEAD: f"Cutting off the future, or multiplying its prices by 10 and by 0.1, changes no value before. {BOUND}",
-        AGAIN: f"Computed again from the carried state, the values are the stored ones, bit by bit. {BOUND}",
+        ROWS: "Every candle of a recorded day has exactly one row that refers to it.",
+        BOUNDS: "0 <= rsi <= 100, atr >= 0, ema > 0, vwap > 0, and all are finite.",
+        WARM: "ema is NULL only for a market's first n - 1 candles, rsi and atr for its first n, and vwap only without "
+        "volume.",
+        AHEAD: f"Removing later candles, or scaling their prices by 10 and 0.1, changes no earlier value. {BOUND}",
+        AGAIN: f"Recomputing from the carried state gives the stored values bit by bit. {BOUND}",
     },
     blocking=(BOUNDS, AHEAD),
 )
 def checks(run: CheckRun) -> None:
-    """Count each day on the server; compute a sample again."""
+    """Count each day on the server, and recompute a sample."""
     settings = run.handle("configurations").versions(history=True)
 
     @cache
@@ -66,7 +67,7 @@ def _sample(
         return
     windows = windows_on(sample.window.first)
 
-    def again(some: pl.DataFrame, days) -> pl.DataFrame:
+    def again(some: pl.DataFrame, days: Days) -> pl.DataFrame:
         return compute_indicators(some, windows, window.interval, days, sample.state)[0]
 
     answers = examine(handle, sample, candles, None, (), VALUES, again)
@@ -75,7 +76,7 @@ def _sample(
 
 
 def _candles_before(run: CheckRun, window: Window, stored: pl.DataFrame) -> dict[date, int]:
-    """How many candles the market has before each stored day."""
+    """Count the market's candles before each stored day."""
     earlier = run.rows(
         """SELECT coalesce(sum(rows), 0)::bigint AS rows FROM lineage
             WHERE table_name = 'indicators' AND symbol = %s AND "interval" = %s AND day < %s""",
@@ -87,7 +88,7 @@ def _candles_before(run: CheckRun, window: Window, stored: pl.DataFrame) -> dict
 
 
 def _nulls_with_volume(run: CheckRun, window: Window, stored: pl.DataFrame) -> dict[date, int]:
-    """Candles with volume but without vwap, of the days that have NULLs there."""
+    """Count candles with volume but without vwap, per day with NULLs in vwap."""
     found: dict[date, int] = {}
     days = stored.filter(pl.col("null_vwap") > 0)["day"]
     if days.is_empty():

@@ -1,4 +1,4 @@
-"""Checks of performance_metrics and backtest_results: both follow from the stored trades, to the last digit."""
+"""Checks of performance_metrics and backtest_results: both match the stored trades, to the last digit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from algobot_assets.audit.rules.ledger_terms import Settings
 from algobot_assets.audit.rules.messages import at
 from algobot_assets.audit.rules.trades import costs_of, notionals, with_terms
 from algobot_assets.compute.ledger.state import read_state
-from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.schema.frames import PRICE, UTC, schema_of
 from algobot_assets.schema.intervals import candle_end, day_of, floor_open, midnight
 from algobot_assets.schema.windows import Window
@@ -29,24 +29,26 @@ PER_TRADE, CAPITAL, COUNTS, FIGURES = (
     "counts_equal_trades",
     "figures_follow_from_trades",
 )
-_TRADE = ("id", "day", "entry_time", "exit_time", "position_type", "entry_price", "exit_price", "quantity")
-_TRADE += ("net_profit", "profit_pct")
-_FOLLOW = "total_return, annual_return, win_rate, avg_profit_pct, risk_reward_ratio and profit_factor follow from "
+_TRADE = (
+    *("id", "day", "entry_time", "exit_time", "position_type", "entry_price", "exit_price", "quantity"),
+    *("net_profit", "profit_pct"),
+)
+_FOLLOW = "total_return, annual_return, win_rate, avg_profit_pct, risk_reward_ratio and profit_factor match "
 
 
-@table_checks(
+@define_checks(
     "performance_metrics",
     {
-        PER_TRADE: "Every trade of a recorded day has its row.",
-        CAPITAL: "final_capital is the initial capital, all net profits so far and the marks of what is open.",
-        FIGURES: f"{_FOLLOW}the stored trades, computed by other code.",
+        PER_TRADE: "Every trade of a recorded day has a row.",
+        CAPITAL: "final_capital = initial_capital + all net profits so far + the marked profit of open trades.",
+        FIGURES: f"{_FOLLOW}the stored trades, computed independently.",
     },
 )
 def metrics(run: CheckRun) -> None:
-    """Each strategy's trades once more, in order, from the sums of those before the run's days."""
+    """Replay each strategy's trades in order, starting from the sums of those before the run's days."""
     settings = Settings.read(run)
     for window, days in run.recorded():
-        account = _Account.read(run, settings, window, days["day"].max())
+        account = _Account.read(run, settings, window, days.select(pl.col("day").max()).item())
         _metrics(run, account)
 
 
@@ -66,16 +68,16 @@ def _metrics(run: CheckRun, account: _Account) -> None:
                 run.findings[PER_TRADE].add(f"{what} there are no metrics. {rules.cure(trade['day'])}")
                 continue
             final = rules.units(row["final_capital"])
-            near = 2 * mark.open_lots  # a quantity in float64 may move a mark by a unit
+            near = 2 * mark.open_lots  # float64 rounding of a quantity may move a mark by one unit
             if mark.equity is not None and abs(final - mark.equity) > near:
-                wanted = Decimal(mark.equity).scaleb(-8)
+                equity = Decimal(mark.equity).scaleb(-8)
                 run.findings[CAPITAL].add(
-                    f"{what} final_capital is {row['final_capital']}, but the account holds {wanted}. "
+                    f"{what} final_capital is {row['final_capital']}, but the account holds {equity}. "
                     f"{rules.cure(trade['day'])}"
                 )
             if rules.units(row["initial_capital"]) != account.initial:
                 run.findings[CAPITAL].add(
-                    f"{what} initial_capital is {row['initial_capital']}, which the strategy did not begin with. "
+                    f"{what} initial_capital is {row['initial_capital']}, which is not the strategy's initial balance. "
                     f"{rules.cure(trade['day'])}"
                 )
             wanted = rules.figures(mark.totals, account.initial, final, lived)
@@ -84,7 +86,7 @@ def _metrics(run: CheckRun, account: _Account) -> None:
 
 
 def _marks(run: CheckRun, account: _Account) -> list[rules.Mark]:
-    """The account after each candle in which trades closed; closes are read only where lots stay open."""
+    """Return the account after each candle with closed trades. Prices are read only if trades stay open."""
     closes, lots = list(account.closes()), account.lots()
     marks = list(rules.replay(account.initial, account.before, closes, lots, {}))
     needed = [item.slot for item, mark in zip(closes, marks, strict=True) if mark.equity is None]
@@ -100,16 +102,16 @@ def _marks(run: CheckRun, account: _Account) -> list[rules.Mark]:
     return list(rules.replay(account.initial, account.before, closes, lots, prices))
 
 
-@table_checks(
+@define_checks(
     "backtest_results",
     {
         CAPITAL: "final_capital = initial_capital + the sum of net_profit of all trades + open_profit, exactly.",
-        COUNTS: "total_trades, winning_trades, losing_trades and ambiguous_stops are those of trade_history.",
-        FIGURES: f"{_FOLLOW}the stored trades and capital, computed by other code.",
+        COUNTS: "total_trades, winning_trades, losing_trades and ambiguous_stops match trade_history.",
+        FIGURES: f"{_FOLLOW}the stored trades and capital, computed independently.",
     },
 )
 def backtests(run: CheckRun) -> None:
-    """Each strategy's days, with the sums of its trades counted on the server."""
+    """Check each strategy's days against sums of its trades computed on the server."""
     settings = Settings.read(run)
     for window, _ in run.recorded():
         who = settings.who(window)
@@ -143,7 +145,7 @@ _SUMS = """count(*), count(*) FILTER (WHERE net_profit > 0),
 
 
 def totals_before(run: CheckRun, strategy_id: int, day: date) -> rules.Totals:
-    """The sums of a strategy's trades before ``day``: one aggregate on the server, however long the history."""
+    """Sum up a strategy's trades before ``day`` in one aggregate on the server."""
     with run.store.transaction() as connection:
         row = connection.execute(
             f"SELECT {_SUMS} FROM trade_history WHERE strategy_id = %s AND day < %s", (strategy_id, day)
@@ -162,7 +164,7 @@ def _totals_by_day(run: CheckRun, window: Window) -> dict[date, rules.Totals]:
 
 def _totals(row: Any) -> rules.Totals:
     closed, won, sum_won, sum_lost, percent, ambiguous = row
-    return rules.Totals(closed, won, *map(rules.units, (sum_won, sum_lost, percent)), ambiguous)
+    return rules.Totals(closed, won, rules.units(sum_won), rules.units(sum_lost), rules.units(percent), ambiguous)
 
 
 def _stored_metrics(run: CheckRun, window: Window) -> dict[int, dict[str, Any]]:
@@ -176,7 +178,7 @@ def _stored_metrics(run: CheckRun, window: Window) -> dict[int, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Account:
-    """One strategy version's trades of the run's days, in order of closing, and what surrounds them."""
+    """The trades of one strategy version in the run's days, in order of closing, with the account around them."""
 
     who: str
     window: Window
@@ -189,7 +191,7 @@ class _Account:
 
     @classmethod
     def read(cls, run: CheckRun, settings: Settings, window: Window, last: date) -> _Account:
-        """Read it; ``window`` is of performance_metrics, whose recorded days reach to ``last``."""
+        """Read the account; ``window`` is of performance_metrics, recorded through ``last``."""
         version = settings.strategies[window.strategy_id]
         candles = settings.candles(run, window)
         ledger = Window("trade_history", window.first, last + DAY, strategy_id=window.strategy_id)
@@ -212,14 +214,14 @@ class _Account:
         )
 
     def closes(self) -> Iterator[rules.Close]:
-        """The candles in which trades closed."""
+        """Yield the candles in which trades closed."""
         for slot, rows in groupby(self.trades.iter_rows(named=True), key=lambda trade: trade["slot"]):
             made = tuple((rules.units(row["net_profit"]), rules.units(row["profit_pct"])) for row in rows)
             yield rules.Close(slot, candle_end(self.candles.interval, slot), made)
 
     def lots(self) -> list[rules.OpenLot]:
-        """Every lot that was open in the run's days."""
-        if self.trades.is_empty():  # which have no terms
+        """Return every trade that was open during the run's days."""
+        if self.trades.is_empty():  # no terms to look up
             return list(self.still_open)
         entry, _ = notionals(self.trades)
         costs = costs_of(entry, self.trades["entry_rate"].to_numpy())
@@ -228,8 +230,8 @@ class _Account:
             "entry_time", "slot", pl.col("position_type") == "long", pl.col("quantity").cast(pl.Float64)
         ).iter_rows()
         closed = [
-            rules.OpenLot(*row, int(notional), int(cost))
-            for row, notional, cost in zip(rows, entry, costs, strict=True)
+            rules.OpenLot(entered, left, long, quantity, int(notional), int(cost))
+            for (entered, left, long, quantity), notional, cost in zip(rows, entry, costs, strict=True)
         ]
         return [*closed, *self.still_open]
 

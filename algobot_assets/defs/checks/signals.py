@@ -1,4 +1,4 @@
-"""Checks of signals: one row per candle and strategy version, known values, and no look at later candles."""
+"""Checks of signals: one row per candle and strategy version, valid values, and no look-ahead."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from algobot_assets.compute.code_version import strategy_code_version
 from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.declared.parameters import from_json
-from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.errors import AlgobotError
 from algobot_assets.schema.windows import Window
 
 ROWS, VALUES = "one_row_per_candle", "values_are_known"
 
 
-@table_checks(
+@define_checks(
     "signals",
     {
-        ROWS: "Every candle of a recorded day has exactly one row per strategy version, linked to it.",
+        ROWS: "Every candle of a recorded day has exactly one row per strategy version that refers to it.",
         VALUES: "A signal is 1, -1 or 0.",
-        AHEAD: "Cutting off the future, or multiplying its prices and indicators by 10 and by 0.1, changes no signal "
-        f"before. {BOUND}",
-        AGAIN: f"Computed again from the carried state, the signals are the stored ones. {BOUND}",
+        AHEAD: "Removing later candles, or scaling their prices and indicators by 10 and 0.1, does not change earlier "
+        f"signals. {BOUND}",
+        AGAIN: f"Recomputing from the carried state gives the stored signals. {BOUND}",
     },
     blocking=(VALUES,),
 )
 def checks(run: CheckRun) -> None:
-    """Count each day on the server; compute a sample of each strategy version again."""
+    """Count each day on the server, and recompute a sample of each strategy version."""
     versions = {row["id"]: row for row in run.handle("strategies").versions(history=True).iter_rows(named=True)}
     counted: dict[tuple[str, str], pl.DataFrame] = {}
     for window, days in run.recorded():
@@ -49,7 +49,7 @@ def checks(run: CheckRun) -> None:
         run.findings[ROWS].add(unlike_candles(window, stored, counted[market], days))
         for day, number in stored.filter(pl.col("unknown") > 0).select("day", "unknown").iter_rows():
             run.findings[VALUES].add(
-                f"{window}: {number} signals of {day} are neither 1, -1 nor 0. Materialise signals of {day} again."
+                f"{window}: {number} signals of {day} are not 1, -1 or 0. Materialise signals of {day} again."
             )
         _sample(run, window, candles, versions[window.strategy_id], rows)
 

@@ -1,4 +1,4 @@
-"""Checks of trade_history: trades follow signals and candles, pay on both sides, add up, and keep to the limit."""
+"""Checks of trade_history: trades follow signals and candles, pay costs on both sides, add up, and respect limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from algobot_assets.audit.rules import trades as rules
 from algobot_assets.audit.rules.check_run import CheckRun
 from algobot_assets.audit.rules.ledger_terms import Settings
 from algobot_assets.compute.ledger.state import read_state
-from algobot_assets.defs.checks.base import table_checks
+from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.schema.frames import PRICE, UTC, schema_of
 from algobot_assets.schema.intervals import day_of
 from algobot_assets.schema.windows import Window
@@ -33,19 +33,19 @@ _AROUND = {
 }
 
 
-@table_checks(
+@define_checks(
     "trade_history",
     {
-        PLACED: "Exits come after entries; an entry is decided by a signal of its strategy and made at the open of the "
-        "next candle there is; an exit by signal is at an open.",
-        COSTS: "commission_fee and slippage_cost are those of both sides, each on its own rounded notional, at the "
-        "terms in force on its day.",
-        SUMS: "net_profit is gross_profit less costs to the last digit; gross_profit, profit_pct and duration follow.",
-        LIMIT: "Never more trades at once than max_open_trades when they were entered, and all of one side.",
+        PLACED: "Exits come after entries. An entry follows a signal of its strategy and fills at the open of the next "
+        "existing candle. An exit by signal fills at an open.",
+        COSTS: "commission_fee and slippage_cost cover both sides, each on its own rounded notional, at the rates in "
+        "force on its day.",
+        SUMS: "net_profit = gross_profit - costs, to the last digit; gross_profit, profit_pct and duration are right.",
+        LIMIT: "At most max_open_trades trades are open at once, by the limit at their entry, and all on one side.",
     },
 )
 def checks(run: CheckRun) -> None:
-    """Month by month, each trade with the candles and the signal around it."""
+    """Check month by month each trade with the candles and the signal around it."""
     settings = Settings.read(run)
     for window, days in run.recorded():
         who, candles = settings.who(window), settings.candles(run, window)
@@ -64,16 +64,18 @@ def checks(run: CheckRun) -> None:
             parts.append(trades.select(list(_HELD)))
             for found in run.findings.values():
                 found.seen += trades.height
-        lots = _still_open(run, window, days["day"].max())
+        last: date = days.select(pl.col("day").max()).item()
+        lots = _still_open(run, window, last)
         limits = settings.limits(window.strategy_id)
         held = pl.concat([pl.DataFrame(schema=_HELD), *parts])
-        run.findings[LIMIT].add(rules.crowded(who, held, lots, limits["max_open"].max()))
+        run.findings[LIMIT].add(rules.crowded(who, held, lots, limits.select(pl.col("max_open").max()).item()))
 
 
 def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
-    """The window's trades with id, and of each: the open of its entry's candle (entry_open), the signal that decided
-    it (decided), whether a candle opens between the two, and the open of the candle that opens at its exit. Null where
-    there is none.
+    """Return the window's trades with id and the market around them.
+
+    The added columns are the open of the entry's candle (entry_open), the signal before it (decided), whether a candle
+    opens between the two (between), and the open of the candle that opens at the exit (exit_open); null if missing.
     """
     who = window.strategy_id, window.first, window.end
     earliest = run.rows(
@@ -106,7 +108,7 @@ def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
 
 
 def _oldest(run: CheckRun, candles: Window) -> datetime | None:
-    """The first candle from which on none is archived."""
+    """Return the open of the first candle after the newest archived month."""
     found = run.rows(
         """SELECT greatest(min("timestamp"),
                            (SELECT max(month) + interval '1 month' FROM archived_files
@@ -115,11 +117,12 @@ def _oldest(run: CheckRun, candles: Window) -> datetime | None:
         (candles.symbol, candles.interval) * 2,
         {"at": UTC},
     )
-    return found.item()
+    moment: datetime | None = found.item()
+    return moment
 
 
 def _still_open(run: CheckRun, window: Window, last: date) -> list[tuple[datetime, str]]:
-    """Entry time and side of the lots that are open at the end of the run's last day."""
+    """Return entry time and side of the trades that are open at the end of the run's last day."""
     state = run.handle().lineage(window.of(last, window.end))[last].state_out
     if state is None:
         return []

@@ -1,8 +1,8 @@
-"""The run queue: every run of the tables gets its place in the chain, however it was started.
+"""The run queue: runs of the tables run one at a time, oldest days first, however they were started.
 
-Dagster's queue starts runs of one chain one at a time (dagster.yaml limits the tag). A run from the UI, a backfill of
-days with holes between them, and a schedule's run do not know of that tag; here they are given it as they are queued,
-with a priority that lets older days go first. A day whose predecessor is queued or running therefore waits for it.
+Dagster's queue serialises runs with the tag `algobot/chain` (dagster.yaml limits it). Runs from the UI and backfills
+do not set the tag, so this coordinator adds it as they are queued, with a priority that puts older days first. A day
+thus waits while its predecessor is queued or running.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from algobot_assets.schema.intervals import FIRST_DAY
 
 
 def place(tags: dict[str, str]) -> dict[str, str]:
-    """The tags that a run of these tags lacks: its chain, and a priority by its first day. None without a partition."""
+    """Return the tags to add to a run: the chain, and a priority by its first day. Empty without a partition."""
     first = tags.get(ASSET_PARTITION_RANGE_START_TAG) or tags.get(PARTITION_NAME_TAG)
     if first is None:
         return {}
     try:
         day = date.fromisoformat(first)
-    except ValueError:  # a partition of something else
+    except ValueError:  # a partition of another asset
         return {}
     older_first = -(day - FIRST_DAY).days
     wanted = {**CHAIN, PRIORITY_TAG: str(older_first)}
@@ -32,10 +32,10 @@ def place(tags: dict[str, str]) -> dict[str, str]:
 
 
 class ChainedRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue, which gives each run of the tables its place in the chain."""
+    """Dagster's queue, which adds runs of the tables to the chain."""
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
-        """Queue the run."""
+        """Tag and queue the run."""
         run = context.dagster_run
         lacking = place(dict(run.tags))
         if lacking:

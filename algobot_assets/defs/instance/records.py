@@ -1,8 +1,8 @@
-"""Dagster's own records in its database: purging old ones, and which partitions they call materialised.
+"""Purge old records from Dagster's database, and read which partitions it calls materialised.
 
-Dagster has no retention of runs and events. What it shows of a partition comes from the newest materialisation event
-of that partition, so these stay for ever, and the rest of a run may go. SQL on Dagster's tables as of the pinned
-version; nothing of Dagster is imported. A test runs it on a real instance.
+Dagster has no retention of runs and events. It takes the status of a partition from the newest materialisation event,
+so these events stay for ever and the rest of a run may go. The SQL matches Dagster's tables in the pinned version; a
+test runs it on a real instance.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import psycopg
 
@@ -17,13 +18,13 @@ from algobot_assets.schema.intervals import consecutive
 from algobot_assets.store.database import Database
 
 _FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
-#: Runs deleted in one transaction, so that nobody waits long for a lock.
+#: Runs deleted per transaction; small, to hold locks briefly.
 _BATCH = 200
 
 
 @dataclass(frozen=True)
 class Purged:
-    """What a purge deleted, and how many events of deleted runs it left as the status of their partitions."""
+    """Counts of deleted records, and of events kept because they are the status of a partition."""
 
     runs: int = 0
     events: int = 0
@@ -39,8 +40,8 @@ class Purged:
 def purge_before(database: Database, name: str, before: datetime) -> Purged:
     """Delete runs that finished before ``before`` and their events from Dagster's database ``name``.
 
-    The newest materialisation and observation of each asset and partition stay, and the newest result of each check.
-    Runs that are not finished stay whole. StoreError where the database cannot be reached.
+    Keeps the newest materialisation and observation of each asset and partition, the newest result of each check, and
+    unfinished runs. StoreError if the database cannot be reached.
     """
     done = Purged()
     with database.connect(name, autocommit=True) as connection:
@@ -57,7 +58,7 @@ def purge_before(database: Database, name: str, before: datetime) -> Purged:
                 done += _delete(connection, [row[0] for row in rows])
 
 
-def _delete(connection: psycopg.Connection, runs: list[str]) -> Purged:
+def _delete(connection: psycopg.Connection[Any], runs: list[str]) -> Purged:
     checks = connection.execute(
         """DELETE FROM asset_check_executions AS c WHERE run_id = ANY(%s) AND EXISTS (
                SELECT FROM asset_check_executions AS n
@@ -79,18 +80,19 @@ def _delete(connection: psycopg.Connection, runs: list[str]) -> Purged:
         {"runs": runs},
     ).fetchall()
     connection.execute("DELETE FROM asset_event_tags WHERE event_id = ANY(%s)", ([row[0] for row in deleted],))
-    kept = connection.execute("SELECT count(*) FROM event_logs WHERE run_id = ANY(%s)", (runs,)).fetchone()[0]
-    # tags go with their run
+    row = connection.execute("SELECT count(*) FROM event_logs WHERE run_id = ANY(%s)", (runs,)).fetchone()
+    kept = row[0] if row else 0
+    # deletes their tags as well
     connection.execute("DELETE FROM runs WHERE run_id = ANY(%s)", (runs,))
     return Purged(len(runs), len(deleted), checks, kept)
 
 
 def materialised(database: Database, name: str, tables: tuple[str, ...]) -> dict[str, set[date]]:
-    """The days of each table that Dagster's database ``name`` calls materialised."""
+    """Return the days of each table that Dagster's database ``name`` calls materialised."""
     keys = {json.dumps([table]): table for table in tables}
     found: dict[str, set[date]] = {table: set() for table in tables}
     with database.connect(name) as connection:
-        if connection.execute("SELECT to_regclass('event_logs')").fetchone()[0] is None:
+        if connection.execute("SELECT 1 FROM pg_class WHERE oid = to_regclass('event_logs')").fetchone() is None:
             return found
         rows = connection.execute(
             """SELECT DISTINCT asset_key, partition FROM event_logs
@@ -105,18 +107,20 @@ def materialised(database: Database, name: str, tables: tuple[str, ...]) -> dict
 def drift(
     recorded: dict[str, set[date]], catalogued: dict[str, set[date]]
 ) -> dict[str, tuple[list[tuple[date, date]], list[tuple[date, date]]]]:
-    """Per table the days, as (first, last), that only Dagster knows as materialised, and those only lineage knows.
+    """Return per table the ranges (first, last) that only Dagster calls materialised, and those only lineage knows.
 
-    Only days between a table's first and last recorded one count: a run may ask for days before a market began. Tables
-    that agree are left out.
+    Days outside a table's recorded range do not count: a run may ask for days before a market began. Tables that agree
+    are omitted.
     """
-    found = {}
+    found: dict[str, tuple[list[tuple[date, date]], list[tuple[date, date]]]] = {}
     for table, days in recorded.items():
         known = catalogued.get(table, set())
         if not days:
             continue
         inside = {day for day in known if min(days) <= day <= max(days)}
-        only = [[(run[0], run[-1]) for run in consecutive(some)] for some in (inside - days, days - known)]
-        if any(only):
-            found[table] = tuple(only)
+        only_dagster, only_lineage = (
+            [(run[0], run[-1]) for run in consecutive(some)] for some in (inside - days, days - known)
+        )
+        if only_dagster or only_lineage:
+            found[table] = only_dagster, only_lineage
     return found

@@ -1,8 +1,7 @@
-"""Dagster's own storage (runs, events, schedules) on the server of the data, in a database of its own.
+"""Dagster's own storage (runs, events, schedules) in a database of its own, on the server of the data.
 
-dagster.yaml names this class, so every Dagster process loads it: webserver, daemon, code server, run. It
-therefore is the place to start the embedded server and to default what all of them must agree on. Nothing
-about the data itself belongs here.
+dagster.yaml names this class, so every Dagster process loads it: webserver, daemon, code server, run. This makes it
+the place to start the embedded server and to set defaults that all processes must share.
 """
 
 from __future__ import annotations
@@ -23,28 +22,27 @@ from algobot_assets.settings import Settings
 from algobot_assets.store.server.choose import resolve
 
 ENVIRONMENT = {
-    # A range run writes its events in batches: one per asset and partition, on a connection each, took
-    # 54 s for 730 days, batches take 2 s.
+    # Batches the events of a range run. One event per asset and partition, each on its own connection, took 54 s for
+    # 730 days; batches take 2 s.
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
     "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
 }
-"""Read by Dagster at every use, so it is early enough to set them when the storage is made."""
+"""Dagster reads these at every use, so setting them when the storage is created is early enough."""
 
 _TABLES_KEY = 0x6461677374
-"""Advisory lock under which Dagster's tables are made: its own processes would do so all at once."""
+"""Advisory lock for creating Dagster's tables, which its processes would otherwise do all at once."""
 
 
 class EventLog(PostgresEventLogStorage):
-    """Dagster's event log without two costs of a range run that grow with its days and serve nobody.
+    """Dagster's event log without two useless costs of range runs that grow with the number of days.
 
-    One connection is kept, where Dagster opens one to three for every event (7 ms an event instead of 1). And a
-    check that looks at a whole run is planned once, where Dagster plans it for every day of the run and never
-    says of those days how it ended.
+    It keeps one connection open, where Dagster opens one to three per event (7 ms an event instead of 1). And it plans
+    a check of a whole run once, where Dagster plans it for every day of the run and never records its outcome there.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        # tested before each use: the server may have been stopped and started in between
+        # pinged before each use: the server may have been restarted
         self._engine = create_pg_engine(
             url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True
         )
@@ -53,23 +51,23 @@ class EventLog(PostgresEventLogStorage):
         """Store one event."""
         happened = event.dagster_event
         if happened is not None and isinstance(happened.event_specific_data, AssetCheckEvaluationPlanned):
-            # no check here is partitioned (that is a preview of Dagster's), so its result names no partition either
+            # no check here is partitioned (a preview feature of Dagster), so no result names a partition
             planned = happened.event_specific_data
             whole = AssetCheckEvaluationPlanned(asset_key=planned.asset_key, check_name=planned.check_name)
             event = event._replace(dagster_event=happened._replace(event_specific_data=whole))
         super().store_event(event)
 
     def dispose(self) -> None:
-        """Close the connection that is kept."""
+        """Close the kept connection."""
         super().dispose()
         self._engine.dispose()
 
 
 class AlgobotDagsterStorage(DagsterPostgresStorage):
-    """PostgreSQL storage that needs no configuration; what Settings says about the database counts.
+    """PostgreSQL storage that takes its configuration from Settings.
 
-    The URL, which may hold a password, is not part of the configuration that Dagster hands around and shows.
-    Raises SettingsError or StoreError with a sentence where there is no database.
+    The URL, which may hold a password, thus stays out of the configuration that Dagster passes around and displays.
+    Raises SettingsError or StoreError if there is no database.
     """
 
     def __init__(self, settings: Settings | None = None, inst_data: ConfigurableClassData | None = None) -> None:
@@ -80,7 +78,7 @@ class AlgobotDagsterStorage(DagsterPostgresStorage):
         database = resolve(settings)
         if name == database.name:
             raise SettingsError(
-                f"Dagster's tables cannot share the database {name} with the data, both keep a table "
+                f"Dagster's tables cannot share the database {name} with the data: both have a table "
                 "alembic_version. Set ALGOBOT_DAGSTER_DATABASE to another name."
             )
         database.ensure_database(name)

@@ -58,6 +58,7 @@ class Account:
                 env=variables,
                 cwd="/",  # the caller's folder may be closed to the account
                 umask=0o077,
+                start_new_session=True,  # the terminal's Ctrl-C is for our process only
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,6 +1,7 @@
-"""The age of the newest candle of each market: an asset is fresh in Dagster's eyes even when an old day was filled.
+"""Check the age of each market's newest candle.
 
-Judged by the source's clock, where the source does not answer by the database's.
+Dagster calls an asset fresh even if only an old day was filled. The source's clock decides, or the database's if the
+source does not answer.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from algobot_assets.store.catalogue import StoredMarket
 from algobot_assets.store.connection import Store
 
 NAME = "newest_candle"
-#: Refreshes that may be missed before a candle counts as late.
+#: Missed refreshes before a candle counts as late.
 _MISSED = 3
 
 
-def late(store: Store, declared: list[tuple[str, str]], now: datetime, allowance: timedelta) -> list[str]:
-    """A sentence for each declared, trading market whose next candle closed more than ``allowance`` ago."""
+def find_late_markets(store: Store, declared: list[tuple[str, str]], now: datetime, allowance: timedelta) -> list[str]:
+    """Return a message for each declared, trading market whose next candle closed more than ``allowance`` ago."""
     with store.transaction() as connection:
         stored = {(m.symbol, m.interval): m for m in catalogue.markets(connection)}
         halted = {
@@ -40,29 +41,31 @@ def late(store: Store, declared: list[tuple[str, str]], now: datetime, allowance
         delivery = delivery_of(symbol)
         delivered = delivery is not None and delivery <= now
         if market is None or symbol in halted or delivered or market.newest is None:
-            continue  # not fetched yet, or nothing more is to come
+            continue  # not fetched yet, or no more candles to come
         overdue = now - candle_end(interval, market.newest)
         if overdue > allowance:
-            found.append(_sentence(market, now))
+            found.append(_sentence(market, market.newest, now))
     return found
 
 
-def _sentence(market: StoredMarket, now: datetime) -> str:
-    age = timedelta(seconds=round((now - market.newest).total_seconds()))
+def _sentence(market: StoredMarket, newest: datetime, now: datetime) -> str:
+    age = timedelta(seconds=round((now - newest).total_seconds()))
     return (
-        f"{market.symbol} {market.interval}: the newest stored candle ended {market.newest:%Y-%m-%d %H:%M} UTC, {age} "
-        "ago. See that the schedule `refresh` runs and what its last runs say; `algobot refresh` fetches at once."
+        f"{market.symbol} {market.interval}: the newest stored candle ended {newest:%Y-%m-%d %H:%M} UTC, {age} ago. "
+        "Check that the schedule `refresh` is on and that its last runs succeeded. To fetch now: `algobot refresh`."
     )
 
 
-def _newest(context, database: DatabaseResource, feed: FeedResource, state: StateResource) -> dg.AssetCheckResult:
+def _newest(
+    context: dg.AssetCheckExecutionContext, database: DatabaseResource, feed: FeedResource, state: StateResource
+) -> dg.AssetCheckResult:
     settings = Settings()
     clock = "the source's clock"
     try:
         with feed.feed.opened() as source:
             now = source.server_time()
     except SourceError:
-        clock = "the database's clock, as the source does not answer"
+        clock = "the database's clock, because the source does not answer"
         with database.store.transaction() as connection:
             now = catalogue.now(connection)
     try:
@@ -72,25 +75,25 @@ def _newest(context, database: DatabaseResource, feed: FeedResource, state: Stat
     if context.run.is_partitioned:
         last = context.op_execution_context.partition_key_range.end
         if last < f"{now:%Y-%m-%d}":
-            return _result([], now, f"{clock}; the run's days end before today, so nothing was expected of it")
+            return _result([], now, f"{clock}; the run's days end before today, so no newer candle is expected")
     allowance = timedelta(minutes=_MISSED * settings.refresh_minutes)
-    return _result(late(database.store, declared, now, allowance), now, clock)
+    return _result(find_late_markets(database.store, declared, now, allowance), now, clock)
 
 
 def _result(sentences: list[str], now: datetime, clock: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not sentences,
         severity=dg.AssetCheckSeverity.WARN,
-        description="\n".join(sentences) or f"Nothing is late at {now:%Y-%m-%d %H:%M} UTC ({clock}).",
+        description="\n".join(sentences) or f"No market is late at {now:%Y-%m-%d %H:%M} UTC ({clock}).",
         metadata={"late": len(sentences)},
     )
 
 
-# Dagster reads this one before it resolves annotations
+# Dagster reads these annotations without resolving them
 _newest.__annotations__["context"] = dg.AssetCheckExecutionContext
 _newest.__annotations__["return"] = dg.AssetCheckResult
 check = dg.asset_check(
     asset="market_data",
     name=NAME,
-    description="No declared market's next candle closed longer ago than three refreshes take.",
+    description="The newest candle of every declared market is at most three refreshes late.",
 )(_newest)
