@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import unicodedata
 import zipfile
@@ -16,7 +17,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algobot_assets.cli.main import main
 from algobot_assets.cli.market_option import MarketName
+from algobot_assets.cli.output import emit
 from algobot_assets.declared.model import Market
 from algobot_assets.declared.reading import loads
 from algobot_assets.errors import SettingsError
@@ -154,6 +157,21 @@ def test_the_command_line_proposes_the_right_spelling() -> None:
     refused = run(command, ["--market", "BTC/USDT 60m"])
     assert refused.exit_code == 2 and "did you mean 'BTCUSDT 1h'?" in refused.output
     assert "Markets are written like" in run(command, ["--market", "everything"]).output
+
+
+def test_a_terminal_without_the_letters_gets_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stderr", errors)
+    with pytest.raises(SystemExit):
+        main(["backfill", "2025-10-20", "--market", "币安人生/usdt 60m"])
+    errors.flush()
+    shown = "".join(f"\\u{ord(letter):04x}" for letter in "币安人生")
+    assert f"did you mean '{shown}USDT 1h'?" in errors.buffer.getvalue().decode()
+
+
+def test_json_shows_symbols_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"symbol": LIFE})
+    assert LIFE in capsys.readouterr().out
 
 
 def test_a_contract_is_delivered_at_eight_on_the_day_in_its_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -90,6 +91,9 @@ for _commands in SECTIONS.values():
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line and exit. Errors end in one sentence, unless --traceback stands before the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a symbol may hold letters that the terminal lacks
     # Dagster reads these when a command imports it
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")

@@ -25,7 +25,7 @@ json_option = click.option(
 
 def emit(document: Mapping[str, Any]) -> None:
     """Print the JSON document of a command."""
-    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+    click.echo(json.dumps(plain(document), indent=2, allow_nan=False, ensure_ascii=False))
 
 
 def plain(value: Any) -> Any:

@@ -225,7 +225,9 @@ def _write_manifest(store: Store, month: date, files: Sequence[ArchivedFile]) ->
         }
         for file in files
     ]
-    text = json.dumps({"month": f"{month:%Y-%m}", "database": store.database.name, "files": listed}, indent=1)
+    text = json.dumps(
+        {"month": f"{month:%Y-%m}", "database": store.database.name, "files": listed}, indent=1, ensure_ascii=False
+    )
     store.archive.put(f"{store.database.name}/{month:%Y-%m}/manifest.json", text.encode() + b"\n")
 
 
