@@ -247,10 +247,10 @@ def test_days_that_make_no_sense_are_answered_in_one_sentence(algobot, folder):
         algobot("verify", "2023-01-01", "2023-01-02")
     )
     later = folder / "later.yaml"
-    later.write_text("markets:\n  - {symbol: BTCUSDT, interval: 1h, start: 2100-01-01}\n")
+    later.write_text("markets:\n  - {symbol: BTCUSDT, interval: 1h, start: 2099-01-01}\n")
     future = {"ALGOBOT_STATE_FILE": str(later)}
-    assert "starts on 2100-01-01" in sentence(algobot("backfill", "2024-01-30", **future))
-    assert "start on 2100-01-01" in sentence(algobot("demo", **future))
+    assert "starts on 2099-01-01" in sentence(algobot("backfill", "2024-01-30", **future))
+    assert "start on 2099-01-01" in sentence(algobot("demo", **future))
     assert algobot("refresh", **future).returncode == 0
 
 
