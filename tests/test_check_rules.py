@@ -245,8 +245,8 @@ def test_rows_of_figures_are_compared_with_their_nulls():
     stored |= {"sharpe_ratio": None, "max_drawdown": Decimal("-0.1")}
     assert list(rules_figures.unlike(stored, wanted, 20.0)) == []
     for change, what in [
-        ({"win_rate": None}, "win_rate is NULL but follows as 0.75"),
-        ({"annual_return": Decimal(1)}, "annual_return is 1 but follows as NULL"),
+        ({"win_rate": None}, "win_rate is NULL but computes as 0.75"),
+        ({"annual_return": Decimal(1)}, "annual_return is 1 but computes as NULL"),
         ({"profit_factor": Decimal("3.0000001")}, "profit_factor is 3.0000001"),
         ({"sharpe_ratio": Decimal(1)}, "before 30 days"),
         ({"max_drawdown": Decimal("0.1")}, "above 0"),

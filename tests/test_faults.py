@@ -421,7 +421,7 @@ def test_a_carried_state_is_tampered_with(undisturbed, server, monkeypatch):
             assert set(shown) == {(table, "2024-01-31", "changed by hand") for table in ("indicators", "trade_history")}
         with Store.open() as opened:
             said = {finding.table: finding.difference for finding in verify(opened, FIRST, LAST)}
-        assert "carried state is another" in said["indicators"] and "carried state" in said["trade_history"]
+        assert "carried state differs" in said["indicators"] and "carried state" in said["trade_history"]
         healed = run_here(undisturbed.old)
         assert healed.success, healed.error
         quiet(url)

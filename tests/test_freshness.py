@@ -245,7 +245,7 @@ def test_verify_sees_a_tampered_state(full, store, database_url):
             (START + timedelta(days=2),),
         )
     found = {f.table: f.difference for f in verify(store, START, LAST)}
-    assert found["indicators"] == "indicators of BTCUSDT 1h, 2024-02-01: the carried state is another"
+    assert found["indicators"] == "indicators of BTCUSDT 1h, 2024-02-01: the carried state differs"
 
 
 def test_verify_sees_a_changed_candle(full, store, database_url):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 from datetime import UTC, date, datetime, timedelta
 
+import polars as pl
 import pytest
+from click.testing import CliRunner, Result
 from conftest import Project, published_candles
-from tables import counts
+from tables import content, counts
 
+from algobot_assets.audit.gaps import holes
+from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
+from algobot_assets.cli.main import cli
 from algobot_assets.pipeline.skipped import NO_CANDLES, PROVIDE, Skipped, by_cause
 from algobot_assets.store.connection import Store
 
@@ -78,3 +85,80 @@ def test_causes_are_grouped_whatever_tables_and_strategies_they_stop():
     ]
     assert by_cause([Skipped("market_data", "The file is damaged.")] * 2) == ["The file is damaged."]
     assert [Skipped.read(item.document()) for item in (*some, other)] == [*some, other]
+
+
+def _gaps(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["gaps", *arguments], catch_exceptions=True)
+
+
+def test_an_accepted_gap_is_computed_across_and_can_be_withdrawn(torn: Project, database_url: str):
+    assert torn.run(FIRST, LAST).success
+    (unknown,) = json.loads(_gaps("--json").output)["gaps"]
+    assert (unknown["from"], unknown["to"]) == ("2020-01-10 00:00", "2020-02-02 23:59")
+    assert unknown["reason"] == "unknown"
+    stretch = ("BTCUSDT 1h", "2020-01-10", "2020-02-02")
+    accepted = json.loads(_gaps("accept", *stretch, "--reason", "the exchange was down", "--json").output)["accepted"]
+    assert accepted["reason"] == "the exchange was down" and getpass.getuser() in accepted["accepted_by"]
+    again = _gaps("accept", *stretch, "--reason", "twice").exception
+    assert "is accepted already" in str(again) and "algobot gaps withdraw" in str(again)
+
+    result = torn.run(FIRST, LAST)
+    assert result.success and result.left_out == ()
+    assert counts(database_url)["signals"] == 3 * 24 * 14
+    (gap,) = json.loads(_gaps("--json").output)["gaps"]
+    assert (gap["from"], gap["to"], gap["reason"]) == ("2020-01-10 00:00", "2020-02-02 23:59", "accepted")
+    assert "the exchange was down" in gap["evidence"]
+    with Store.open(run_id="test") as store:
+        assert [finding.difference for finding in verify(store, FIRST, LAST)] == [None] * 6
+        assert due(store) is None and holes(store, [("BTCUSDT", "1h")]) == []
+    whole = content(database_url)
+    assert torn.run(FIRST, LAST).success
+    assert content(database_url) == whole
+
+    assert _gaps("withdraw", *stretch).exit_code == 0
+    with Store.open(run_id="test") as store:
+        late = stale(store).filter(pl.col("day") >= date(2020, 2, 3))
+    assert set(late["table_name"]) >= {"indicators", "signals", "trade_history", "backtest_results"}
+    assert set(late["day"]) == {date(2020, 2, 3) + timedelta(days=i) for i in range(5)}
+    assert "no candles known for 2020-01-10 to 2020-02-02" in torn.run(FIRST, LAST).left_out[0]
+    assert "no accepted gap lies within" in str(_gaps("withdraw", *stretch).exception)
+
+    assert _gaps("accept", *stretch, "--reason", "the exchange was down").exit_code == 0
+    assert torn.run(FIRST, LAST).left_out == ()
+    with Store.open(run_id="test") as store:
+        assert due(store) is None
+    assert {table: rows for table, rows in content(database_url).items() if table != "lineage"} == {
+        table: rows for table, rows in whole.items() if table != "lineage"
+    }
+
+
+def test_candles_that_arrive_in_an_accepted_gap_replace_it(torn: Project, database_url: str, new_database, monkeypatch):
+    assert torn.run(FIRST, LAST).success
+    assert _gaps("accept", "BTCUSDT 1h", "2020-01-10", "2020-02-02", "--reason", "lost").exit_code == 0
+    assert torn.run(FIRST, LAST).success
+    torn.publish(published_candles(datetime(2020, 1, 1, tzinfo=UTC), 24 * 38), period="all")
+    assert torn.run(FIRST, LAST, ["market_data"]).success
+    with Store.open(run_id="test") as store:
+        run = due(store)
+        assert run is not None and run.first == date(2020, 1, 10)
+        assert torn.run(run.first, run.last, run.tables).success
+        assert due(store) is None
+    assert json.loads(_gaps("--json").output)["gaps"] == []
+    filled = content(database_url)
+    other = new_database()
+    monkeypatch.setenv("ALGOBOT_DATABASE_URL", other)
+    assert torn.run(FIRST, LAST).success
+    assert content(other) == filled
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        ("2020-01-02", "2020-01-03", "no candles are unknown"),
+        ("2020-02-02", "2020-02-20", "a gap ends before that"),
+        ("2020-02-02", "2020-01-20", "lies before the first day"),
+    ],
+)
+def test_only_an_unknown_stretch_can_be_accepted(torn: Project, database_url: str, first: str, last: str, words: str):
+    assert torn.run(FIRST, LAST, ["market_data"]).success
+    assert words in str(_gaps("accept", "BTCUSDT 1h", first, last, "--reason", "lost").exception)

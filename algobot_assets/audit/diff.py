@@ -1,8 +1,6 @@
-"""Two results side by side: where they part, and why.
+"""Compare two strategies, or two versions of one: the first candle, signal and trade that differ, and the cause.
 
-Two versions of one strategy, or two strategies: the first candle, signal and trade that differ, and the cause: data,
-parameters or code. Read from what is stored; nothing is computed again. How it is shown is the affair of the command
-line and the pages.
+The cause is data, parameters or code. Everything is read from what is stored; nothing is recomputed.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from algobot_assets.store import catalogue
 from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 
-#: What two trades are compared by; who decided them is the signal's affair.
+#: Columns by which two trades are compared.
 TRADE = ("position_type", "entry_time", "entry_price", "quantity", "exit_time", "exit_price",
          "exit_reason", "net_profit")  # fmt: skip
 FIGURES = ("final_capital", "total_return", "max_drawdown", "sharpe_ratio", "win_rate", "profit_factor", "total_trades")
@@ -44,7 +42,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Parting:
+class Difference:
     """The first row that differs. `at`: its time; `a`, `b`: its values, None where there is no such row; `compared`:
     rows looked at; `differing`: how many differ in all. `at` None: none differs."""
 
@@ -57,17 +55,17 @@ class Parting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`candle`, `signal`, `trade`: where they part, None where they have no time in common. `days`: those on which both
-    ledgers ran, [first, end), None where there is none. `figures`: by name of a column of backtest_results, both newest
-    values."""
+    """`candle`, `signal`, `trade`: the first difference, None if they have no time in common. `days`: those on
+    which both ledgers ran, [first, end), None if there is none. `figures`: by name of a column of backtest_results,
+    both newest values."""
 
     a: StoredVersion
     b: StoredVersion
     causes: tuple[Cause, ...]
     days: tuple[date, date] | None
-    candle: Parting | None
-    signal: Parting | None
-    trade: Parting | None
+    candle: Difference | None
+    signal: Difference | None
+    trade: Difference | None
     figures: dict[str, tuple[Any, Any]]
     curves: tuple[pl.DataFrame, pl.DataFrame]
 
@@ -82,7 +80,7 @@ def choose(store: Store, first: str, second: str | None) -> tuple[StoredVersion,
     def version(text: str) -> StoredVersion:
         name, at, number = text.partition("@")
         if at and not number.isdigit():
-            raise WindowError(f"{text!r} names no version: write {name}@2 for version 2 of {name}.")
+            raise WindowError(f"{text!r} is not a version. Versions are written like {name}@2.")
         return catalogue.choose_version(stored, name, int(number) if at else None, today)
 
     if second is not None:
@@ -91,15 +89,15 @@ def choose(store: Store, first: str, second: str | None) -> tuple[StoredVersion,
         b = version(first)
         before = [item for item in stored if item.name == b.name and item.version < b.version]
         if not before:
-            raise WindowError(f"{b} has no version before it: name what to compare it with.")
+            raise WindowError(f"{b} has no earlier version. Name a second strategy or version to compare it with.")
         a = before[-1]
     if a == b:
-        raise WindowError(f"Both are {a}: name two versions ({a.name}@1 {a.name}@2) or two strategies.")
+        raise WindowError(f"Both are {a}. Name two versions ({a.name}@1 {a.name}@2) or two strategies.")
     return a, b
 
 
 def compare(store: Store, a: StoredVersion, b: StoredVersion) -> Comparison:
-    """Where two versions part and why."""
+    """Find the first differences between two versions, and their causes."""
     results = [_ledger(store, "backtest_results", item) for item in (a, b)]
     days = _common(results)
     last = [dict.fromkeys(FIGURES) if frame.is_empty() else frame.row(-1, named=True) for frame in results]
@@ -113,8 +111,12 @@ def compare(store: Store, a: StoredVersion, b: StoredVersion) -> Comparison:
         signal=_signal(store, a, b),
         trade=None if days is None else _trade(store, a, b, days),
         figures={name: (last[0][name], last[1][name]) for name in FIGURES},
-        curves=tuple(frame.select("day", "initial_capital", "final_capital") for frame in results),
+        curves=(_curve(results[0]), _curve(results[1])),
     )
+
+
+def _curve(results: pl.DataFrame) -> pl.DataFrame:
+    return results.select("day", "initial_capital", "final_capital")
 
 
 def _ledger(store: Store, table: str, item: StoredVersion) -> pl.DataFrame:
@@ -124,7 +126,8 @@ def _ledger(store: Store, table: str, item: StoredVersion) -> pl.DataFrame:
 def _common(results: list[pl.DataFrame]) -> tuple[date, date] | None:
     """The days that both have results of, [first, end)."""
     both = results[0].select("day").join(results[1].select("day"), on="day")["day"]
-    return None if both.is_empty() else (both.min(), both.max() + timedelta(days=1))
+    days: list[date] = both.to_list()
+    return (min(days), max(days) + timedelta(days=1)) if days else None
 
 
 def _causes(store: Store, a: StoredVersion, b: StoredVersion) -> Iterator[Cause]:
@@ -135,7 +138,7 @@ def _causes(store: Store, a: StoredVersion, b: StoredVersion) -> Iterator[Cause]
     for name in _DECLARED:
         if one[name] != other[name]:
             kind = {"strategy_type": CODE, "symbol": DATA, "interval": DATA}.get(name, PARAMETER)
-            yield Cause(kind, name, _said(one[name]), _said(other[name]))
+            yield Cause(kind, name, _text(one[name]), _text(other[name]))
     yield from _changed("", json.loads(one["parameters"]), json.loads(other["parameters"]))
     risks = ledger_queries.read_declared(store, "risk_parameters").frame
     newest = [
@@ -160,23 +163,23 @@ def _causes(store: Store, a: StoredVersion, b: StoredVersion) -> Iterator[Cause]
 def _changed(prefix: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Cause]:
     for name in dict.fromkeys((*one, *other)):
         if one.get(name) != other.get(name):
-            yield Cause(PARAMETER, prefix + name, _said(one.get(name)), _said(other.get(name)))
+            yield Cause(PARAMETER, prefix + name, _text(one.get(name)), _text(other.get(name)))
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "-" if value is None else f"{value.normalize():f}" if hasattr(value, "normalize") else str(value)
 
 
-def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Parting:
+def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Difference:
     bounds = midnight(days[0]), midnight(days[1])
     frames = [
         queries.read_by_candle(store, FrameCache(0), ("market_data",), i.symbol, i.interval, *bounds, _CANDLE).frame
         for i in (a, b)
     ]
-    return _first(*frames, "timestamp", _CANDLE[1:])
+    return _first(frames, "timestamp", _CANDLE[1:])
 
 
-def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Parting | None:
+def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Difference | None:
     """Signals of one market are compared wherever both are stored: a version has them before its effective date."""
     frames = [
         queries.read_signals(store, FrameCache(0), i.symbol, i.interval, i.name, i.version, None, None).frame.select(
@@ -189,25 +192,26 @@ def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Parting | None:
         return None
     hi = min(frame["timestamp"][-1] for frame in frames)
     frames = [frame.filter(pl.col("timestamp").is_between(lo, hi)) for frame in frames]
-    return _first(*frames, "timestamp", ("signal",)) if all(frame.height for frame in frames) else None
+    return _first(frames, "timestamp", ("signal",)) if all(frame.height for frame in frames) else None
 
 
-def _trade(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Parting:
+def _trade(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Difference:
     """Trades that closed on common days, by entry."""
     inside = pl.col("day").is_between(*days, closed="left")
     frames = [_ledger(store, "trade_history", i).filter(inside).select("id", *TRADE).sort("entry_time") for i in (a, b)]
-    return _first(*frames, "entry_time", tuple(name for name in TRADE if name != "entry_time"))
+    return _first(frames, "entry_time", tuple(name for name in TRADE if name != "entry_time"))
 
 
-def _first(one: pl.DataFrame, other: pl.DataFrame, key: str, values: tuple[str, ...]) -> Parting:
-    """The first row of either that the other lacks or has with other values."""
+def _first(frames: list[pl.DataFrame], key: str, values: tuple[str, ...]) -> Difference:
+    """The first row of either frame that the other lacks or has with other values."""
+    one, other = frames
     both = one.with_columns(pl.lit(True).alias("here")).join(
         other.with_columns(pl.lit(True).alias("here")), on=key, how="full", coalesce=True, suffix="_b"
     )
     unequal = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_b")) for name in (*values, "here"))
     apart = both.filter(unequal).sort(key)
     if apart.is_empty():
-        return Parting(None, None, None, both.height, 0)
+        return Difference(None, None, None, both.height, 0)
     at = apart[key][0]
-    rows = [frame.filter(pl.col(key) == at).to_dicts() for frame in (one, other)]
-    return Parting(at, *(found[0] if found else None for found in rows), both.height, apart.height)
+    a, b = (next(frame.filter(pl.col(key) == at).iter_rows(named=True), None) for frame in frames)
+    return Difference(at, a, b, both.height, apart.height)

@@ -1,8 +1,7 @@
-"""From one trade back to everything it came from: signals, what the strategy saw, candles, and their source.
+"""Trace one trade back to its signals, the strategy's inputs, its candles, and their source.
 
-Gathered here from what is stored, with the strategy run again from the carried state that lineage recorded, so that
-its own inputs can be shown and its signal checked. Nothing is written; how it is shown to a person is the command
-line's affair.
+The strategy is run again from the carried state that lineage recorded, to show its inputs and check its signal.
+Nothing is written.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ INDICATORS = ("ema", "rsi", "atr", "vwap")
 
 @dataclass(frozen=True)
 class Input:
-    """A series the strategy looked at: what it is, what the rule calls it, and its value at the deciding candle and
-    at the one before; None where it has none."""
+    """A series the strategy looked at: what it is, its name in the rule, and its value at the deciding candle and at
+    the one before (None if it has none)."""
 
     label: str
     name: str | None
@@ -46,9 +45,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Decision:
-    """The signal of one candle. ``signal`` is the stored one, ``recomputed`` what the strategy says from the state
-    recorded before. ``rule``: the condition that decided. ``problem``: a sentence where the two differ, or where
-    nothing could be recomputed."""
+    """The signal of one candle. ``signal`` is the stored one, ``recomputed`` that of the strategy run again from the
+    recorded state. ``rule``: the condition that decided. ``problem``: a sentence if the two differ or nothing could be
+    recomputed."""
 
     step: str
     opened: datetime
@@ -94,12 +93,12 @@ class Explanation:
 
     @property
     def problems(self) -> list[str]:
-        """What does not fit together, as sentences."""
+        """Contradictions found, as sentences."""
         return [decision.problem for decision in self.decisions if decision.problem]
 
 
 def explain_trade(store: Store, trade_id: int) -> Explanation:
-    """Everything behind the trade of that id. WindowError where there is none."""
+    """Explain the trade with this id. WindowError if there is none."""
     trade = _trade(store, trade_id)
     legs = _legs(store, trade)
     market = _Market(store, trade["symbol"], trade["interval"])
@@ -138,14 +137,14 @@ def _trade(store: Store, trade_id: int) -> dict[str, Any]:
         ).fetchone()
         if row is not None:
             return row
-        first, last, count = connection.execute("SELECT min(id), max(id), count(*) FROM trade_history").fetchone()
+        ((first, last, count),) = connection.execute("SELECT min(id), max(id), count(*) FROM trade_history").fetchall()
     if not count:
         raise WindowError(f"There is no trade {trade_id}: no trades are stored yet. Run `algobot backfill` first.")
     raise WindowError(f"There is no trade {trade_id}: the {count:,} stored trades have ids from {first} to {last}.")
 
 
 def _legs(store: Store, trade: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of the trade; of archived candles with the rows from their files."""
+    """The steps of the trade; archived candles with the rows from their files."""
     with store.transaction() as connection:
         hold(connection, *MONTHLY)
         cursor = connection.cursor(row_factory=dict_row)
@@ -166,7 +165,7 @@ def _archived(
     # the view knows the grid; around outages the candle of the exit may open off it
     lo, hi = leg["opened"], (trade["exit_time"] if leg["step"] == "exit" else leg["opened"]) + instant
     found: dict[str, Any] = {}
-    wanted = {"market_data": ("timestamp", "id", "open", "high", "low", "close", "volume")}
+    wanted: dict[str, tuple[str, ...]] = {"market_data": ("timestamp", "id", "open", "high", "low", "close", "volume")}
     wanted |= {"indicators": INDICATORS, "signals": ("signal",)}
     for table, columns in wanted.items():
         strategies = [trade["strategy_id"]] if table == "signals" else [0]
@@ -178,7 +177,7 @@ def _archived(
 
 
 def _why(trade: dict[str, Any], leg: dict[str, Any]) -> str:
-    """Why the trade closed, in a sentence."""
+    """Say in a sentence why the trade closed."""
     reason, long = trade["exit_reason"], trade["position_type"] == "long"
     if reason == "signal":
         said = "sell" if long else "buy"
@@ -220,10 +219,11 @@ class _Market:
     def day(self, opened: datetime) -> date:
         """The day to which a candle belongs."""
         frame = pl.DataFrame({"timestamp": [opened]}, schema={"timestamp": pl.Datetime("us", "UTC")})
-        return frame.select(day_of(self.interval, self.candles.phase)).item()
+        day: date = frame.select(day_of(self.interval, self.candles.phase)).item()
+        return day
 
     def end(self, opened: datetime) -> datetime:
-        """The boundary of a candle: when it is known."""
+        """The end of a candle, when it is known."""
         frame = pl.DataFrame({"timestamp": [opened]}, schema={"timestamp": pl.Datetime("us", "UTC")})
         return candle_end(self.interval, frame.select(floor_open(self.interval, self.candles.phase)).item())
 
@@ -231,19 +231,20 @@ class _Market:
         """The open of the last stored candle before."""
         with self.store.transaction() as connection:
             hold(connection, "market_data")
-            row = connection.execute(
+            rows = connection.execute(
                 """SELECT "timestamp" FROM market_data WHERE symbol = %s AND "interval" = %s AND "timestamp" < %s
                     ORDER BY "timestamp" DESC LIMIT 1""",
                 (self.symbol, self.interval, opened),
-            ).fetchone()
-            files = files_of(connection, "market_data", self.symbol, self.interval, row and row[0], opened)
+            ).fetchall()
+            previous: datetime | None = rows[0][0] if rows else None
+            files = files_of(connection, "market_data", self.symbol, self.interval, previous, opened)
             if files:
-                rows = self.store.archive.rows(files[-1:], "market_data", None, opened, ["timestamp"])
-                return rows["timestamp"].max()
-        return row[0] if row else None
+                archived = self.store.archive.rows(files[-1:], "market_data", None, opened, ["timestamp"])
+                return max(archived["timestamp"].to_list(), default=None)
+        return previous
 
     def is_edited(self, opened: datetime) -> bool:
-        """Whether the candle's day is not what its source said."""
+        """Whether the candle's day differs from what its source said."""
         day = self.day(opened)
         item = self.recorded(self.candles.of(day, day + DAY)).get(day)
         return item is not None and (item.dirty or item.inputs != item.output)
@@ -267,7 +268,8 @@ def _decision(market: _Market, trade: dict[str, Any], leg: dict[str, Any]) -> De
         found, candle = _traced(market, trade, opened, previous or opened)
     except AlgobotError as error:
         problem = f"The signal could not be computed again. {error}"
-    recomputed, rule, inputs = None, None, ()
+    recomputed, rule = None, None
+    inputs: tuple[Input, ...] = ()
     if found is not None:
         recomputed = found.signal[candle]
         decided_by = found.decided_by(candle)
@@ -312,8 +314,9 @@ def _traced(market: _Market, trade: dict[str, Any], opened: datetime, previous: 
         of_values = Window("indicators", first, end, window.symbol, window.interval, 0, window.phase)
         values = market.read(of_values, ["timestamp", *columns])
     days = Days(days_between(first, end), prices.select(day_of(window.interval, window.phase).alias("day"))["day"])
-    if opened not in prices["timestamp"]:
-        raise WindowError(f"The candle of {opened:%Y-%m-%d %H:%M} is not stored any more.")
+    candle = prices["timestamp"].index_of(opened)
+    if candle is None:
+        raise WindowError(f"The candle of {opened:%Y-%m-%d %H:%M} is no longer stored.")
     parameters = from_json(trade["parameters"]).parameters
     found = trace(kind, prices, values, parameters, days, before.state_out if before else None)
-    return found, prices["timestamp"].index_of(opened)
+    return found, candle

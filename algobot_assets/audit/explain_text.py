@@ -1,7 +1,4 @@
-"""What `algobot explain` says of a trade, as text for a person: lines of at most 80 columns.
-
-Here: how an explanation reads, for the terminal and the pages. Not here: what it is made of (explain.py).
-"""
+"""Write the explanation of a trade as text of at most 80 columns, for the terminal and the reports."""
 
 from __future__ import annotations
 
@@ -82,7 +79,7 @@ def _candle(candle: Candle) -> Iterator[str]:
         yield f"  archived {candle.archive_file}"
         yield f"  key      id {candle.id}, timestamp {candle.opened:%Y-%m-%d %H:%M:%S} UTC"
     if candle.edited:
-        yield "  changed by hand: its day is not what the source said"
+        yield "  changed by hand: its day differs from what the source said"
     if candle.source_kind is None:
         yield "  source   not recorded"
         return
@@ -94,7 +91,7 @@ def _candle(candle: Candle) -> Iterator[str]:
 
 
 def _time(moment: datetime) -> str:
-    """Minutes, and more where there is more: an exit inside a candle is at its last millisecond."""
+    """Format to the minute, or to the millisecond: an exit inside a candle is at its last millisecond."""
     text = f"{moment:%Y-%m-%d %H:%M}"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03}" if moment.microsecond else text
 

@@ -1,8 +1,6 @@
-"""Days of candles that are not what they should be: missing or unfinished between others, or with candles that
-nobody has confirmed to be absent.
+"""Find days of candles that are missing or incomplete, or that lack candles nobody has confirmed to be absent.
 
-Told from lineage, the calendar and the recorded gaps; rows are counted only for days that were changed by hand.
-What is done about them is the affair of automation.
+This follows from lineage, the calendar and the recorded gaps; rows are counted only for days changed by hand.
 """
 
 from __future__ import annotations
@@ -10,12 +8,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 import psycopg
 
+from algobot_assets.pipeline.incremental import unknown_stretches
 from algobot_assets.schema.frames import UTC
-from algobot_assets.schema.intervals import LENGTH_MS, consecutive, day_of, expected_opens, opens_window, phase_of
+from algobot_assets.schema.intervals import (
+    LENGTH_MS,
+    consecutive,
+    day_of,
+    days_between,
+    expected_opens,
+    opens_window,
+    phase_of,
+)
 from algobot_assets.store.connection import Store
 
 _DAY = timedelta(days=1)
@@ -35,10 +43,10 @@ class Hole:
 
 
 def holes(store: Store, markets: Collection[tuple[str, str]]) -> list[Hole]:
-    """The holes of these (symbol, interval) markets, oldest first.
+    """Find the holes of these (symbol, interval) markets, oldest first.
 
-    A day is one where it is not recorded though days before and after are, where it is recorded unfinished though a
-    later one is recorded, or where it has fewer candles than its calendar less the confirmed gaps.
+    A day is a hole if it is not recorded though days before and after are, if it is recorded incomplete though a
+    later one is recorded, or if it has fewer candles than its calendar less the confirmed gaps.
     """
 
     def work(connection: psycopg.Connection) -> list[Hole]:
@@ -48,6 +56,56 @@ def holes(store: Store, markets: Collection[tuple[str, str]]) -> list[Hole]:
         return sorted(found)
 
     return store.retrying(work, "Looking for holes in the candles")
+
+
+def every_gap(store: Store) -> pl.DataFrame:
+    """Stretches without candles: symbol, interval, from and to (opens, both included), end, reason, evidence.
+
+    Confirmed gaps have the reason of the table `gaps`; reason `unknown`: nobody has said anything about the stretch.
+    """
+
+    def work(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
+        rows = connection.execute(
+            """SELECT symbol, "interval", first_open, end_open, reason, evidence FROM gaps WHERE reason <> 'listing'"""
+        ).fetchall()
+        markets = connection.execute(
+            """SELECT symbol, "interval", min(first_open) FROM lineage LEFT JOIN listings USING (symbol, "interval")
+                WHERE table_name = 'market_data' GROUP BY 1, 2"""
+        ).fetchall()
+        for symbol, interval, listed in markets:
+            complete = _complete_days(connection, symbol, interval)
+            phase = (phase_of(listed) if listed else 0) if interval == "3d" else None
+            for first, last in unknown_stretches(complete):
+                span = opens_window(interval, first, last + _DAY, phase)
+                rows.append((symbol, interval, *span, "unknown", "no file or answer of the source covers it"))
+        return rows
+
+    rows = store.retrying(work, "Reading the gaps")
+    text, time = pl.String(), UTC
+    names = {"symbol": text, "interval": text, "first": time, "end": time, "reason": text, "evidence": text}
+    frame = pl.DataFrame(rows, schema=names, orient="row")
+    minutes = "%Y-%m-%d %H:%M"
+    return frame.sort("symbol", "interval", "first").select(
+        "symbol",
+        "interval",
+        pl.col("first").dt.strftime(minutes).alias("from"),
+        pl.col("end").dt.offset_by("-1us").dt.strftime(minutes).alias("to"),
+        "end",
+        "reason",
+        "evidence",
+    )
+
+
+def _complete_days(connection: psycopg.Connection, symbol: str, interval: str) -> dict[date, bool]:
+    """Whether each day from the first to the last recorded one is complete."""
+    recorded: dict[date, bool] = dict(
+        connection.execute(
+            """SELECT day, complete_through >= (day + 1)::timestamp AT TIME ZONE 'UTC' FROM lineage
+                WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s""",
+            (symbol, interval),
+        ).fetchall()
+    )
+    return {day: recorded.get(day, False) for day in days_between(min(recorded), max(recorded) + _DAY)}
 
 
 def stretch(found: list[Hole]) -> tuple[date, date]:
@@ -80,15 +138,16 @@ def _of_market(connection: psycopg.Connection, symbol: str, interval: str) -> li
     found = [Hole(day, *market, "not recorded") for day in absent]
     found += [Hole(day, *market, "not complete") for day in open_days]
     closed = recorded.filter(~pl.col("unfinished"))
-    if LENGTH_MS[interval] is not None and LENGTH_MS[interval] <= 86_400_000:
-        closed = closed.filter((pl.col("rows") < 86_400_000 // LENGTH_MS[interval]) | pl.col("edited"))
+    length = LENGTH_MS[interval]
+    if length is not None and length <= 86_400_000:
+        closed = closed.filter((pl.col("rows") < 86_400_000 // length) | pl.col("edited"))
     if closed.height:
         found += _unconfirmed(connection, symbol, interval, closed)
     return found
 
 
 def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, days: pl.DataFrame) -> list[Hole]:
-    """Days with fewer candles than the calendar and the confirmed gaps leave."""
+    """Days with fewer candles than the calendar less the confirmed gaps."""
     listed = connection.execute(
         """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
     ).fetchone()
@@ -113,11 +172,11 @@ def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, day
     for day, rows, edited, number in compared.select("day", "rows", "edited", "wanted").iter_rows():
         if edited:
             lo, hi = opens_window(interval, day, day + _DAY, phase)
-            rows = connection.execute(
+            ((rows,),) = connection.execute(
                 """SELECT count(*) FROM market_data
                     WHERE symbol = %s AND "interval" = %s AND "timestamp" >= %s AND "timestamp" < %s""",
                 (symbol, interval, lo, hi),
-            ).fetchone()[0]
+            ).fetchall()
         if rows < number:
             found.append(Hole(day, symbol, interval, f"{number - rows} candles neither stored nor confirmed absent"))
     return found

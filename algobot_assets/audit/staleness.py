@@ -1,8 +1,7 @@
-"""What is stale, and the runs that make it fresh again.
+"""Turn stale partitions into the one range run that makes them fresh again.
 
-The database says what is stale (view stale_partitions); here it is turned into one range run, oldest day first.
-A run over a range costs what has to be computed: days whose recorded inputs still hold are skipped from lineage
-alone, and indicators and signals stop where the carried state is bit-equal again.
+The view stale_partitions lists them. A run over a range costs only what has to be computed: days whose recorded inputs
+still hold are skipped from lineage alone, and indicators and signals stop where the carried state is bit-equal again.
 """
 
 from __future__ import annotations
@@ -10,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import polars as pl
+import psycopg
 
 from algobot_assets.errors import WindowError
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.store.connection import Store
 from algobot_assets.store.reader import query
 
-#: What follows from each table, itself included, in the order of NINE.
+#: The tables computed from each table, itself included, in the order of NINE.
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "market_data": (
         "market_data",
@@ -38,12 +39,18 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RangeRun:
-    """One run that is due: the tables, the days first to last (both included), and why."""
+    """A run to start: the tables, the days first to last (both included), and why."""
 
     tables: tuple[str, ...]
     first: date
     last: date
     reason: str
+
+
+def _one_row(cursor: psycopg.Cursor) -> tuple[Any, ...]:
+    """The row of an aggregate, which always has exactly one."""
+    (row,) = cursor.fetchall()
+    return row
 
 
 def stale(store: Store) -> pl.DataFrame:
@@ -62,10 +69,10 @@ def stale_counts(store: Store) -> pl.DataFrame:
 
 
 def due(store: Store) -> RangeRun | None:
-    """The run that makes everything fresh that can be made so from stored candles; None where nothing is stale.
+    """The run that refreshes everything that can be computed from stored candles; None if nothing is stale.
 
-    It begins on the first stale day and goes on to the last recorded one, because carried state leads there; what
-    is fresh in between costs nothing.
+    It runs from the first stale day to the last recorded one, because carried state leads there; fresh days in
+    between cost nothing.
     """
     with store.transaction() as connection:
         rows = connection.execute(
@@ -73,7 +80,7 @@ def due(store: Store) -> RangeRun | None:
         ).fetchall()
         if not rows:
             return None
-        last = connection.execute("SELECT max(day) FROM lineage WHERE table_name = 'market_data'").fetchone()[0]
+        (last,) = _one_row(connection.execute("SELECT max(day) FROM lineage WHERE table_name = 'market_data'"))
     wanted = {table for stale_table, _, _ in rows for table in FOLLOWS[stale_table]}
     tables = tuple(table for table in FOLLOWS["market_data"] if table in wanted)
     first = min(day for _, day, _ in rows)
@@ -105,12 +112,13 @@ def recorded_days(store: Store) -> dict[tuple[str, str], tuple[date, date]]:
 
 
 def complete_through(store: Store) -> datetime | None:
-    """How far the candles of the market that is furthest are complete; None where nothing is recorded."""
+    """How far the candles of the most current market are complete; None if nothing is recorded."""
     with store.transaction() as connection:
-        row = connection.execute(
-            "SELECT max(complete_through) FROM lineage WHERE table_name = 'market_data'"
-        ).fetchone()
-    return row[0]
+        through: datetime | None
+        (through,) = _one_row(
+            connection.execute("SELECT max(complete_through) FROM lineage WHERE table_name = 'market_data'")
+        )
+    return through
 
 
 def require_stored(store: Store, first: date, last: date) -> None:
@@ -128,13 +136,13 @@ def require_stored(store: Store, first: date, last: date) -> None:
 
 
 def unsettled(store: Store, markets: Collection[tuple[str, str]], settled_after: timedelta) -> tuple[date, date] | None:
-    """First and last complete day of which some candle was asked for sooner than ``settled_after`` its end.
+    """First and last complete day with a candle that was requested sooner than ``settled_after`` the day's end.
 
-    ``markets``: the (symbol, interval) that count, as of others nobody is asked any more. Only what an exchange was
-    asked for counts: a file does not settle. None where there is none.
+    ``markets``: the (symbol, interval) to look at; others are no longer fetched. Only candles requested from an
+    exchange count: a file does not settle. None if there is none.
     """
     with store.transaction() as connection:
-        row = connection.execute(
+        rows = connection.execute(
             """SELECT min(l.day), max(l.day)
                  FROM sources AS s JOIN lineage AS l
                    ON (l.table_name, l.symbol, l."interval", l.strategy_id, l.day)
@@ -143,12 +151,13 @@ def unsettled(store: Store, markets: Collection[tuple[str, str]], settled_after:
                   AND s.requested_at < (s.day + 1)::timestamp AT TIME ZONE 'UTC' + %s
                   AND s.symbol || ' ' || s."interval" = ANY(%s)""",
             (settled_after, [" ".join(market) for market in markets]),
-        ).fetchone()
-    return None if row[0] is None else (row[0], row[1])
+        )
+        first, last = _one_row(rows)
+    return None if first is None else (first, last)
 
 
 def edited_days(store: Store) -> list[date]:
-    """Days on which stored candles are not what their source said: changed by hand since, or kept so."""
+    """Days on which stored candles are not what their source said: changed by hand, or kept so."""
     with store.transaction() as connection:
         rows = connection.execute(
             """SELECT DISTINCT l.day FROM lineage AS l

@@ -1,8 +1,7 @@
-"""Recomputing stored tables into nothing and comparing: the proof that what is stored is what its inputs give.
+"""Recompute stored tables without writing, and compare them with the database bit by bit.
 
-Each table is recomputed by the very code that fills it, from stored candles and from state that is itself
-recomputed, and compared row by row and bit by bit with what is stored, as are digests and carried states with
-lineage. Nothing is written.
+Each table is recomputed by the code that fills it, from stored candles and recomputed state. Rows, digests and carried
+states are compared with what is stored.
 """
 
 from __future__ import annotations
@@ -27,10 +26,13 @@ from algobot_assets.store.digests import NOTHING, day_digests, state_digest
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.writer import row_days
 
+#: Key of a window in lineage, and a day of it.
+_Day = tuple[tuple[str, str, str, int], date]
+
 
 @dataclass(frozen=True)
 class Finding:
-    """What verifying one table found: days and rows compared, and the first difference as a sentence, or None."""
+    """The result for one table: days and rows compared, and the first difference as a sentence, or None."""
 
     table: str
     days: int
@@ -75,7 +77,7 @@ def _recomputed(store: Store, table: str, first: date, end: date) -> Finding:
     run = TableRun(table, store, first, end, log, RunOptions(recompute=True))
     inputs = {name: Table(store, name, first, end) for name in upstream_of(body)}
     days = rows = 0
-    seen: set[tuple] = set()
+    seen: set[_Day] = set()
     try:
         for item in body(run, **inputs):
             rows += item.frame.height
@@ -85,22 +87,22 @@ def _recomputed(store: Store, table: str, first: date, end: date) -> Finding:
             if difference is not None:
                 return Finding(table, days, rows, difference)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # rows that no run has written: a strategy's parameters that are none, a market that is another
+        # rows that no run has written, such as invalid parameters of a strategy
         said = f"{table} cannot be computed from what is stored ({type(error).__name__}: {error})"
         return Finding(table, days, rows, said)
-    # days that may not be computed are no difference where nothing of them is stored
+    # skipped days are no difference if nothing of them is stored
     unexplained = _unseen(store, table, first, end, seen)
     return Finding(table, days, rows, by_cause(run.skipped)[0] if unexplained and run.skipped else unexplained)
 
 
-def _unseen(store: Store, table: str, first: date, end: date, seen: set[tuple]) -> str | None:
-    """A recorded day that recomputing did not come to."""
+def _unseen(store: Store, table: str, first: date, end: date, seen: set[_Day]) -> str | None:
+    """The first recorded day that was not recomputed."""
     for window in Table(store, table, first, end).recorded():
         with store.transaction() as connection:
             recorded = lineage.read(connection, window)
         for day in sorted(recorded):
             if (window.key, day) not in seen:
-                return f"{window.of(day, day + timedelta(days=1))}: recorded, but nothing leads to it any more"
+                return f"{window.of(day, day + timedelta(days=1))}: recorded, but no longer computable"
     return None
 
 
@@ -123,9 +125,9 @@ def _difference(store: Store, item: WindowFrame) -> str | None:
         if known is None:
             return f"{where}: not stored"
         if known.output != outputs.get(day.day, (0, NOTHING))[1]:
-            return f"{where}: the recorded digest is another"
+            return f"{where}: the recorded digest differs"
         if state_digest(known.state_out) != state_digest(day.state_out):
-            return f"{where}: the carried state is another"
+            return f"{where}: the carried state differs"
     return None
 
 

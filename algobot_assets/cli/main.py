@@ -19,6 +19,7 @@ from algobot_assets.cli.commands import (
     demo,
     diff,
     explain,
+    gaps,
     refresh,
     report,
     research,
@@ -51,6 +52,7 @@ SECTIONS: dict[str, tuple[tuple[click.Command, str], ...]] = {
     ),
     "Prove and keep": (
         (verify.verify, "Recompute days, compare with the database bit by bit"),
+        (gaps.gaps, "List missing candles; accept what nobody can supply"),
         (archive.retention, "Move old months to the archive"),
         (archive.restore, "Restore archived months"),
         (database.db, "Start, stop, inspect and migrate the database"),

@@ -1,7 +1,7 @@
-"""Candles that do not exist: which they are, why, and how that is recorded.
+"""Record candles that do not exist, and why.
 
-A gap is a run of grid points for which the source was asked and had no candle. One row of `gaps` per run, however
-many fetches it took: a delisted market's row grows with every day. Fetching and prices belong elsewhere.
+A gap is a run of grid points for which the source was asked and had no candle, or which a person has accepted as
+absent. It is one row of `gaps`, however many fetches it took: a delisted market's row grows with every day.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import polars as pl
 import psycopg
 
 from algobot_assets.feed.source import Fetched
+from algobot_assets.pipeline.accepted_gaps import ACCEPTED
 from algobot_assets.schema.intervals import candle_end, expected_opens, floor_open
 from algobot_assets.schema.windows import Window
 
@@ -26,7 +27,7 @@ _STATUS, _PRICE = "its status is ", "its price went "
 
 @dataclass(frozen=True)
 class Gap:
-    """Absent opens [first, end). reason: listing, outage, halt, delisting, delivery or reuse?; evidence: what was asked
+    """Absent opens [first, end). reason: listing, outage, halt, delisting, delivery, reuse? or accepted; evidence: what was
     and what else is known, separated by semicolons."""
 
     first: datetime
@@ -53,14 +54,16 @@ def record_gaps(
     lo: datetime,
     hi: datetime,
     stretches: Sequence[Fetched],
+    accepted: Sequence[Gap],
     listed: datetime | None,
     status: str,
     delivery: datetime | None = None,
 ) -> None:
     """Make the rows of `gaps` for the opens [lo, hi) of a market those of ``frame``, whose rows are stored already.
 
-    ``listed``: open of the market's first candle. ``status``: what the exchange says of the symbol now, empty where
-    the source says nothing. Rows that touch the range are joined with what is found in it.
+    ``accepted``: the part of it that only a person has accepted as absent. ``listed``: open of the market's first
+    candle. ``status``: what the exchange says of the symbol now, empty if the source says nothing. Rows that touch the
+    range are joined with what is found in it.
     """
     if lo >= hi:
         return
@@ -73,7 +76,17 @@ def record_gaps(
         (*market, hi, lo),
     )
     stored = [Gap(first.astimezone(UTC), end.astimezone(UTC), *rest) for first, end, *rest in rows]
-    found = [Gap(first, end, "", _asked(first, end, stretches)) for first, end in absent(part, lo, hi, frame)]
+    missing = [Gap(first, end, "", "") for first, end in absent(part, lo, hi, frame)]
+    by_hand = [
+        replace(gap, first=max(gap.first, known.first), end=min(gap.end, known.end), reason=ACCEPTED, evidence=why)
+        for known in accepted
+        for why in (known.evidence,)
+        for gap in missing
+        if gap.first < known.end and known.first < gap.end
+    ]
+    for known in accepted:
+        missing = _outside(missing, known.first, known.end)
+    found = by_hand + [replace(gap, evidence=_asked(gap.first, gap.end, stretches)) for gap in missing]
     wanted = [
         _explained(connection, market, gap, frame, listed, status, delivery)
         for gap in _joined([*_outside(stored, lo, hi), *found])
@@ -98,21 +111,33 @@ def _asked(first: datetime, end: datetime, stretches: Iterable[Fetched]) -> str:
 
 
 def _outside(gaps: Iterable[Gap], lo: datetime, hi: datetime) -> list[Gap]:
-    """What of the gaps lies outside [lo, hi)."""
+    """The parts of the gaps that lie outside [lo, hi)."""
     pieces = [piece for g in gaps for piece in (replace(g, end=min(g.end, lo)), replace(g, first=max(g.first, hi)))]
     return [piece for piece in pieces if piece.first < piece.end]
 
 
 def _joined(gaps: Iterable[Gap]) -> list[Gap]:
-    """Gaps that touch made one; what was concluded from the pieces is left out of the evidence."""
+    """Join gaps that touch, without what was concluded from the pieces; accepted ones only with each other."""
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.first):
-        asked = [item for item in gap.evidence.split("; ") if item and not item.startswith((_STATUS, _PRICE))]
+        if gap.reason == ACCEPTED or (joined and joined[-1].reason == ACCEPTED):
+            if joined and joined[-1].end == gap.first and joined[-1].evidence == gap.evidence:
+                gap = replace(gap, first=joined.pop().first)
+            elif gap.reason != ACCEPTED:
+                gap = replace(gap, evidence="; ".join(_facts(gap)))
+            joined.append(gap)
+            continue
+        asked = _facts(gap)
         if joined and joined[-1].end == gap.first:
             asked = list(dict.fromkeys([*joined[-1].evidence.split("; "), *asked]))
             gap = replace(gap, first=joined.pop().first)
         joined.append(replace(gap, evidence="; ".join(asked)))
     return joined
+
+
+def _facts(gap: Gap) -> list[str]:
+    """The evidence without what was concluded from it."""
+    return [item for item in gap.evidence.split("; ") if item and not item.startswith((_STATUS, _PRICE))]
 
 
 def _explained(
@@ -125,6 +150,8 @@ def _explained(
     delivery: datetime | None,
 ) -> Gap:
     """The gap with its reason, from the candles around it."""
+    if gap.reason == ACCEPTED:
+        return gap
     if listed is None or gap.end <= listed:
         begins = f"the first candle opens at {listed:%Y-%m-%d %H:%M} UTC" if listed else "there is no candle yet"
         return replace(gap, reason="listing", evidence=gap.evidence or begins)
@@ -153,4 +180,4 @@ def _explained(
 def _price(connection: psycopg.Connection, market: tuple[str, str], which: str, moment: datetime) -> Decimal | None:
     condition = 'WHERE symbol = %s AND "interval" = %s'
     row = connection.execute(f"SELECT {which.format(condition)} LIMIT 1", (*market, moment)).fetchone()
-    return row and row[0]
+    return None if row is None else row[0]

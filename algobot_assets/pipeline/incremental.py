@@ -91,8 +91,8 @@ def computable_days(
                 reason, remedy = f"no {missing[0]} stored", ""
             else:
                 end, reason, remedy = _next_complete(upstream, day, window.end), NO_CANDLES, _REFRESH
-            resume = day if missing else None
-            why = Skipped(window.table, reason, remedy, market, "", day, end - DAY, stops_at, resume)
+            backfill_from = day if missing else None
+            why = Skipped(window.table, reason, remedy, market, "", day, end - DAY, stops_at, backfill_from)
             return ComputableDays(tuple(days), start == begin, why)
         day += DAY
     return ComputableDays(tuple(days), start == begin)

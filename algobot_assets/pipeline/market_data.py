@@ -18,8 +18,9 @@ import psycopg
 from algobot_assets.declared.model import Market
 from algobot_assets.errors import AlgobotError, ArchivedError, SettingsError
 from algobot_assets.feed.source import Fetched, Source, floor_to_grid
+from algobot_assets.pipeline.accepted_gaps import ACCEPTED, AcceptedGap, accepted_gaps, unanswered
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.gap_records import record_gaps
+from algobot_assets.pipeline.gap_records import Gap, record_gaps
 from algobot_assets.pipeline.incremental import DAY, unknown_stretches
 from algobot_assets.pipeline.republished import republished
 from algobot_assets.pipeline.run import TableRun, refuse_archived
@@ -59,6 +60,7 @@ class _Fetch:
     listed: datetime | None
     status: str
     delivery: datetime | None
+    accepted: Sequence[AcceptedGap] = ()
 
     @property
     def settled(self) -> datetime:
@@ -165,17 +167,20 @@ def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bo
         return
     with run.store.transaction() as connection:
         recorded = lineage.read(connection, window)
+        accepted = accepted_gaps(connection, symbol, interval)
     complete.update((day, item.is_complete) for day, item in recorded.items())
     replaced = _replaced(run, source, window) if run.options.check_archives else set()
     forming = floor_to_grid(interval, known, window.phase)
+    # candles may have arrived for what was accepted as a gap
+    again = replaced.union(*(gap.days for gap in accepted))
     wanted = [
         day
         for day in days
-        if run.options.from_source or day in replaced or not _is_done(recorded.get(day), settled, forming)
+        if run.options.from_source or day in again or not _is_done(recorded.get(day), settled, forming)
     ]
     _refuse_unfetchable(run.store, window, [day for day in wanted if day not in recorded])
     edited = sorted(day for day in set(days).difference(wanted) if recorded[day].dirty)
-    fetch = _Fetch(source, known, listed, "", delivery)
+    fetch = _Fetch(source, known, listed, "", delivery, accepted)
     if wanted:
         rules = source.rules(symbol)
         listed = source.first_open(symbol, interval)
@@ -183,7 +188,7 @@ def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bo
         record_listing(run.store, symbol, interval, listed)
         window = Window("market_data", first, end, symbol, interval, 0, _phase(interval, listed))
         delivery = rules.delivery if rules and rules.delivery else delivery
-        fetch = _Fetch(source, known, listed, rules.status if rules else "", delivery)
+        fetch = _Fetch(source, known, listed, rules.status if rules else "", delivery, accepted)
     run.succeeded += 1
     run.day_counts.computed += len(wanted)
     parts = _parts(wanted, interval)
@@ -266,7 +271,7 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
     """The window's candles as the source has them, with what must be recorded beside them."""
     text = f"{part.symbol} {part.interval} {part.first:%Y-%m}"
     LOG.info("fetching", extra={"table": "market_data", "fetching": text})
-    stretches, answered = _answers(fetch, part)
+    stretches, accepted, answered = _answers(fetch, part)
     frame = pl.concat([s.frame for s in stretches]) if stretches else empty("market_data")
     frame = frame.sort("timestamp")
     day = frame.select(day_of(part.interval, part.phase).alias("day"))["day"]
@@ -284,36 +289,59 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
     def record(connection: psycopg.Connection) -> None:
         record_sources(connection, part, days, stretches, fetch.known)
         for lo, hi in answered:
-            record_gaps(connection, part, frame, lo, hi, stretches, fetch.listed, fetch.status, fetch.delivery)
+            record_gaps(connection, part, frame, lo, hi, stretches, accepted, fetch.listed, fetch.status, fetch.delivery)
 
     return WindowFrame(part, frame, records, record, digests), tuple(note for s in stretches for note in s.notes)
 
 
-def _answers(fetch: _Fetch, part: Window) -> tuple[list[Fetched], list[tuple[datetime, datetime]]]:
-    """What the source delivers of the window, and the ranges of opens that it answers for, ascending.
+def _answers(fetch: _Fetch, part: Window) -> tuple[list[Fetched], list[Gap], list[tuple[datetime, datetime]]]:
+    """What the source delivers of the window, what is accepted as absent, and the ranges of opens that these answer.
 
     After a stretch that it says nothing about, an answer counts from the next whole day on: the days in between stay
     incomplete, and the next run fetches them again.
     """
     lo, hi = opens_window(part.interval, part.first, part.end, part.phase)
-    stretches: list[Fetched] = []
+    delivered = list(fetch.source.fetch(part.symbol, part.interval, lo, hi))
     # before its first candle a market has nothing that could be unknown
     answered = [(lo, lo if fetch.listed is None else max(lo, min(hi, fetch.listed)))]
-    for stretch in fetch.source.fetch(part.symbol, part.interval, lo, hi):
+    begin, covered = answered[0]
+    accepted = _accepted(fetch.accepted, part, [(begin, covered), *((s.lo, s.hi) for s in delivered)])
+    stretches: list[Fetched] = []
+    gaps: list[Gap] = []
+    items: list[tuple[datetime, datetime, Fetched | Gap]] = [(s.lo, s.hi, s) for s in delivered]
+    for first, end, item in sorted([*items, *accepted], key=lambda each: each[0]):
         begin, covered = answered[-1]
-        if stretch.lo <= covered:
-            answered[-1] = begin, max(covered, stretch.hi)
+        start = first
+        if first <= covered:
+            answered[-1] = begin, max(covered, end)
         else:
-            start = _next_day(part, stretch.lo)
-            if start >= stretch.hi:
+            start = _next_day(part, first)
+            if start >= end:
                 continue
-            answered.append((start, stretch.hi))
-            stretch = replace(stretch, lo=start, frame=stretch.frame.filter(pl.col("timestamp") >= start))
-        stretches.append(stretch)
+            answered.append((start, end))
+        if isinstance(item, Gap):
+            gaps.append(replace(item, first=start))
+        elif start == first:
+            stretches.append(item)
+        else:
+            frame = item.frame.filter(pl.col("timestamp") >= start)
+            stretches.append(replace(item, lo=start, frame=frame))
     begin, covered = answered[-1]
     if fetch.delivery is not None and covered >= fetch.delivery:
         answered[-1] = begin, max(covered, hi)  # nothing trades after the delivery
-    return stretches, answered
+    return stretches, gaps, answered
+
+
+def _accepted(
+    accepted: Sequence[AcceptedGap], part: Window, answered: Sequence[tuple[datetime, datetime]]
+) -> Iterator[tuple[datetime, datetime, Gap]]:
+    """The ranges of the window that the source does not answer and a person has accepted as absent."""
+    for known in accepted:
+        first, end = max(part.first, known.first), min(part.end, known.last + DAY)
+        if first < end:
+            span = opens_window(part.interval, first, end, part.phase)
+            for lo, hi in unanswered(*span, answered):
+                yield lo, hi, Gap(lo, hi, ACCEPTED, known.evidence)
 
 
 def _next_day(part: Window, moment: datetime) -> datetime:

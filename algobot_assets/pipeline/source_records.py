@@ -1,7 +1,4 @@
-"""What is recorded beside candles: where each stretch came from, where a market begins, its order rules.
-
-Gaps have a module of their own; candles themselves are the writer's affair.
-"""
+"""Record where each stretch of candles came from, where a market begins, and its order rules."""
 
 from __future__ import annotations
 
@@ -59,7 +56,7 @@ def recorded_listing(store: Store, symbol: str, interval: str) -> datetime | Non
         row = connection.execute(
             """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
         ).fetchone()
-    return row and row[0].astimezone(UTC)
+    return None if row is None else row[0].astimezone(UTC)
 
 
 def record_listing(store: Store, symbol: str, interval: str, listed: datetime | None) -> None:

@@ -412,11 +412,28 @@ gaps = sa.Table(
     *_market(),
     _column("first_open", TIME, "Open of the first missing candle, UTC."),
     _column("end_open", TIME, "Exclusive end of the missing opens, UTC."),
-    _column("reason", sa.String(20), "listing, outage, halt, delisting, or reuse? (perhaps another coin since)."),
+    _column(
+        "reason",
+        sa.String(20),
+        "listing, outage, halt, delisting, accepted (by a person), or reuse? (perhaps another coin since).",
+    ),
     _column("evidence", sa.Text, "The request and its answer."),
     _column("confirmed_at", TIME, "When it was confirmed, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("symbol", "interval", "first_open"),
-    comment="Candles that do not exist, as their source confirmed; they are not requested again.",
+    comment="Candles that do not exist, as their source confirmed or a person accepted.",
+)
+
+accepted_gaps = sa.Table(
+    "accepted_gaps",
+    metadata,
+    *_market(),
+    _column("first_day", sa.Date, "First UTC day whose missing candles are accepted as absent."),
+    _column("last_day", sa.Date, "Last such day, included."),
+    _column("reason", sa.Text, "Why nobody can supply them, in the words of whoever accepted it."),
+    _column("accepted_by", sa.Text, "Who accepted it: user of the operating system and database role."),
+    _column("accepted_at", TIME, "When it was accepted, UTC.", server_default=sa.text("now()")),
+    sa.PrimaryKeyConstraint("symbol", "interval", "first_day"),
+    comment="Stretches of candles that no source answers for and a person has accepted as gaps.",
 )
 
 listings = sa.Table(

@@ -1,4 +1,4 @@
-"""What is right about stored candles: prices that fit each other, one candle per grid point, gaps that are known.
+"""Rules for stored candles: consistent prices, one candle per grid point, recorded gaps.
 
 Pure functions on frames of one market. The conditions on a candle's numbers are written once, in the SQL that the
 server and Polars both understand, so that good candles need not be read.
@@ -11,7 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from algobot_assets.audit.rules.messages import at
-from algobot_assets.schema.intervals import candle_end, day_of, end_of, expected_opens, floor_open
+from algobot_assets.schema.intervals import candle_end, day_of, end_of, expected_opens, floor_open, opens_window
 from algobot_assets.schema.windows import Window
 
 #: What must hold of each candle, by what is wrong where it does not.
@@ -52,7 +52,7 @@ def inconsistent(window: Window, candles: pl.DataFrame) -> list[str]:
 def expected(window: Window, days: pl.DataFrame) -> pl.DataFrame:
     """timestamp and day of the candles that an unbroken market has, of recorded days (day, complete_through) up to
     where each is complete."""
-    lo, hi = window.bounds
+    lo, hi = opens_window(window.interval, window.first, window.end, window.phase)
     grid = expected_opens(window.interval, lo, hi, window.phase).to_frame("timestamp")
     grid = grid.with_columns(
         day_of(window.interval, window.phase).alias("day"), end_of(window.interval, window.phase).alias("end")
@@ -102,7 +102,7 @@ def unrecorded(window: Window, wanted: pl.DataFrame, opens: pl.DataFrame, gaps: 
     for first, last, number in _runs(window, left):
         where = f"at {at(first)}" if first == last else f"from {at(first)} to {at(last)}"
         sentences.append(
-            f"{window.symbol} {window.interval}: {number} candle{'s are' if number > 1 else ' is'} absent {where}, and "
+            f"{window.symbol} {window.interval}: {number} candle{'s are' if number > 1 else ' is'} absent {where}, but "
             "no gap is recorded there. Materialise market_data of these days with `from_source`."
         )
     return sentences
@@ -114,7 +114,7 @@ def miscounted(table: str, who: str, stored: pl.DataFrame, days: pl.DataFrame) -
     both = both.with_columns(pl.col("rows").fill_null(0)).filter(pl.col("rows").ne_missing(pl.col("recorded")))
     return [
         f"{table} of {who}: {rows} rows of {day} are stored, {'none' if recorded is None else recorded} "
-        "recorded: somebody changed them by hand. Materialise the day again."
+        "recorded: they were changed by hand. Materialise the day again."
         for day, recorded, rows in both.sort("day").iter_rows()
     ]
 

@@ -53,7 +53,7 @@ class CheckRun:
         return Table(self.store, table or self.table, self.first, self.end)
 
     def rows(
-        self, statement: sql.Composable | str, parameters: Sequence[Any], schema: Mapping[str, pl.DataType]
+        self, statement: sql.SQL | sql.Composed | str, parameters: Sequence[Any], schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame:
         """The rows of a query as a frame."""
         rows = self.store.retrying(

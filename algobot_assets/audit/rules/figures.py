@@ -1,4 +1,4 @@
-"""The figures of an account once more, in plain Python, from stored trades: the other half of a double entry.
+"""Recompute an account's figures from stored trades in plain Python, as the other half of a double entry.
 
 Pure functions. Money is in whole units of 1e-8, so sums are exact. Nothing of ``compute.metrics`` is used; the
 definitions are those of the columns' comments.
@@ -80,16 +80,16 @@ def figures(totals: Totals, initial: int, final: int, days: float) -> dict[str, 
 
 
 def unlike(stored: Mapping[str, Any], wanted: Mapping[str, float | None], days: float) -> Iterator[str]:
-    """What is wrong with a stored row of figures, in words; nothing where it is right."""
+    """Describe what is wrong with a stored row of figures; nothing if it is right."""
     for name, right in wanted.items():
         value = stored[name]
         if right is not None and not abs(right) < 1e12:
             right = None  # beyond the column
         if (value is None) != (right is None) or (
-            value is not None and abs(float(value) - right) > 2e-8 + 1e-12 * abs(right)
+            value is not None and right is not None and abs(float(value) - right) > 2e-8 + 1e-12 * abs(right)
         ):
             shown = "NULL" if right is None else f"{right:.8f}"
-            yield f"{name} is {'NULL' if value is None else value} but follows as {shown}"
+            yield f"{name} is {'NULL' if value is None else value} but computes as {shown}"
     if days < _LEAST_DAYS and stored["sharpe_ratio"] is not None:
         yield "sharpe_ratio has a value before 30 days"
     if stored["max_drawdown"] is not None and stored["max_drawdown"] > 0:
@@ -151,10 +151,11 @@ def replay(
         held = [lot for lot in held if lot.left is None or lot.left > item.slot]
         for net, percent in item.trades:
             totals = totals.with_trade(net, percent)
-        equity: int | None = initial + totals.net
+        capital = initial + totals.net
+        equity: int | None = capital
         if held:
             price = prices.get(item.slot)
-            equity = None if price is None else equity + sum(lot.profit(price) for lot in held)
+            equity = None if price is None else capital + sum(lot.profit(price) for lot in held)
         yield Mark(totals, equity, len(held))
 
 
@@ -167,7 +168,7 @@ def miscounted(who: str, row: Mapping[str, Any], totals: Totals) -> list[str]:
         "ambiguous_stops": totals.ambiguous,
     }
     return [
-        f"{who}: {name} of {row['day']} is {row[name]}, and trade_history has {number}. {cure(row['day'])}"
+        f"{who}: {name} of {row['day']} is {row[name]}, and trade_history has {number}. {remedy(row['day'])}"
         for name, number in wanted.items()
         if row[name] != number
     ]
@@ -180,10 +181,10 @@ def unbalanced(who: str, row: Mapping[str, Any], totals: Totals) -> list[str]:
         return []
     return [
         f"{who}: final_capital of {row['day']} is {row['final_capital']}, but initial capital, net profits and open "
-        f"profit add up to {Decimal(wanted).scaleb(-8)}. {cure(row['day'])}"
+        f"profit add up to {Decimal(wanted).scaleb(-8)}. {remedy(row['day'])}"
     ]
 
 
-def cure(day: date) -> str:
-    """What to do about a ledger that does not add up."""
-    return f"Materialise trade_history and what follows from it from {day} on, with `recompute`."
+def remedy(day: date) -> str:
+    """The remedy for a ledger that does not add up."""
+    return f"Materialise trade_history and the tables after it from {day} on, with `recompute`."

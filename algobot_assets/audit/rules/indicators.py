@@ -1,4 +1,4 @@
-"""What is right about stored indicators: possible values, and NULL only where a value cannot be known yet.
+"""Rules for stored indicators: possible values, and NULL only before a value can be known.
 
 Pure functions on per-day counts of one market, so that good values need not be read.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date
+from typing import Any
 
 import polars as pl
 
@@ -41,7 +42,7 @@ def out_of_bounds(window: Window, days: pl.DataFrame) -> list[str]:
     """A sentence for each day and indicator with values that cannot be."""
     return [
         f"{window.symbol} {window.interval}: {bad} value{'s' if bad > 1 else ''} of {name} on {day} "
-        f"{'are' if bad > 1 else 'is'} not {_MEANT[name]}. {_cure(day)}"
+        f"{'are' if bad > 1 else 'is'} not {_MEANT[name]}. {_remedy(day)}"
         for name in BOUNDS
         for day, bad in days.filter(pl.col(f"bad_{name}") > 0).select("day", f"bad_{name}").iter_rows()
     ]
@@ -80,13 +81,13 @@ def warmth(
                 why = "though it is warm"
             if nulls < wanted:
                 early = _candles(wanted - nulls)
-                sentences.append(f"{who}: {name} has a value at {early} of {day}, before it is warm. {_cure(day)}")
+                sentences.append(f"{who}: {name} has a value at {early} of {day}, before it is warm. {_remedy(day)}")
             elif missing:
-                sentences.append(f"{who}: {name} is NULL at {_candles(missing)} of {day}, {why}. {_cure(day)}")
+                sentences.append(f"{who}: {name} is NULL at {_candles(missing)} of {day}, {why}. {_remedy(day)}")
     return sentences
 
 
-def _scattered(row: Mapping, name: str) -> bool:
+def _scattered(row: Mapping[str, Any], name: str) -> bool:
     """Whether a NULL comes after a value."""
     null, value = row[f"null_{name}_at"], row[f"value_{name}_at"]
     return null is not None and value is not None and null > value
@@ -96,5 +97,5 @@ def _candles(number: int) -> str:
     return f"{number} candle{'s' if number > 1 else ''}"
 
 
-def _cure(day: date) -> str:
+def _remedy(day: date) -> str:
     return f"Materialise indicators of {day} again with `recompute`."

@@ -1,4 +1,4 @@
-"""The terms a ledger had to obey, by day: costs and limits, from the stored settings."""
+"""Read the terms of a ledger by day, costs and limits, from the stored settings."""
 
 from __future__ import annotations
 

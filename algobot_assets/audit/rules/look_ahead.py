@@ -1,4 +1,4 @@
-"""Look-ahead: whether a value depends on candles that came after it.
+"""Detect look-ahead: whether a value depends on candles that came after it.
 
 A computation is run over the same rows with the future cut off, and with the future's prices made ten times as
 large, at several cut points. Nothing before the cut may change, to the bit. Pure functions; the rows are a bounded
@@ -48,7 +48,7 @@ def first_difference(stored: pl.DataFrame, computed: pl.DataFrame, times: pl.Ser
         a, b = stored[name], computed[name]
         differs = a.ne_missing(b)
         if differs.any():
-            i = differs.arg_max()
+            i = int(differs.arg_max() or 0)
             if found is None or times[i] < found.timestamp:
                 found = Change(times[i], name, a[i], b[i])
     return found

@@ -1,4 +1,4 @@
-"""How the checks speak of times and markets."""
+"""Messages that several checks share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from algobot_assets.schema.windows import Window
 
 
 def at(moment: datetime) -> str:
-    """A time in sentences, UTC, without seconds where there are none."""
+    """Format a time for messages: UTC, without seconds if they are zero."""
     text = f"{moment:%Y-%m-%d %H:%M:%S}"
     return f"{text.removesuffix(':00')} UTC"
 
 
 def ahead(who: str, change: Change) -> str:
     """A value that depends on candles after it."""
+    later = "after it" if change.cut is None else f"from {at(change.cut)} on"
     return (
         f"{who}: {change.column} at {at(change.timestamp)} changes from {change.stored} to {change.computed} when the "
-        f"candles from {at(change.cut)} on are others: it looks ahead. Correct the code, then materialise from the "
+        f"candles {later} change: it looks ahead. Correct the code, then materialise from the "
         "first day with `recompute`."
     )
 

@@ -1,4 +1,4 @@
-"""What is right about rows that follow candles: exactly one per candle. A pure function on per-day counts."""
+"""Rule for tables with one row per candle. A pure function on per-day counts."""
 
 from __future__ import annotations
 

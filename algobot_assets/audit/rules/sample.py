@@ -1,4 +1,4 @@
-"""The bounded sample of a run's window from which values are computed again, and the state it starts from.
+"""Recompute a bounded sample of a run's window, and look for look-ahead in it.
 
 The newest consecutive days that were computed with today's code and parameters from what is stored now: at least
 three days and 200 rows, as far as the run's days go, at most 5,000 rows.
@@ -25,11 +25,11 @@ from algobot_assets.store.digests import state_digest
 from algobot_assets.store.lineage import DayLineage
 from algobot_assets.store.reader import read_window
 
-#: The checks that rest on a sample.
+#: The checks that use a sample.
 AHEAD, AGAIN = "no_look_ahead", "computes_the_same_again"
 LEAST_DAYS, LEAST_ROWS, MOST_ROWS = 3, 200, 5_000
-#: In words, for the descriptions of checks.
-BOUND = "Looks at the newest of the run's days: three days or 200 candles, 5,000 candles at most, cut at 8 places."
+#: For the descriptions of checks.
+BOUND = "Checks the newest of the run's days: three days or 200 candles, at most 5,000 candles, cut at 8 places."
 
 Recorded = dict[date, DayLineage]
 
@@ -84,24 +84,24 @@ def choose(
     return Sample(window.of(start, days[0] + DAY), state)
 
 
-def report(run: CheckRun, who: str, window: Window, answers: Answers) -> None:
-    """Put what a sample showed into the run's findings."""
+def report(run: CheckRun, who: str, window: Window, result: SampleResult) -> None:
+    """Add what a sample showed to the run's findings."""
     for name in (AHEAD, AGAIN):
-        run.findings[name].seen += answers.rows
-    if answers.error:
-        run.findings[AGAIN].add(failed(who, window, answers.error))
-    if answers.ahead:
-        run.findings[AHEAD].add(ahead(who, answers.ahead))
-    if answers.different:
-        run.findings[AGAIN].add(different(who, answers.different, run.table))
+        run.findings[name].seen += result.rows
+    if result.error:
+        run.findings[AGAIN].add(failed(who, window, result.error))
+    if result.ahead:
+        run.findings[AHEAD].add(ahead(who, result.ahead))
+    if result.different:
+        run.findings[AGAIN].add(different(who, result.different, run.table))
 
 
 Again = Callable[[pl.DataFrame, Days], pl.DataFrame]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What computing a sample again showed. ``error``: why it could not be done."""
+class SampleResult:
+    """What recomputing a sample showed. ``error``: why it failed."""
 
     rows: int
     ahead: Change | None = None
@@ -117,7 +117,7 @@ def examine(
     indicators: Sequence[str],
     columns: Sequence[str],
     again: Again,
-) -> Answers:
+) -> SampleResult:
     """Compute the sample again with its future cut off, poisoned, and as it is.
 
     ``candles``, ``values``: windows of market_data and, where the computation reads them, indicators. ``columns``:
@@ -132,7 +132,7 @@ def examine(
         rows = rows.join(stored, on="timestamp", how="left", maintain_order="left")
     stored = read_window(handle.store, part, ["timestamp", *columns])
     if not rows["timestamp"].equals(stored["timestamp"]):
-        return Answers(0)  # one row per candle is another check's affair
+        return SampleResult(0)  # another check reports missing rows
     rows, stored = rows.head(MOST_ROWS), stored.head(MOST_ROWS)
 
     def compute(some: pl.DataFrame) -> pl.DataFrame:
@@ -141,20 +141,20 @@ def examine(
         listed = [part.first + timedelta(days=i) for i in range((last - part.first).days + 1)]
         return again(some, Days(listed, days)).select(columns)
 
-    return _answers(compute, rows, stored, columns, (*names[:4], *indicators))
+    return _examined(compute, rows, stored, columns, (*names[:4], *indicators))
 
 
-def _answers(
+def _examined(
     compute: Compute, rows: pl.DataFrame, stored: pl.DataFrame, columns: Sequence[str], poisonable: Sequence[str]
-) -> Answers:
+) -> SampleResult:
     try:
         whole = compute(rows)
-        return Answers(
+        return SampleResult(
             rows.height,
             look_ahead(compute, rows, poisonable),
             first_difference(stored.select(columns), whole, rows["timestamp"]),
         )
     except AlgobotError as error:
-        return Answers(rows.height, error=str(error))
+        return SampleResult(rows.height, error=str(error))
     except Exception as error:  # a strategy is anybody's code; what it raises is a finding
-        return Answers(rows.height, error=f"{type(error).__name__}: {error}")
+        return SampleResult(rows.height, error=f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What is right about stored trades: order in time, fills at candles, costs of both sides, the limit of open trades.
+"""Rules for stored trades: order in time, fills at candles, costs of both sides, the limit of open trades.
 
 Pure functions on a frame of one strategy's trades: the columns of trade_history and, from what surrounds a trade,
 entry_open, decided, between, exit_open (see ``checks.trades``) and the terms of ``with_terms``. Money is compared in
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from algobot_assets.audit.rules.figures import cure
+from algobot_assets.audit.rules.figures import remedy
 from algobot_assets.audit.rules.messages import at
 from algobot_assets.compute.units import to_units
 from algobot_assets.schema.intervals import day_of
@@ -48,7 +48,8 @@ def notionals(trades: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def costs_of(notional: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """r8(notional x rate) in units."""
-    return np.rint(notional / UNIT * rate * UNIT)
+    costs: np.ndarray = np.rint(notional / UNIT * rate * UNIT)
+    return costs
 
 
 def misplaced(who: str, trades: pl.DataFrame, oldest: datetime | None) -> list[str]:
@@ -74,7 +75,7 @@ def misplaced(who: str, trades: pl.DataFrame, oldest: datetime | None) -> list[s
         & pl.col("exit_open").ne_missing(pl.col("exit_price")),
     }
     return [
-        f"{who}: the {kind} trade of {at(entry)} {what}. {cure(day)}"
+        f"{who}: the {kind} trade of {at(entry)} {what}. {remedy(day)}"
         for what, condition in wrong.items()
         for kind, entry, day in trades.filter(condition).select("position_type", "entry_time", "day").iter_rows()
     ]
@@ -116,7 +117,7 @@ def _off(who: str, trades: pl.DataFrame, column: str, wanted: np.ndarray, why: s
         return []
     rows = trades.select("entry_time", "day", column).filter(pl.Series(wrong)).iter_rows()
     return [
-        f"{who}: {column} of the trade of {at(entry)} is {value}, but {why} {right / UNIT:.8f}. {cure(day)}"
+        f"{who}: {column} of the trade of {at(entry)} is {value}, but {why} {right / UNIT:.8f}. {remedy(day)}"
         for (entry, day, value), right in zip(rows, wanted[wrong], strict=True)
     ]
 
@@ -140,8 +141,8 @@ def crowded(
         if limit is not None and len(held) > limit:
             sentences.append(
                 f"{who}: with the {side} trade of {at(entry)} {len(held)} are open, and max_open_trades is {limit}. "
-                f"{cure(day)}"
+                f"{remedy(day)}"
             )
         elif len({kind for _, kind in held}) > 1:
-            sentences.append(f"{who}: at {at(entry)} a long and a short are open at once. {cure(day)}")
+            sentences.append(f"{who}: at {at(entry)} a long and a short are open at once. {remedy(day)}")
     return sentences

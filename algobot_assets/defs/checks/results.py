@@ -65,7 +65,7 @@ def _metrics(run: CheckRun, account: _Account) -> None:
             row = stored.get(trade["id"])
             what = f"{account.who}: of the trade of {at(trade['entry_time'])}"
             if row is None:
-                run.findings[PER_TRADE].add(f"{what} there are no metrics. {rules.cure(trade['day'])}")
+                run.findings[PER_TRADE].add(f"{what} there are no metrics. {rules.remedy(trade['day'])}")
                 continue
             final = rules.units(row["final_capital"])
             near = 2 * mark.open_lots  # float64 rounding of a quantity may move a mark by one unit
@@ -73,16 +73,16 @@ def _metrics(run: CheckRun, account: _Account) -> None:
                 equity = Decimal(mark.equity).scaleb(-8)
                 run.findings[CAPITAL].add(
                     f"{what} final_capital is {row['final_capital']}, but the account holds {equity}. "
-                    f"{rules.cure(trade['day'])}"
+                    f"{rules.remedy(trade['day'])}"
                 )
             if rules.units(row["initial_capital"]) != account.initial:
                 run.findings[CAPITAL].add(
                     f"{what} initial_capital is {row['initial_capital']}, which is not the strategy's initial balance. "
-                    f"{rules.cure(trade['day'])}"
+                    f"{rules.remedy(trade['day'])}"
                 )
             wanted = rules.figures(mark.totals, account.initial, final, lived)
             for wrong in rules.unlike(row, wanted, lived):
-                run.findings[FIGURES].add(f"{what} {wrong}. {rules.cure(trade['day'])}")
+                run.findings[FIGURES].add(f"{what} {wrong}. {rules.remedy(trade['day'])}")
 
 
 def _marks(run: CheckRun, account: _Account) -> list[rules.Mark]:
@@ -127,13 +127,13 @@ def backtests(run: CheckRun) -> None:
             if row["initial_capital"] != initial:
                 run.findings[CAPITAL].add(
                     f"{who}: initial_capital of {row['day']} is {row['initial_capital']} instead of {initial}. "
-                    f"{rules.cure(row['day'])}"
+                    f"{rules.remedy(row['day'])}"
                 )
             run.findings[COUNTS].add(rules.miscounted(who, row, totals))
             lived = (row["end_date"] - row["start_date"]) / DAY
             wanted = rules.figures(totals, rules.units(initial), rules.units(row["final_capital"]), lived)
             for wrong in rules.unlike(row, wanted, lived):
-                run.findings[FIGURES].add(f"{who}: on {row['day']} {wrong}. {rules.cure(row['day'])}")
+                run.findings[FIGURES].add(f"{who}: on {row['day']} {wrong}. {rules.remedy(row['day'])}")
         for found in run.findings.values():
             found.seen += rows.height
 
