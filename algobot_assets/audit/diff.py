@@ -42,7 +42,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Difference:
+class FirstDifference:
     """The first row that differs. `at`: its time; `a`, `b`: its values, None where there is no such row; `compared`:
     rows looked at; `differing`: how many differ in all. `at` None: none differs."""
 
@@ -63,9 +63,9 @@ class Comparison:
     b: StoredVersion
     causes: tuple[Cause, ...]
     days: tuple[date, date] | None
-    candle: Difference | None
-    signal: Difference | None
-    trade: Difference | None
+    candle: FirstDifference | None
+    signal: FirstDifference | None
+    trade: FirstDifference | None
     figures: dict[str, tuple[Any, Any]]
     curves: tuple[pl.DataFrame, pl.DataFrame]
 
@@ -170,7 +170,7 @@ def _text(value: Any) -> str:
     return "-" if value is None else f"{value.normalize():f}" if hasattr(value, "normalize") else str(value)
 
 
-def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Difference:
+def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> FirstDifference:
     bounds = midnight(days[0]), midnight(days[1])
     frames = [
         queries.read_by_candle(store, FrameCache(0), ("market_data",), i.symbol, i.interval, *bounds, _CANDLE).frame
@@ -179,7 +179,7 @@ def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, 
     return _first(frames, "timestamp", _CANDLE[1:])
 
 
-def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Difference | None:
+def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> FirstDifference | None:
     """Signals of one market are compared wherever both are stored: a version has them before its effective date."""
     frames = [
         queries.read_signals(store, FrameCache(0), i.symbol, i.interval, i.name, i.version, None, None).frame.select(
@@ -195,14 +195,14 @@ def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> Difference | No
     return _first(frames, "timestamp", ("signal",)) if all(frame.height for frame in frames) else None
 
 
-def _trade(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> Difference:
+def _trade(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> FirstDifference:
     """Trades that closed on common days, by entry."""
     inside = pl.col("day").is_between(*days, closed="left")
     frames = [_ledger(store, "trade_history", i).filter(inside).select("id", *TRADE).sort("entry_time") for i in (a, b)]
     return _first(frames, "entry_time", tuple(name for name in TRADE if name != "entry_time"))
 
 
-def _first(frames: list[pl.DataFrame], key: str, values: tuple[str, ...]) -> Difference:
+def _first(frames: list[pl.DataFrame], key: str, values: tuple[str, ...]) -> FirstDifference:
     """The first row of either frame that the other lacks or has with other values."""
     one, other = frames
     both = one.with_columns(pl.lit(True).alias("here")).join(
@@ -211,7 +211,7 @@ def _first(frames: list[pl.DataFrame], key: str, values: tuple[str, ...]) -> Dif
     unequal = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_b")) for name in (*values, "here"))
     apart = both.filter(unequal).sort(key)
     if apart.is_empty():
-        return Difference(None, None, None, both.height, 0)
+        return FirstDifference(None, None, None, both.height, 0)
     at = apart[key][0]
     a, b = (next(frame.filter(pl.col(key) == at).iter_rows(named=True), None) for frame in frames)
-    return Difference(at, a, b, both.height, apart.height)
+    return FirstDifference(at, a, b, both.height, apart.height)

@@ -17,7 +17,7 @@ from algobot_assets.cli.output import emit, json_option, say
 from algobot_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from algobot_assets.audit.diff import Comparison, Parting
+    from algobot_assets.audit.diff import Comparison, FirstDifference
 
 
 @click.command()
@@ -80,7 +80,7 @@ def _lines(found: Comparison) -> Iterator[str]:
         yield f"{name:<16}{_number(one):>18}{_number(other):>18}"
 
 
-def _parting(what: str, found: Parting | None) -> Iterator[str]:
+def _parting(what: str, found: FirstDifference | None) -> Iterator[str]:
     if found is None:
         yield f"First {what}: the two share no time to compare"
     elif found.at is None:
