@@ -27,8 +27,11 @@ _STATUS, _PRICE = "its status is ", "its price went "
 
 @dataclass(frozen=True)
 class Gap:
-    """Absent opens [first, end). reason: listing, outage, halt, delisting, delivery, reuse? or accepted; evidence: what was
-    and what else is known, separated by semicolons."""
+    """Absent opens [first, end).
+
+    reason: listing, outage, halt, delisting, delivery, reuse? or accepted. evidence: what was asked and what else is
+    known, separated by semicolons.
+    """
 
     first: datetime
     end: datetime

@@ -289,7 +289,9 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
     def record(connection: psycopg.Connection) -> None:
         record_sources(connection, part, days, stretches, fetch.known)
         for lo, hi in answered:
-            record_gaps(connection, part, frame, lo, hi, stretches, accepted, fetch.listed, fetch.status, fetch.delivery)
+            record_gaps(
+                connection, part, frame, lo, hi, stretches, accepted, fetch.listed, fetch.status, fetch.delivery
+            )
 
     return WindowFrame(part, frame, records, record, digests), tuple(note for s in stretches for note in s.notes)
 
