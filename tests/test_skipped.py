@@ -103,7 +103,7 @@ def test_an_accepted_gap_is_computed_across_and_can_be_withdrawn(torn: Project, 
     assert "is accepted already" in str(again) and "algobot gaps withdraw" in str(again)
 
     result = torn.run(FIRST, LAST)
-    assert result.success and result.left_out == ()
+    assert result.success and result.skipped == ()
     assert counts(database_url)["signals"] == 3 * 24 * 14
     (gap,) = json.loads(_gaps("--json").output)["gaps"]
     assert (gap["from"], gap["to"], gap["reason"]) == ("2020-01-10 00:00", "2020-02-02 23:59", "accepted")
@@ -120,11 +120,11 @@ def test_an_accepted_gap_is_computed_across_and_can_be_withdrawn(torn: Project, 
         late = stale(store).filter(pl.col("day") >= date(2020, 2, 3))
     assert set(late["table_name"]) >= {"indicators", "signals", "trade_history", "backtest_results"}
     assert set(late["day"]) == {date(2020, 2, 3) + timedelta(days=i) for i in range(5)}
-    assert "no candles known for 2020-01-10 to 2020-02-02" in torn.run(FIRST, LAST).left_out[0]
+    assert "no candles known for 2020-01-10 to 2020-02-02" in torn.run(FIRST, LAST).skipped[0]
     assert "no accepted gap lies within" in str(_gaps("withdraw", *stretch).exception)
 
     assert _gaps("accept", *stretch, "--reason", "the exchange was down").exit_code == 0
-    assert torn.run(FIRST, LAST).left_out == ()
+    assert torn.run(FIRST, LAST).skipped == ()
     with Store.open(run_id="test") as store:
         assert due(store) is None
     assert {table: rows for table, rows in content(database_url).items() if table != "lineage"} == {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.console import grid
+from algobot_assets.cli.console import print_table
 from algobot_assets.cli.days import Day
 from algobot_assets.cli.output import emit, json_option, say
 from algobot_assets.errors import SettingsError
@@ -41,7 +41,7 @@ def gaps(context: click.Context, as_json: bool) -> None:
     elif found.is_empty():
         click.echo("No candles are missing.")
     else:
-        grid(found.drop("end"), "Stretches without candles (UTC)")
+        print_table(found.drop("end"), "Stretches without candles (UTC)")
 
 
 @gaps.command()
