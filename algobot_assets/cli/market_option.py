@@ -11,7 +11,7 @@ from algobot_assets.schema.intervals import INTERVALS
 from algobot_assets.schema.symbols import is_symbol, suggest_market
 
 
-class MarketName(click.ParamType):
+class MarketName(click.ParamType[str]):
     """A market written 'BTCUSDT 1h'."""
 
     name = "'SYMBOL INTERVAL'"
