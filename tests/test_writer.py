@@ -236,6 +236,19 @@ def test_a_month_archived_between_plan_and_write_is_refused(store, tmp_path, mon
         assert len(calls) == 1 and read_window(own, WINDOW).equals(february)
 
 
+def test_days_apart_are_merged_in_one_transaction_and_compared(store, monkeypatch):
+    before, other = candles(), candles(seed=2)
+    write_window(store, WINDOW, before, inputs())
+    apart = pl.concat([other[:24], before[24:48], other[48:72], before[72:]])
+    assert write_window(store, WINDOW, apart, inputs()).updated == 48
+    assert read_window(store, WINDOW).equals(apart)
+    honest = copy.copy_in
+    monkeypatch.setattr(merge, "copy_in", lambda c, table, frame, **o: honest(c, table, frame.head(5), **o))
+    with pytest.raises(StoreError, match="differs from what was sent"):
+        write_window(store, WINDOW, before, inputs())
+    assert read_window(store, WINDOW).equals(apart)
+
+
 def test_lineage_is_written_with_the_rows(store):
     state = np.array([0.1, np.nan, -0.0, 5e-324])
     first = DayInputs(FIRST, midnight(FIRST + timedelta(days=1)), b"in", b"parameters", "code", b"state", state)
