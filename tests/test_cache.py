@@ -1,4 +1,4 @@
-"""The client's memory of frames: it answers what was asked before, and never with rows that are no longer so."""
+"""The client's cache returns the frames of repeated queries, and never rows that have changed since."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same(remembering: Client, plain: Client) -> None:
         assert getattr(remembering, name)(*ASKED).newest == getattr(plain, name)(*ASKED).newest
 
 
-def test_it_is_never_stale(project: Project, database_url):
+def test_cached_frames_are_never_stale(project: Project, database_url):
     assert project.run(START, LAST - timedelta(days=1)).success
     with connect(cache_mb=16) as client, connect(cache_mb=0) as plain:
         questions(client)
@@ -73,7 +73,7 @@ def test_it_is_never_stale(project: Project, database_url):
         assert client.candles(*ASKED).newest > before, "the age is of the newest candle, wherever the range is"
 
 
-def test_what_the_caller_does_to_a_frame_stays_his(project: Project, database_url):
+def test_changes_to_a_returned_frame_do_not_reach_the_cache(project: Project, database_url):
     assert project.run(START, START + timedelta(days=3), ["market_data"]).success
     with connect() as client:
         first = client.candles("BTCUSDT", "1h").frame
@@ -84,7 +84,7 @@ def test_what_the_caller_does_to_a_frame_stays_his(project: Project, database_ur
         assert "bytes" in repr(client.cache_info)
 
 
-def test_it_is_bounded_and_gives_up_the_longest_unused():
+def test_the_cache_is_bounded_and_evicts_the_least_recently_used():
     cache = FrameCache(1000)
     frame = pl.DataFrame({"a": list(range(25))})  # 200 bytes
     for number in range(5):

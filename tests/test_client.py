@@ -284,7 +284,7 @@ def test_ledger_ranges_are_half_open(client: Client) -> None:
 # --- age -----------------------------------------------------------------------------------------------
 
 
-def test_every_answer_carries_the_age_of_the_newest_data(client: Client, rows: Callable[..., list[tuple]]) -> None:
+def test_every_result_carries_the_age_of_the_newest_data(client: Client, rows: Callable[..., list[tuple]]) -> None:
     ((before,),) = rows("SELECT clock_timestamp()")
     answers = [
         client.candles("BTCUSDT", "1h", "2024-01-30", "2024-01-31"),
@@ -309,7 +309,7 @@ def test_every_answer_carries_the_age_of_the_newest_data(client: Client, rows: C
         assert answer.age == answer.as_of - answer.newest
 
 
-def test_an_answer_says_its_age_in_words(client: Client) -> None:
+def test_a_result_prints_its_age(client: Client) -> None:
     frame = pl.DataFrame({"close": [1]})
     at = datetime(2024, 2, 8, 8, 0, 5, tzinfo=UTC)
     answer = QueryResult(frame, NEWEST, at)
@@ -405,7 +405,7 @@ def test_long_candles_are_as_new_as_their_end(
 
 
 @pytest.mark.parametrize("missing", ["day", "end of a day"])
-def test_complete_through_ends_at_the_first_hole(store: Store, database_url: str, missing: str) -> None:
+def test_complete_through_ends_at_the_first_gap(store: Store, database_url: str, missing: str) -> None:
     for n in (1, 2, 3, 4):
         if n == 3 and missing == "day":
             continue

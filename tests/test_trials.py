@@ -60,7 +60,7 @@ def column(store, name: str, table: str = "sweeps") -> list:
         return [row[0] for row in connection.execute(f"SELECT {name} FROM {table} ORDER BY id")]
 
 
-def test_a_killed_sweep_goes_on_where_it_was(stored, database_url):
+def test_a_killed_sweep_resumes(stored, database_url):
     program = (
         "import os, signal\n"
         "from algobot_assets.store.connection import Store\n"
@@ -114,7 +114,7 @@ def write(path: Path, *body: str) -> str:
     return str(path)
 
 
-def test_trying_tells_honest_from_looking_ahead_and_mistakes_are_sentences(stored, tmp_path: Path):
+def test_try_finds_look_ahead_and_explains_mistakes(stored, tmp_path: Path):
     before = {name: len(column(stored, "id", name)) for name in ("sweeps", "strategies", "backtest_results")}
     honest = try_strategy(stored, Request(str(EXAMPLE), ["slow=10"]))
     assert honest.ahead is None and honest.buys + honest.sells > 0

@@ -15,13 +15,13 @@ from algobot_assets.audit.gaps import Hole, holes
 from algobot_assets.audit.staleness import stale
 from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
-from algobot_assets.compute.ledger import kernel as ledger_kernel
 from algobot_assets.compute.ledger.assumptions import Assumption
+from algobot_assets.compute.ledger.kernel import LAYOUT_VERSION
 from algobot_assets.compute.ledger.state import AccountState, read_state
 from algobot_assets.compute.ledger.unfilled import LABELS
 from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve
 from algobot_assets.declared.versions import effective, lifetimes, settings
-from algobot_assets.reports import candles as charts
+from algobot_assets.reports.candles import levels
 from algobot_assets.schema.intervals import midnight, opens_window, phase_of
 from algobot_assets.store import catalogue
 from algobot_assets.store.catalogue import StoredVersion
@@ -199,7 +199,7 @@ class Reader:
         frame = queries.read_by_candle(self.store, FrameCache(0), both, symbol, interval, *bounds, _CANDLE).frame
         found = [hole for hole in holes(self.store, [(symbol, interval)]) if first <= hole.day <= last]
         opens = frame.select("timestamp", "open", "close")
-        return Market(charts.levels(frame, interval), opens, phase, gaps, found, sources, notes)
+        return Market(levels(frame, interval), opens, phase, gaps, found, sources, notes)
 
 
 def _exchange(connection: psycopg.Connection) -> str:
@@ -216,7 +216,7 @@ def _records(connection: psycopg.Connection, item: StoredVersion, last: date) ->
         (item.id,),
     ).fetchone()
     account = None
-    if state and state["state_out"] and state["state_out"][0] == ledger_kernel.LAYOUT_VERSION:
+    if state and state["state_out"] and state["state_out"][0] == LAYOUT_VERSION:
         account = read_state(pl.Series(state["state_out"], dtype=pl.Float64).to_numpy())
     records = cursor.execute(
         """SELECT table_name, count(*) AS days, min(day) AS first, max(day) AS last, sum(rows)::bigint AS rows,
