@@ -64,14 +64,14 @@ def test_a_contract_of_the_exchange_ends_with_its_delivery(
     resources = {"feed": FeedResource(), "state": state}
     try:
         result = runs.materialise(dagster_instance, FIRST, TODAY, TABLES, resources=resources)
-        assert result.success and result.left_out == (), (result.error, result.left_out)
+        assert result.success and result.skipped == (), (result.error, result.skipped)
         expect_an_end(database_url, now)
         simulated.advance(3600)
         simulated.requests.clear()
         for options in ({}, {table: {"markets": [f"{CONTRACT} 1h"]} for table in TABLES}):
             first = date(2021, 3, 28) if options else FIRST
             result = runs.materialise(dagster_instance, first, TODAY, TABLES, options=options, resources=resources)
-            assert result.success and result.left_out == (), (result.error, result.left_out)
+            assert result.success and result.skipped == (), (result.error, result.skipped)
         assert not [path for path in simulated.requests if "fapi" in path or "210326" in path]
     finally:
         simulated.stop()
@@ -88,9 +88,9 @@ def test_a_contract_of_a_folder_ends_with_its_delivery(
         candles.filter(candles["open_time"] < int(end.timestamp() * 1000)).write_csv(folder / f"{name}-1h-2021-03.csv")
     resources = {"feed": FeedResource(source=str(folder)), "state": state}
     result = runs.materialise(dagster_instance, FIRST, TODAY, TABLES, resources=resources)
-    assert result.success and result.left_out == (), (result.error, result.left_out)
+    assert result.success and result.skipped == (), (result.error, result.skipped)
     expect_an_end(database_url, end)
     later = date(2021, 4, 2)
     only = {table: {"markets": [f"{CONTRACT} 1h"]} for table in TABLES}
     result = runs.materialise(dagster_instance, date(2021, 4, 1), later, TABLES, options=only, resources=resources)
-    assert result.success and result.left_out == (), (result.error, result.left_out)
+    assert result.success and result.skipped == (), (result.error, result.skipped)
