@@ -245,6 +245,21 @@ def test_modules_a_strategy_imports_count_at_any_remove(folder: Path) -> None:
     assert version(10_000) != one
 
 
+def test_relative_imports_of_a_package_count(folder: Path) -> None:
+    package = folder / "own_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .limits import LIMIT\n")
+    source = RULE.format(imports="from own_package import LIMIT", comment="")
+
+    def version(limit: int) -> str:
+        for name in ("own_package", "own_package.limits"):
+            sys.modules.pop(name, None)
+        (package / "limits.py").write_text(f"LIMIT = {limit}\n")
+        return loaded(folder, source)
+
+    assert version(100) != version(10_000)
+
+
 def test_a_room_of_compute_that_a_strategy_imports_counts(folder: Path) -> None:
     plain = loaded(folder, RULE.format(imports="", comment=""))
     line = "from algobot_assets.compute.indicators import rsi"

@@ -16,6 +16,8 @@ from rich.table import Table as Grid
 from algobot_assets.schema.tables import NINE
 
 WIDTH = 80
+#: Columns of sentences; all others keep to one line.
+_WRAPPED = ("note", "evidence")
 T = TypeVar("T")
 
 
@@ -35,7 +37,7 @@ def print_table(
     table = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, dtype in frame.schema.items():
         side: Literal["left", "right"] = "right" if dtype.is_numeric() or name in right else "left"
-        table.add_column(name, justify=side, no_wrap=name != "note")
+        table.add_column(name, justify=side, no_wrap=name not in _WRAPPED)
     formats = formats or {}
     for row in frame.iter_rows(named=True):
         table.add_row(*("-" if value is None else format(value, formats.get(name, "")) for name, value in row.items()))

@@ -98,7 +98,8 @@ def _imported(text: str, module: str) -> Iterable[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            package = module.rpartition(".")[0]
+            own = getattr(sys.modules.get(module), "__package__", None)  # that of a package's __init__ is itself
+            package = module.rpartition(".")[0] if own is None else own
             name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             yield name
             yield from (f"{name}.{alias.name}" for alias in node.names)

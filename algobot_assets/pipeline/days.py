@@ -52,13 +52,13 @@ def newest_day(feed: CandleFeed, stored_through: date | None = None) -> NewestDa
 
 
 def require_days(first: date, last: date) -> None:
-    """Raise SettingsError if the range is reversed, or starts before the first partition or in the future."""
-    if last < first:
-        raise SettingsError(f"The range ends on {last}, before it starts on {first}. Write the earlier day first.")
+    """Raise SettingsError if the range starts before the first partition or in the future, or is reversed."""
     if first < FIRST_DAY:
         raise SettingsError(f"{first} lies before the first partition, {FIRST_DAY}: Binance has no candles before it.")
     if first > today():
         raise SettingsError(f"{first} lies in the future (today is {today()}). Choose an earlier day.")
+    if last < first:
+        raise SettingsError(f"The range ends on {last}, before it starts on {first}. Write the earlier day first.")
 
 
 def fit_days(first: date, last: date, newest: NewestDay, markets: Sequence[Market] = ()) -> DayRange:
