@@ -22,16 +22,11 @@ from algobot_assets.cli import runs
 from algobot_assets.defs import io_manager
 from algobot_assets.defs.checks import factory
 from algobot_assets.feed.folder import Folder
-from algobot_assets.pipeline import (
-    indicators,
-    ledger_inputs,
-    ledger_tables,
-    market_data,
-    parallel_writes,
-    reference,
-    signals,
-)
+from algobot_assets.pipeline import indicators, parallel_writes, reference, signals
 from algobot_assets.pipeline import table as tables
+from algobot_assets.pipeline.candles import market_data
+from algobot_assets.pipeline.ledger import inputs as ledger_inputs
+from algobot_assets.pipeline.ledger import tables as ledger_tables
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import lineage, writer
 from algobot_assets.store.server import control as servers

@@ -24,8 +24,8 @@ import polars as pl
 
 from algobot_assets.cli import runs
 from algobot_assets.pipeline import incremental as chain
-from algobot_assets.pipeline import market_data as candles
 from algobot_assets.pipeline import parallel_writes as lanes
+from algobot_assets.pipeline.candles import market_data as candles
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import lineage, writer

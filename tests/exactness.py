@@ -26,7 +26,7 @@ from tables import content
 
 from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
-from algobot_assets.pipeline import ledger_tables
+from algobot_assets.pipeline.ledger import tables as ledger_tables
 from algobot_assets.schema.intervals import day_of, phase_of
 from algobot_assets.store.connection import Store
 

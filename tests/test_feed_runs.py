@@ -29,9 +29,9 @@ from algobot_assets.feed.open import open_source
 from algobot_assets.feed.simulated import faults
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.feed.simulated.prices import SimulatedPrices
+from algobot_assets.pipeline.candles.market_data import LOG
+from algobot_assets.pipeline.candles.republished import republished
 from algobot_assets.pipeline.code_versions import register_code
-from algobot_assets.pipeline.market_data import LOG
-from algobot_assets.pipeline.republished import republished
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store

@@ -6,7 +6,7 @@ from datetime import date
 
 from algobot_assets.compute.ledger.assumptions import Assumption, favourable_assumptions
 from algobot_assets.declared.parameters import from_json
-from algobot_assets.pipeline.ledger_inputs import costs_on, rules_on
+from algobot_assets.pipeline.ledger.inputs import costs_on, rules_on
 from algobot_assets.store import catalogue
 from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store

@@ -25,7 +25,7 @@ from algobot_assets.compute.sweep.grid import Grid
 from algobot_assets.compute.sweep.run import AccountTerms, Market, Part
 from algobot_assets.declared.parameters import canonical, from_json
 from algobot_assets.errors import SettingsError, WindowError
-from algobot_assets.pipeline.ledger_inputs import costs_on, minute_days, rules_on
+from algobot_assets.pipeline.ledger.inputs import costs_on, minute_days, rules_on
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import INTERVALS, day_of, days_between, end_of, midnight
 from algobot_assets.store import catalogue, lineage

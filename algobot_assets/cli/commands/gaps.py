@@ -15,7 +15,7 @@ from algobot_assets.errors import SettingsError
 from algobot_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from algobot_assets.pipeline.accepted_gaps import AcceptedGap
+    from algobot_assets.pipeline.candles.accepted_gaps import AcceptedGap
 
 
 @click.group(invoke_without_command=True)
@@ -55,7 +55,7 @@ def accept(market: str, first: date, last: date, reason: str, as_json: bool) -> 
 
     The days after it are then computed as after any outage. Candles that arrive later are used all the same.
     """
-    from algobot_assets.pipeline.accepted_gaps import accept_gap
+    from algobot_assets.pipeline.candles.accepted_gaps import accept_gap
     from algobot_assets.store.connection import Store
 
     settings = Settings()
@@ -79,7 +79,7 @@ def withdraw(market: str, first: date, last: date, as_json: bool) -> None:
 
     Their candles are unknown again, and the days after them become stale.
     """
-    from algobot_assets.pipeline.accepted_gaps import withdraw_gaps
+    from algobot_assets.pipeline.candles.accepted_gaps import withdraw_gaps
     from algobot_assets.store.connection import Store
 
     settings = Settings()

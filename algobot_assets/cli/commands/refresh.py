@@ -89,7 +89,7 @@ def _fetch_new(settings: Settings, store: Store) -> list[Ran]:
 def _take_replaced(settings: Settings, store: Store) -> list[Ran]:
     """Find files that were replaced since they were loaded, and fetch their days again."""
     from algobot_assets.feed.open import open_source
-    from algobot_assets.pipeline.republished import republished
+    from algobot_assets.pipeline.candles.republished import republished
 
     with open_source(settings) as opened:
         compared = republished(store, opened)

@@ -6,8 +6,8 @@ from algobot_assets.compute.code_version import indicators_code_version, strateg
 from algobot_assets.compute.strategies import strategy_types
 from algobot_assets.defs.table_asset import CandleConfig, table_asset
 from algobot_assets.pipeline import indicators as indicator_rows
-from algobot_assets.pipeline import market_data as candle_rows
 from algobot_assets.pipeline import signals as signal_rows
+from algobot_assets.pipeline.candles import market_data as candle_rows
 from algobot_assets.pipeline.retired_versions import remove_retired_results
 
 market_data = table_asset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from algobot_assets.defs.table_asset import table_asset
-from algobot_assets.pipeline import ledger_tables
+from algobot_assets.pipeline.ledger import tables as ledger_tables
 from algobot_assets.pipeline.retired_versions import remove_retired_results
 
 trade_history = table_asset(

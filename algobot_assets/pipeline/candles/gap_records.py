@@ -15,7 +15,7 @@ import polars as pl
 import psycopg
 
 from algobot_assets.feed.source import Fetched
-from algobot_assets.pipeline.accepted_gaps import ACCEPTED
+from algobot_assets.pipeline.candles.accepted_gaps import ACCEPTED
 from algobot_assets.schema.intervals import candle_end, expected_opens, floor_open
 from algobot_assets.schema.windows import Window
 

@@ -18,14 +18,19 @@ import psycopg
 from algobot_assets.declared.model import Market
 from algobot_assets.errors import AlgobotError, ArchivedError, SettingsError
 from algobot_assets.feed.source import Fetched, Source, floor_to_grid
-from algobot_assets.pipeline.accepted_gaps import ACCEPTED, AcceptedGap, accepted_gaps, unanswered
+from algobot_assets.pipeline.candles.accepted_gaps import ACCEPTED, AcceptedGap, accepted_gaps, unanswered
+from algobot_assets.pipeline.candles.gap_records import Gap, record_gaps
+from algobot_assets.pipeline.candles.republished import republished
+from algobot_assets.pipeline.candles.source_records import (
+    record_listing,
+    record_rules,
+    record_sources,
+    recorded_listing,
+)
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.gap_records import Gap, record_gaps
 from algobot_assets.pipeline.incremental import DAY, unknown_stretches
-from algobot_assets.pipeline.republished import republished
 from algobot_assets.pipeline.run import TableRun, refuse_archived
 from algobot_assets.pipeline.skipped import NO_CANDLES, PROVIDE, Skipped
-from algobot_assets.pipeline.source_records import record_listing, record_rules, record_sources, recorded_listing
 from algobot_assets.schema.frames import empty
 from algobot_assets.schema.intervals import (
     consecutive,

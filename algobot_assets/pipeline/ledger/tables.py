@@ -22,7 +22,7 @@ from algobot_assets.compute.code_version import ledger_code_version
 from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, run_ledger
 from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.incremental import DAY, Chain, ComputableDays, Recorded, computable_days, compute_stale
-from algobot_assets.pipeline.ledger_inputs import LedgerInputs
+from algobot_assets.pipeline.ledger.inputs import LedgerInputs
 from algobot_assets.pipeline.run import TableRun, interleave, skip_on_error
 from algobot_assets.pipeline.skipped import Skipped
 from algobot_assets.pipeline.table import Table
