@@ -1,1 +1,1 @@
-"""Where candles come from: Binance's REST and archive, a folder, or the simulated exchange."""
+"""Fetch candles from Binance's REST API and archive, a folder, or the simulated exchange."""

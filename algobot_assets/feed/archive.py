@@ -70,8 +70,8 @@ class Archive:
         raise AssertionError("the loop above returns or raises")
 
     def read_all(self, names: Iterable[ArchiveName]) -> Iterator[tuple[ArchiveName, Fetched | BadCandles | None]]:
-        """Read several files in parallel and yield them in the order given; a file that cannot be used comes as
-        its error."""
+        """Read several files in parallel and yield them in the order given; an unusable file yields its
+        error."""
 
         def one(name: ArchiveName) -> Fetched | BadCandles | None:
             try:
@@ -94,7 +94,7 @@ class Archive:
             return list(pool.map(one, files))
 
     def checksum(self, name: ArchiveName) -> str | None:
-        """Return the SHA-256 currently published for a file, None if there is none: it shows a replaced file."""
+        """Return the SHA-256 currently published for a file, None if there is none; a change means a replaced file."""
         line = self._get(f"{name.path}.CHECKSUM", 1024, name.described)
         return published_sum(line.decode("utf-8", "replace")) if line else None
 

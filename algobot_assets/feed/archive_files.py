@@ -1,8 +1,8 @@
-"""Names and contents of the files of Binance's public archive: a zipped CSV per day and per month, and its checksum.
+"""Name and read the files of Binance's public archive: a zipped CSV per day and per month, and its checksum.
 
 A file is used only if its bytes have the published SHA-256, it holds exactly the one CSV its name promises, and that
-CSV is no larger than its period can be. Binance publishes files late, replaces them, and sometimes publishes them too
-early with a part of their day; the time stamp inside the zip shows that a file was made before its period had ended.
+CSV is no larger than its period allows. Binance publishes files late, replaces them, and sometimes publishes them too
+early with only part of their day; the time stamp inside the zip shows that a file was made before its period had ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from algobot_assets.feed.source import Fetched, Kind, Origin, market_of, symbol_
 from algobot_assets.schema.intervals import candle_end, interval_ms, midnight, next_month
 
 Period = Literal["daily", "monthly"]
-#: The archive spells the month interval its own way, because 1M and 1m are the same name on some disks.
+#: The archive's own spelling of the month interval, because 1M and 1m are the same name on some disks.
 _ARCHIVE_INTERVAL = {"1M": "1mo"}
 _FROM_ARCHIVE = {spelling: interval for interval, spelling in _ARCHIVE_INTERVAL.items()}
 _PATH = re.compile(
@@ -53,7 +53,7 @@ class ArchiveName:
 
     @property
     def described(self) -> str:
-        """The file as errors name it."""
+        """The file's name in error messages."""
         return f"{self.symbol} {self.interval}: the {self.period} archive {self.stem}.zip"
 
     @property
@@ -124,7 +124,7 @@ def interval_of(spelling: str) -> str:
 
 
 def is_published(interval: str, period: Period) -> bool:
-    """Whether the archive has files of this kind: 3d, 1w and 1M exist monthly only."""
+    """Return whether the archive has files of this kind: 3d, 1w and 1M exist monthly only."""
     length = interval_ms(interval)
     return period == "monthly" or (length is not None and length <= _LONGEST_DAILY_MS)
 
@@ -187,7 +187,7 @@ def _unzip(data: bytes, name: ArchiveName) -> tuple[bytes, datetime]:
                     f"{name.described} holds {shown} instead of {name.stem}.csv alone; nothing of it is used."
                 )
             with archive.open(members[0]) as member:
-                # The size in the zip's directory can lie, so it is the bytes that are counted.
+                # The size in the zip's directory can lie, so the bytes are counted.
                 text = member.read(name.most_bytes + 1)
             if len(text) > name.most_bytes:
                 raise BadCandles(

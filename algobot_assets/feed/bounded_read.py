@@ -1,7 +1,7 @@
 """Read HTTP bodies with a deadline.
 
-A timeout of requests counts from one packet to the next, so a server that sends a byte now and then could hold the
-client forever.
+The timeout of requests restarts with every packet, so a server that sends a byte now and then could hold the client
+forever.
 """
 
 from __future__ import annotations

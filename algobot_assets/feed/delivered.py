@@ -30,7 +30,7 @@ class DeliveredContracts:
         self._first_opens: dict[tuple[str, str], datetime | None] = {}
 
     def holds(self, symbol: str) -> bool:
-        """Whether the symbol is a delivered contract that REST no longer lists."""
+        """Return whether the symbol is a delivered contract that REST no longer lists."""
         delivery = delivery_of(symbol)
         if delivery is None:
             return False

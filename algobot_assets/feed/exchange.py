@@ -1,7 +1,5 @@
 """Fetch candles and symbol rules from Binance's REST API, through python-binance.
 
-Endpoints, request weights, paging and the meaning of Binance's error codes.
-
 A candle counts as closed by the exchange's clock only. The forming candle, which REST delivers as its last row, is
 never returned.
 """
@@ -229,7 +227,7 @@ class Exchange:
         symbol: str | None = None,
         interval: str | None = None,
     ) -> Any:
-        """Return the answer to ``request``: throttled, retried, its errors turned into sentences."""
+        """Return the answer to ``request``: throttled, retried, and with readable errors."""
 
         def once() -> Any:
             self._throttle(market, weight)

@@ -1,9 +1,9 @@
-"""Candles from a local folder as a `Source`: files of Binance's archive, packed or not, or Parquet like them.
+"""Serve candles from a local folder as a `Source`: files of Binance's archive, packed or not, or Parquet like them.
 
-Each file answers for its own stretch; anything that no file covers is unknown, not absent. The folder's clock is the
-end of its files. Which names are recognised is stated in folder_files.py. Where files overlap, a daily file is taken
-before a Parquet file, and that before a monthly file; of files with one name, the zip with its CHECKSUM first, then
-the zip, .csv, .csv.gz and .gz.
+Each file covers its own stretch; anything that no file covers is unknown, not absent. The folder's clock is the end of
+its files. folder_files.py defines the recognised names. If files overlap, a daily file is preferred to a Parquet file,
+and that to a monthly file; among files with one name, the zip with its CHECKSUM comes first, then the zip, .csv,
+.csv.gz and .gz.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Folder:
             raise self._unknown(symbol, None)
 
     def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the SHA-256 of the files as they are now; None for one that is gone."""
+        """Return the SHA-256 of the files as they are now; None for a missing file."""
         paths = {file.origin_name: file.path for file in self._files.get((symbol, interval), ())}
         return [sha256_of(paths[name]) if name in paths else None for _, name in files]
 

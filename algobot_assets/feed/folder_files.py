@@ -31,7 +31,7 @@ from algobot_assets.schema.intervals import INTERVALS, candle_end
 from algobot_assets.schema.symbols import is_symbol, suggest_interval, suggest_symbol
 
 Form = Literal["zip", "csv", "csv.gz", "gz", "parquet"]
-#: Of files with one name, the first of these forms is taken.
+#: Preferred forms of files with one name, best first.
 FORMS: tuple[Form, ...] = ("zip", "csv", "csv.gz", "gz", "parquet")
 _FILE = re.compile(
     r"(?P<symbol>[^/]+?)-(?P<interval>[^/-]+)(?:-(?P<period>[^/]*?))?\.(?P<form>zip|csv\.gz|csv|gz|parquet)", re.I
@@ -64,14 +64,15 @@ class CandleFile:
 
     @property
     def preference(self) -> tuple[int, int, bool, str]:
-        """Sorts the file to take first among those that cover a candle: a daily file, then Parquet, then a monthly
-        file; of one name, by `FORMS`, a zip with its checksum first."""
+        """The sort key of files that cover one candle, best first: a daily file, then Parquet, then a monthly file.
+
+        Files of one name sort by `FORMS`, a zip with its checksum first."""
         period = 1 if self.name is None else {"daily": 0, "monthly": 2}[self.name.period]
         return period, FORMS.index(self.form), not _checksum_file(self.path).exists(), self.relative
 
 
 def recognise(path: Path, root: Path) -> CandleFile | str | None:
-    """Return the candle file at ``path``; a sentence if its name is nearly one; None if it is something else."""
+    """Return the candle file at ``path``; a sentence if its name is almost right; None for anything else."""
     relative = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
     last = relative.rpartition("/")[2]
     found = _FILE_OF_PERIOD.fullmatch(last) or _FILE.fullmatch(last)
@@ -86,7 +87,7 @@ def recognise(path: Path, root: Path) -> CandleFile | str | None:
     if form == "parquet" and "/" in relative and not above.endswith(("/spot/", "/futures-um/")):
         return f"{relative} must be in a folder named spot or futures-um"
     if not is_symbol(symbol) and is_symbol(f"{found['symbol']}.UM"):
-        symbol = f"{found['symbol']}.UM"  # a dated contract, wherever it lies
+        symbol = f"{found['symbol']}.UM"  # a dated contract, in any folder
     if not is_symbol(symbol) or interval not in INTERVALS:
         right = symbol if is_symbol(symbol) else suggest_symbol(symbol)
         length = interval if interval in INTERVALS else suggest_interval(interval)
@@ -117,7 +118,7 @@ def read(file: CandleFile) -> Fetched:
 
 
 def covers_period(file: CandleFile) -> bool:
-    """Whether the file is a zip whose content was made after its period; False, too, if that cannot be told."""
+    """Return whether the file is a zip whose content was made after its period; False if that is unknown."""
     if file.name is None or file.form != "zip":
         return False
     try:
@@ -153,7 +154,7 @@ def _decompressed(file: CandleFile, name: ArchiveName) -> bytes:
 
 
 def nothing_usable(root: Path, others: Sequence[Path], nearly: Sequence[str]) -> str:
-    """Return the error for a folder without candle files: what was found, and what is expected."""
+    """Return the error for a folder without candle files: the files found and the names expected."""
     names = [unicodedata.normalize("NFC", path.relative_to(root).as_posix()) for path in others]
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     found = f"it holds {', '.join(names[:5])}{more}" if names else "it is empty"

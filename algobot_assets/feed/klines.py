@@ -40,7 +40,7 @@ _VALUES: dict[str, tuple[str, pl.Decimal]] = {
 SCHEMA: dict[str, pl.DataType] = schema_of("market_data")
 #: A time above this is in microseconds (as milliseconds it would lie in the year 5138).
 MICROSECONDS_FROM = 100_000_000_000_000
-#: Plausible opens in microseconds: Binance's years, with room; anything else is another unit or a broken row.
+#: Plausible opens in microseconds: Binance's years, with a margin. Other values are in another unit or broken.
 _EARLIEST = int(datetime(2010, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _LATEST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 
@@ -296,7 +296,7 @@ def _check(frame: pl.DataFrame, report: _Report, lo: datetime | None, hi: dateti
 
 
 _PRICES = ("open", "high", "low", "close")
-#: (column, expression that is true where a row is wrong, sentence)
+#: (column, expression that is true for a wrong row, sentence)
 _RULES: tuple[tuple[str, pl.Expr, str], ...] = (
     *((name, pl.col(name) <= 0, f"the price {{{name}:f}} is not above zero") for name in _PRICES),
     *(

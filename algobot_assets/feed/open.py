@@ -20,7 +20,7 @@ def open_source(settings: Settings) -> Iterator[Source]:
     """Open the source for the duration of the block: Binance, the simulated exchange on loopback, or a folder of
     klines.
 
-    SettingsError if the folder does not exist or holds no klines. Whether an exchange answers shows with the first
+    SettingsError if the folder does not exist or holds no klines. An exchange is not contacted before the first
     request."""
     match settings.candles_from:
         case "binance":
@@ -54,7 +54,7 @@ class CandleFeed:
 
     @property
     def is_folder(self) -> bool:
-        """Whether candles come from files, which do not grow by themselves."""
+        """Whether candles come from files, which gain no new candles over time."""
         return self.settings.candles_from not in ("binance", "simulated")
 
     @property

@@ -49,7 +49,7 @@ class ArchiveAndRest:
 
     @property
     def name(self) -> str:
-        """The REST API's name, and that its archive is used."""
+        """The REST API's name with a mention of its archive."""
         return f"{self._exchange.name} with its archive"
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class ArchiveAndRest:
         return self._exchange.symbols(market)
 
     def rules(self, symbol: str) -> SymbolRules | None:
-        """Return today's trading rules of the symbol; None for a delivered contract, which has none any more."""
+        """Return today's trading rules of the symbol; None for a delivered contract, which no longer has any."""
         return None if self._delivered.holds(symbol) else self._exchange.rules(symbol)
 
     def checksums(self, symbol: str, interval: str, files: Sequence[tuple[str, str]]) -> list[str | None]:
@@ -184,7 +184,7 @@ class _Month:
                 yield from self._compare(answer, held)
 
     def _short_days(self, held: list[Fetched], lo: datetime, hi: datetime) -> set[date]:
-        """Return the days of [lo, hi) with a candle of the grid that none of the files has."""
+        """Return the days of [lo, hi) with a grid point for which no file has a candle."""
         present = pl.concat([part.frame.select("timestamp") for part in held]) if held else None
         expected = expected_opens(self._interval, lo, hi).to_frame("timestamp")
         if present is not None:
@@ -208,7 +208,7 @@ class _Month:
             )
         )
         wanted = self._day_candles.read(self._symbol, lo, hi, self._now).select(sums.columns)
-        # the sums are wider than a candle's columns, so the candles are widened and not the sums cut
+        # the sums are wider than a candle's columns, so the candles are cast and not the sums
         wrong = wanted.cast(sums.schema).join(sums, on=sums.columns, how="anti")
         return set(wrong["timestamp"].dt.date().to_list())
 

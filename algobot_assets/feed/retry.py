@@ -1,4 +1,4 @@
-"""Retry network requests: backoff, Retry-After and the budget of waiting.
+"""Retry network requests with backoff, Retry-After and a limit on total waiting.
 
 The modules that speak the protocol (exchange, archive) decide which failures are transient and raise `Transient`;
 every other error passes through at once.

@@ -1,4 +1,4 @@
-"""The interface of a source of candles: the protocol `Source`, and the stretch of candles it delivers (`Fetched`).
+"""Define the interface of a source of candles: the protocol `Source` and the stretches it delivers (`Fetched`).
 
 A source makes two statements about a stretch: these are the candles, and there are no others. The second makes a
 gap provable, so a `Fetched` names the range it covers completely; anything outside a covered range is unknown,

@@ -1,1 +1,1 @@
-"""How each table follows from those before it, without Dagster."""
+"""Compute each table from those before it, without Dagster."""

@@ -1,4 +1,4 @@
-"""What indicators and signals have in common: one row per candle, linked to it, and its day."""
+"""Compute tables with one row per candle: helpers that indicators and signals share."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PRICES = ("id", "timestamp", "open", "high", "low", "close", "volume")
 
 
 def days_of_candles(window: Window, candles: pl.DataFrame, days: Sequence[date]) -> Days:
-    """The candles' days, as the computations want them."""
+    """Return ``days`` and the day of each candle, in the form that the computations expect."""
     return Days(days, candles.select(day_of(window.interval, window.phase).alias("day"))["day"])
 
 
 def inputs_of_day(recorded: Sequence[Recorded], day: date) -> tuple[bytes, datetime]:
-    """Input digest of a day and how far it is complete: the upstream days' outputs side by side."""
+    """Return a day's input digest, the upstream outputs concatenated, and the time up to which all are complete."""
     items = [by_day[day] for by_day in recorded]
     return b"".join(item.output for item in items), min(item.complete_through for item in items)
 
 
 def with_candle_ids(frame: pl.DataFrame, prices: pl.DataFrame, window: Window, table: str) -> pl.DataFrame:
-    """Rows of a computation with their market and the id of their candle, in the table's columns."""
+    """Add market and candle id to computed rows, and return the table's columns."""
     return frame.with_columns(
         prices["id"].alias("market_data_id"),
         pl.lit(window.symbol).alias("symbol"),

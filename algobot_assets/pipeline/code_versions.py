@@ -1,4 +1,4 @@
-"""The code in force: which version computes each table now, told to the database so that it can say what is stale."""
+"""Record which code version computes each table now, so that the database can find stale partitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LEDGER_TABLES = ("trade_history", "performance_metrics", "backtest_results")
 
 
 def register_code(store: Store) -> None:
-    """Record the code versions of this process; rows that are as they should be are not touched."""
+    """Record the code versions of this process; unchanged rows are not touched."""
     ledger = ledger_code_version()
     rows = [("indicators", "", indicators_code_version(), False)]
     rows += [(table, "", ledger, False) for table in LEDGER_TABLES]

@@ -1,4 +1,4 @@
-"""The computed tables, in the order in which one follows from another."""
+"""List the computed tables in order of dependency."""
 
 from __future__ import annotations
 

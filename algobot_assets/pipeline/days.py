@@ -1,4 +1,4 @@
-"""Decide which days a command, a run or a schedule may cover, and explain in one sentence what is wrong with others."""
+"""Decide which days a command, a run or a schedule may cover, and explain why others are invalid."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def today() -> date:
 def newest_day(feed: CandleFeed, stored_through: date | None = None) -> NewestDay:
     """Return the newest day of a feed: today, or for a folder its last day or the last stored one, if that is later.
 
-    An exchange is not asked: whether it answers shows when candles are fetched.
+    An exchange is not contacted; if it is down, the fetch fails later.
     """
     now = today()
     if feed.is_folder:
@@ -84,8 +84,9 @@ def outdated_markets(
 ) -> dict[str, date]:
     """Return the markets for which the source may have new candles, each with the first day to fetch.
 
-    A market whose candles are stored as far as the source knows it is up to date, also if it ended long ago. Markets
-    that start after ``newest`` are not outdated yet. ``known_through``: how far the source knows a market.
+    A market is up to date if its candles are stored as far as the source has any, also if it ended long ago. Markets
+    that start after ``newest`` are not outdated yet. ``known_through``: returns the time up to which the source
+    knows a market.
     """
     with store.transaction() as connection:
         rows = connection.execute(

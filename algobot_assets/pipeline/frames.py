@@ -1,8 +1,8 @@
-"""Frames of windows: what a table's function yields and the writer stores.
+"""Define the frames that a table's function yields and the writer stores.
 
 A table yields one ``WindowFrame`` per market or strategy and piece of days (intervals.piece_end: a month, or a year
-of long intervals), so a run never holds more; the next asset gets a ``Table``, a handle on what is stored, and reads
-from it what it needs.
+of long intervals), so a run never holds more; the next asset gets a ``Table``, a handle on the stored rows, and reads
+only the ones it needs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import psycopg
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.lineage import DayInputs
 
-#: Store what belongs to a window's rows, in their transaction.
+#: Stores further records in the transaction of a window's rows.
 BeforeCommit = Callable[[psycopg.Connection], None]
 
 
 @dataclass(frozen=True)
 class WindowFrame:
-    """Rows of one window, with what each of its days was computed from.
+    """Rows of one window, with the inputs of each day.
 
-    ``days`` may leave out days of the window; those are not touched. ``before_commit`` runs in the transaction
-    of the rows and stores what belongs to them (sources, gaps). ``digests``: rows and digest of each day,
-    if they are known already.
+    Days of the window that are missing in ``days`` are not touched. ``before_commit`` runs in the transaction of the
+    rows and stores their further records (sources, gaps). ``digests``: number of rows and digest of each day, if they
+    are known already.
     """
 
     window: Window
@@ -54,7 +54,7 @@ _JOINED_DAYS = 366
 def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
     """Join consecutive windows of one strategy.
 
-    For tables that are cut by day and not by leaf. Their ``before_commit`` run in their order.
+    For tables without monthly partitions. Each ``before_commit`` runs in the windows' order.
     """
     waiting: dict[tuple[str, str, str, int], WindowFrame] = {}
     for item in frames:
@@ -75,7 +75,7 @@ def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
 
 
 def _both(one: BeforeCommit | None, other: BeforeCommit | None) -> BeforeCommit | None:
-    """Run both, one after the other."""
+    """Return a function that runs both, one after the other."""
     if one is None or other is None:
         return one or other
 

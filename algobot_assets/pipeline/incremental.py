@@ -1,7 +1,7 @@
 """Decide which days of a table with carried state may be computed, and compute those that are stale.
 
 A day may start empty if no earlier day of its market is recorded upstream; otherwise it needs the complete state of
-the day before. A day whose recorded inputs equal today's is fresh and is not computed again. All of this follows from
+the day before. A day whose recorded inputs equal today's is fresh and is not computed again. All decisions rest on
 lineage alone.
 """
 
@@ -31,8 +31,8 @@ _REFRESH = "Run `algobot refresh`; if the source has no such candles, provide th
 class ComputableDays:
     """The days of a run that may be computed, in order.
 
-    ``starts_empty``: no day before the first is recorded upstream. ``skipped``: why not all of the run's days may be
-    computed; None if nothing is missing.
+    ``starts_empty``: no day before the first is recorded upstream. ``skipped``: the reason why some of the
+    run's days cannot be computed; None if all can.
     """
 
     days: tuple[date, ...]
@@ -99,7 +99,7 @@ def computable_days(
 
 
 def _next_complete(upstream: Sequence[Recorded], day: date, end: date) -> date:
-    """The first day after ``day`` that all of ``upstream`` have complete, at most ``end``."""
+    """Return the first day after ``day`` that is complete in the first of ``upstream``, at most ``end``."""
     day += DAY
     while day < end and not all(day in recorded and recorded[day].is_complete for recorded in upstream[:1]):
         day += DAY
@@ -107,42 +107,42 @@ def _next_complete(upstream: Sequence[Recorded], day: date, end: date) -> date:
 
 
 def unknown_stretches(complete: Mapping[date, bool]) -> list[tuple[date, date]]:
-    """First and last day of each run of incomplete days that a complete day follows."""
+    """Return the first and last day of each run of incomplete days that a complete day follows."""
     last = max((day for day, known in complete.items() if known), default=date.min)
     unknown = [day for day, known in complete.items() if not known and day < last]
     return [(run[0], run[-1]) for run in consecutive(unknown)]
 
 
-#: Rows of a run of days from the state before them: (days, state) -> (frame, states, one row per day).
+#: Computes a run of days from the state before it: (days, state) -> (frame, states with one row per day).
 Compute = Callable[[Sequence[date], np.ndarray | None], tuple[pl.DataFrame, np.ndarray | Sequence[np.ndarray] | None]]
 
 
 @dataclass
 class DayCounts:
-    """How many days a run looked at, and how many of them it computed or fetched."""
+    """The number of days that a run checked, and of those that it computed or fetched."""
 
     days: int = 0
     computed: int = 0
 
 
 class WarmStart(Protocol):
-    """The start of a day whose parameters differ from those of the day before: as if they had always held."""
+    """The state for a day whose parameters differ from those of the day before, as if they had always been in force."""
 
     def basis(self, day: date) -> bytes:
-        """Digest of all days before ``day``, from which the state is computed; cheap."""
+        """Return a digest of all days before ``day``, from which the state is computed; cheap."""
 
     def state(self, day: date) -> np.ndarray | None:
-        """The state at the start of ``day`` under its parameters, computed from the first day on."""
+        """Compute the state at the start of ``day`` under its parameters, from the first day on."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One market's or strategy's days of a table, and how each is computed from the state of the day before.
+    """The days of one market or strategy in a table, each computed from the state of the day before.
 
-    ``recorded``: the window's recorded days and the one before. ``inputs`` gives a day's input digest and how far it
-    is complete. With ``warm_start`` a day whose parameters differ from those of the day before starts from the state
-    that it computes; without it the carried state is used. ``interval``: that of the candles the rows are made from,
-    if the window has none.
+    ``recorded``: the window's recorded days and the one before. ``inputs`` returns a day's input digest and the time up
+    to which it is complete. A day whose parameters differ from those of the day before starts from the state that
+    ``warm_start`` computes; without one, from the carried state. ``interval``: the interval of the candles behind the
+    rows, if the window has none.
     """
 
     window: Window
@@ -156,12 +156,12 @@ class Chain:
     interval: str = ""
 
     def inputs_of(self, day: date, state_in: bytes | None, basis: bytes) -> DayInputs:
-        """What ``day`` is computed from now."""
+        """Return the current inputs of ``day``."""
         content, complete_through = self.inputs(day)
         return DayInputs(day, complete_through, content + basis, self.parameters(day), self.code_version, state_in)
 
     def piece(self, position: int) -> list[date]:
-        """The days from ``position`` on that are computed at once: one calendar piece under the same parameters."""
+        """Return the days from ``position`` on to compute at once: one calendar piece under the same parameters."""
         days = self.computable.days
         first = days[position]
         end = piece_end(self.interval or self.window.interval, first)
@@ -190,7 +190,7 @@ def compute_stale(chain: Chain, counts: DayCounts, *, recompute: bool = False) -
         wanted = chain.inputs_of(day, state_digest(state), basis)
         recorded = own.get(day)
         if recorded is not None and warm is not None:
-            wanted = replace(wanted, state_in=recorded.state_in)  # it follows from the basis
+            wanted = replace(wanted, state_in=recorded.state_in)  # the basis determines it
         if recorded is not None and recorded.same_inputs(wanted) and not recompute:
             state, previous = recorded.state_out, recorded.parameters
             position += 1

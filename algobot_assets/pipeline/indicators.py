@@ -26,7 +26,7 @@ from algobot_assets.store.digests import SIZE
 
 
 def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iterator[WindowFrame]:
-    """Indicators of each market with recorded candles."""
+    """Yield the indicators of each market with recorded candles."""
     settings = configurations.versions(history=True)
     digests = ParameterDigests.read(run.store, "indicators")
     recorded = market_data.recorded()
@@ -78,7 +78,7 @@ def _indicators(
 
 @dataclass(frozen=True)
 class _WarmStart:
-    """The state under windows that hold from a day on, as if they had held from the market's first candle."""
+    """The state under new indicator windows, as if they had been in force since the market's first candle."""
 
     market_data: Table
     candles: Window
@@ -86,7 +86,7 @@ class _WarmStart:
     windows_on: Callable[[date], IndicatorWindows]
 
     def basis(self, day: date) -> bytes:
-        """Digest of all candles before ``day``; the view of stale partitions computes the same in SQL."""
+        """Return a digest of all candles before ``day``; the view stale_partitions computes the same in SQL."""
         recorded = self.market_data.lineage(self.candles.of(self.begin, day))
         return hashlib.sha256(b"".join(recorded[item].output for item in sorted(recorded))).digest()[:SIZE]
 

@@ -21,7 +21,7 @@ UNFINISHED = WRITERS
 
 @dataclass(frozen=True)
 class Done:
-    """A written window: what it was, what was written, and how many seconds it took."""
+    """A written window with its row counts and the seconds it took."""
 
     item: WindowFrame
     written: Written
@@ -29,12 +29,12 @@ class Done:
 
 
 def write_frames(store: Store, frames: Iterable[WindowFrame]) -> Iterator[Done]:
-    """Write each frame in a transaction of its own; results in the order of the frames.
+    """Write each frame in a transaction of its own; yield the results in the order of the frames.
 
     Windows of one month are written one after the other, because writers of one month lock each other out; those of
-    neighbouring months, or years for long intervals, in parallel. If two meet all the same, one waits. The first
-    error stops it: windows being written are finished, the others are not begun, and the error is raised. Either
-    way a window is stored whole or not at all.
+    neighbouring months, or years for long intervals, in parallel. If two still meet, one waits. After the first
+    error no further window is begun, those being written are finished, and the error is raised. A window is always
+    stored whole or not at all.
     """
     writers = [ThreadPoolExecutor(1, thread_name_prefix=f"writer {number}") for number in range(WRITERS)]
     waiting: deque[tuple[WindowFrame, Future[tuple[Written, float]]]] = deque()
@@ -53,7 +53,7 @@ def write_frames(store: Store, frames: Iterable[WindowFrame]) -> Iterator[Done]:
 
 
 def _number(window: Window) -> int:
-    """Counts months, or years where the window is longer than a month: neighbours differ by one."""
+    """Return a number for the window's month, or year if it is longer than a month: neighbours differ by one."""
     first = window.first
     return first.year if (window.end - first).days > 31 else first.year * 12 + first.month
 

@@ -1,4 +1,4 @@
-"""Digests of the settings in force on each day, as the view parameter_periods defines them."""
+"""Read the digests of the settings in force on each day, as the view parameter_periods defines them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from algobot_assets.store.digests import NOTHING
 
 @dataclass(frozen=True)
 class ParameterDigests:
-    """The days from which each digest holds, ascending, per strategy (0: all markets)."""
+    """The days on which each digest takes effect, ascending, per strategy (0: all markets)."""
 
     periods: dict[int, tuple[list[date], list[bytes]]]
 
@@ -33,7 +33,7 @@ class ParameterDigests:
         return cls(periods)
 
     def on(self, strategy_id: int, day: date) -> bytes:
-        """The digest in force on ``day``; empty if no setting is stored for it."""
+        """Return the digest in force on ``day``; empty if no setting is stored for it."""
         starts, values = self.periods.get(strategy_id, ([], []))
         index = bisect_right(starts, day) - 1
         return values[index] if index >= 0 else NOTHING

@@ -19,7 +19,7 @@ CODE_VERSION = "1"
 
 
 def stored_state(store: Store) -> Stored:
-    """What the three reference tables hold, with ids."""
+    """Return the rows of the three reference tables, with ids."""
     frames = {table: read_table(store, table, "id") for table in ("configurations", "strategies", "risk_parameters")}
     return Stored(**frames)
 
@@ -37,15 +37,15 @@ def _declared_days(run: TableRun) -> Iterator[WindowFrame]:
 
 
 def configurations(run: TableRun) -> Iterator[WindowFrame]:
-    """Configurations that become effective in the run's days."""
+    """Yield the configurations that become effective in the run's days."""
     yield from _declared_days(run)
 
 
 def strategies(run: TableRun) -> Iterator[WindowFrame]:
-    """Strategy versions that become effective in the run's days."""
+    """Yield the strategy versions that become effective in the run's days."""
     yield from _declared_days(run)
 
 
 def risk_parameters(run: TableRun, strategies: Table) -> Iterator[WindowFrame]:
-    """Risk parameters that become effective in the run's days."""
+    """Yield the risk parameters that become effective in the run's days."""
     yield from _declared_days(run)

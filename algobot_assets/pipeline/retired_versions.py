@@ -1,7 +1,7 @@
-"""Remove what a strategy version stored beyond its end, because a run into an empty database would not store it.
+"""Remove a strategy version's rows after its end, because a run into an empty database would not store them.
 
-A version that is replaced or retired on a past day has signals, trades and results of later days, computed before that
-was declared.
+A version that is replaced or retired on a past day has signals, trades and results of later days, computed before the
+change was declared.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def _remove_results(connection: psycopg.Connection, version: dict[str, Any]) -> 
 
 
 def _closing_day(connection: psycopg.Connection, version: dict[str, Any]) -> date | None:
-    """The day of the first candle that opens on or after the version's end: its lots close there."""
-    # of a candle longer than a day the first to end may have opened before, the second has not
+    """Return the day of the first candle that opens on or after the version's end: its lots close there."""
+    # a candle longer than a day may have opened before the version's end; the next one has not
     rows = connection.execute(
         """SELECT day FROM lineage WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s AND rows > 0
               AND day >= %s ORDER BY day LIMIT 2""",

@@ -1,4 +1,4 @@
-"""One run of one table: its days, its options, and which markets it had to skip."""
+"""Run one table over a range of days, and report the markets it had to skip."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from algobot_assets.store.connection import Store
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run beyond its days; a table reads those that concern it."""
+    """Options of a run beyond its days; each table reads the ones it needs."""
 
     markets: Sequence[str] = ()
     """Only these markets, written "BTCUSDT 1m"; empty: all."""
     recompute: bool = False
-    """Compute days again even if nothing they were computed from has changed."""
+    """Recompute days even if their inputs are unchanged."""
     from_source: bool = False
-    """Fetch days again that are stored complete, and store what the source says now."""
+    """Fetch complete days again, and store the source's current rows."""
     check_archives: bool = False
     """Compare the checksums of loaded files with those published now, and fetch replaced files again."""
     rewrite: bool = False
@@ -38,9 +38,9 @@ class RunOptions:
 
 @dataclass
 class TableRun:
-    """One table in one run: the days [first, end), what it works with, and which markets it had to skip.
+    """One table in one run: the days [first, end), its resources, and the markets it had to skip.
 
-    ``succeeded``: how many markets or strategies had a day to compute.
+    ``succeeded``: the number of markets or strategies that had a day to compute.
     """
 
     table: str
@@ -60,13 +60,13 @@ class TableRun:
         self.skipped.append(Skipped(self.table, reason) if isinstance(reason, str) else reason)
 
     def start(self, days: ComputableDays, strategy: str = "") -> None:
-        """Count a market or strategy that can be computed, and report what of it cannot."""
+        """Count a market or strategy as started, and report its days that cannot be computed."""
         if days.skipped is not None:
             self.skip(replace(days.skipped, strategy=strategy))
         self.succeeded += bool(days.days)
 
     def frames(self, made: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
-        """Pass on the frames of the run. WindowError at the end if no market could be computed at all."""
+        """Yield the frames of the run. WindowError at the end if no market could be computed at all."""
         yield from made
         lines = by_cause(self.skipped)
         if lines and not self.succeeded:
@@ -75,7 +75,7 @@ class TableRun:
             self.log.warning(line)
 
     def includes(self, symbol: str, interval: str) -> bool:
-        """Whether the run is about this market."""
+        """Return whether the run includes this market."""
         return not self.options.markets or f"{symbol} {interval}" in self.options.markets
 
     def skip_unknown(self, known: Iterable[str]) -> None:
@@ -107,7 +107,7 @@ def interleave(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFrame
 def skip_on_error(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
     """Yield the frames of one market; an error written for people skips the rest of it, not the other markets.
 
-    So does a frame that would change rows of an archived month.
+    A frame that would change rows of an archived month does the same.
     """
     began = False
     try:
@@ -130,5 +130,5 @@ def refuse_archived(store: Store, item: WindowFrame) -> None:
 
 
 def upstream_of(body: Callable[..., Iterator[WindowFrame]]) -> tuple[str, ...]:
-    """The tables that a table's function reads: its parameters except the run."""
+    """Return the tables that a table's function reads: its parameters except the run."""
     return tuple(name for name in inspect.signature(body).parameters if name != "run")

@@ -27,13 +27,13 @@ from algobot_assets.schema.windows import Window
 
 
 def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:
-    """Signals of each strategy version that is in force in the run's days or will be; none without strategies."""
+    """Yield the signals of each strategy version that has not ended before the run's days; none without strategies."""
     versions = lifetimes(strategies.versions(history=True))
     if versions.is_empty():
         run.log.info("No strategy is stored, so there are no signals to compute.")
         return
     digests = ParameterDigests.read(run.store, "signals")
-    # keep the month that was read last: it serves every strategy of its market
+    # keep the last month read: every strategy of its market needs it
     candles = lru_cache(maxsize=1)(lambda window: market_data.read(window, PRICES))
     ordered = versions.sort("symbol", "interval", "id").iter_rows(named=True)
     for market, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):

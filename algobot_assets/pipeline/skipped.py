@@ -1,4 +1,4 @@
-"""Markets and strategies that a run had to skip, grouped so that one cause is one line."""
+"""Report markets and strategies that a run had to skip, one line per cause."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PROVIDE = "Provide the files or run `algobot gaps accept`."
 
 @dataclass(frozen=True)
 class Skipped:
-    """Why one table skipped a market or strategy, or stopped there early.
+    """The reason why one table skipped a market or strategy, or stopped there early.
 
-    ``reason``: a clause that names no table, or a whole sentence if ``market`` is empty. ``first`` and ``last``: the
-    days it is about. ``stops_at``: the last day that could be computed in full. ``remedy``: what to do, a sentence;
-    with ``backfill_from`` it is a backfill from the earliest such day of all that share the reason, to ``last``.
+    ``reason``: a clause that names no table, or a whole sentence if ``market`` is empty. ``first`` and ``last``: its
+    days. ``stops_at``: the last day that could be computed in full. ``remedy``: a sentence; if ``backfill_from`` is
+    given, the remedy is a backfill to ``last`` from the earliest such day of all that share the reason.
     """
 
     table: str
@@ -33,16 +33,16 @@ class Skipped:
 
     @property
     def cause(self) -> tuple[object, ...]:
-        """Equal for all that follow from one cause."""
+        """The grouping key: equal for all skips with one cause."""
         return self.market, self.reason, self.first, self.last
 
     def document(self) -> dict[str, Any]:
-        """The fields as JSON has them; days as text."""
+        """Return the fields as a JSON object, with days as text."""
         return {key: value.isoformat() if isinstance(value, date) else value for key, value in asdict(self).items()}
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Skipped:
-        """The inverse of ``document``."""
+        """Read the fields from a JSON object; the inverse of ``document``."""
         days = {key: date.fromisoformat(document[key]) for key in _DAYS if document[key]}
         return cls(**{**document, **dict.fromkeys(_DAYS), **days})
 
@@ -51,7 +51,7 @@ _DAYS = ("first", "last", "stops_at", "backfill_from")
 
 
 def by_cause(skipped: Iterable[Skipped]) -> list[str]:
-    """One line per cause: market, days, what follows from it, and what to do."""
+    """Return one line per cause: market, days, consequence and remedy."""
     groups: dict[tuple[object, ...], list[Skipped]] = {}
     for item in skipped:
         groups.setdefault(item.cause, []).append(item)
@@ -59,7 +59,7 @@ def by_cause(skipped: Iterable[Skipped]) -> list[str]:
 
 
 def _line(group: list[Skipped]) -> str:
-    item = group[0]  # of the table that comes first, which is nearest to the cause
+    item = group[0]  # from the first table, which is closest to the cause
     if not item.market:
         return f"{item.reason} {item.remedy}".strip()
     days = f" for {_days(item.first, item.last)}" if item.first and item.last else ""
@@ -78,7 +78,7 @@ def _days(first: date, last: date) -> str:
 
 
 def _affected(group: list[Skipped]) -> tuple[str, bool]:
-    """What follows from a cause, in words, and whether it is plural: strategies, else the tables."""
+    """Name the strategies that a cause affects, or the tables if there are none; return also whether it is plural."""
     strategies = {item.strategy for item in group if item.strategy}
     if len(strategies) == 1:
         return f"strategy {strategies.pop()}", False

@@ -1,4 +1,4 @@
-"""A stored table as the input of the next one: the days of a run, read window by window on demand."""
+"""Read a stored table as the input of the next one, window by window and on demand."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from algobot_assets.store.reader import read_table, read_window
 class Table:
     """A stored table as an asset's input: the run's days [first, end), read on demand.
 
-    ``frame`` and ``lazy`` give all of it; ``read`` gives one window. Of reference tables the rows that became
-    effective within the days, and of each name the latest before them.
+    ``frame`` and ``lazy`` return all of it, ``read`` one window. For reference tables that is the rows that became
+    effective within the days, and for each name the latest before them.
     """
 
     store: Store
@@ -42,7 +42,7 @@ class Table:
         interval: str = "",
         strategy_id: int = 0,
     ) -> Window:
-        """A window of this table; days default to the run's."""
+        """Return a window of this table; days default to the run's."""
         phase = self.phases.get(symbol) if interval and (interval_ms(interval) or 0) == 3 * 86_400_000 else None
         return Window(self.name, first or self.first, end or self.end, symbol, interval, strategy_id, phase)
 
@@ -56,7 +56,7 @@ class Table:
         return self._cache["phases"]  # type: ignore[return-value]
 
     def recorded(self) -> list[Window]:
-        """One window per market or strategy that has a recorded day among the run's, ascending."""
+        """Return one window per market or strategy that has a recorded day among the run's, ascending."""
         with self.store.transaction() as connection:
             rows = connection.execute(
                 """SELECT DISTINCT symbol, "interval", strategy_id FROM lineage
@@ -66,33 +66,33 @@ class Table:
         return [self.window(symbol=s, interval=i, strategy_id=k) for s, i, k in rows]
 
     def lineage(self, window: Window) -> dict[date, DayLineage]:
-        """The recorded days of ``window``."""
+        """Return the recorded days of ``window``."""
         with self.store.transaction() as connection:
             return lineage.read(connection, window)
 
     def first_day(self, window: Window) -> date | None:
-        """The earliest recorded day of the window's market or strategy."""
+        """Return the earliest recorded day of the window's market or strategy."""
         with self.store.transaction() as connection:
             return lineage.first_day(connection, window)
 
     def last_complete(self, window: Window) -> date | None:
-        """The last day of ``window`` that is recorded complete, its carried state as it was recorded."""
+        """Return the last day of ``window`` that is complete and whose carried state is undamaged."""
         recorded = self.lineage(window)
         return max((day for day, item in recorded.items() if item.is_complete and not item.damaged), default=None)
 
     def read(self, window: Window, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The rows of one window, ascending; ``columns`` default to all but the generated ones."""
+        """Return the rows of one window, ascending; ``columns`` default to all but the generated ones."""
         return read_window(self.store, window, columns)
 
     def frame(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """All rows of the run's days as one frame. WindowError where nothing was materialised for them."""
+        """Return all rows of the run's days as one frame. WindowError if nothing was materialised for them."""
         if WINDOWING[self.name].time == "effective_from":
             return self.versions().select(columns or list(schema_of(self.name)))
         windows = self._required()
         return pl.concat([self.read(window, columns) for window in windows])
 
     def lazy(self) -> pl.LazyFrame:
-        """The same as a LazyFrame: only the columns that are used are read, one market at a time."""
+        """Return the rows of ``frame`` as a LazyFrame that reads only the columns used, one market at a time."""
         if WINDOWING[self.name].time == "effective_from":
             return self.frame().lazy()
         windows = self._required()
@@ -131,8 +131,10 @@ class Table:
         return windows
 
     def versions(self, *, history: bool = False) -> pl.DataFrame:
-        """Rows of a reference table with their id: those within the days plus the latest before them per name;
-        with ``history`` every stored version, whenever it becomes effective."""
+        """Return rows of a reference table with their id: those within the days plus the latest before them per name.
+
+        ``history``: return every stored version instead.
+        """
         name = {"configurations": "config_name", "strategies": "strategy_name", "risk_parameters": "strategy_id"}
         rows = read_table(self.store, self.name, "effective_from", "id")
         if history:
@@ -144,10 +146,10 @@ class Table:
 
 
 def split(store: Store, table: str, first: date, end: date, frame: pl.DataFrame) -> Frames:
-    """A plain frame of the days [first, end) as windows: the frame is the whole truth of those days.
+    """Split a plain frame into windows that replace all rows of the days [first, end).
 
     Markets or strategies that are stored for those days but absent from the frame are emptied. Raises StoreError
-    where columns are missing or rows lie outside the days.
+    if columns are missing or rows lie outside the days.
     """
     rule = WINDOWING[table]
     missing = [name for name in (*rule.scope, rule.time) if name not in frame.columns]

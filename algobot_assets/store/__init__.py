@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, COPY, windows, lineage, roles."""
+"""Store tables in PostgreSQL: connections, COPY, windows, lineage, roles."""

@@ -72,7 +72,7 @@ def _take_run_lock(database: Database, run_id: str) -> psycopg.Connection:
 
 
 def is_running(store: Store, run_id: str) -> bool:
-    """Whether a process holds the run's lock."""
+    """Return whether a process holds the run's lock."""
     with store.transaction() as connection:
         free = fetch_value(
             connection.execute("SELECT pg_try_advisory_xact_lock(%s::int, %s::int)", (_RUN_CLASS, _run_number(run_id))),
@@ -93,7 +93,7 @@ def lock_months(connection: psycopg.Connection, table: str, months: Sequence[dat
 
 
 def _table_class(table: str) -> int:
-    """First number of the advisory locks on a table's months; the second is the month as 202401."""
+    """Return the first number of the advisory locks on a table's months; the second is the month as 202401."""
     return zlib.crc32(table.encode()) - 2**31
 
 

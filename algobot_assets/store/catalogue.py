@@ -1,6 +1,6 @@
-"""List what is stored and how new it is: markets, strategy versions, the newest candle, how far a ledger goes.
+"""List the stored data and how current it is: markets, strategy versions, newest candles, ends of ledgers.
 
-Every answer comes from lineage and single index entries, never from counting rows, and so takes milliseconds.
+All queries read lineage and single index entries and never count rows, so they take milliseconds.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _end_of(interval: str, opened: datetime, listed: datetime | None) -> datetim
 
 
 def computed_through(connection: psycopg.Connection, table: str, strategy_id: int) -> datetime | None:
-    """Return up to when a table of the ledger is computed for a strategy version, UTC; None if it is not."""
+    """Return the time up to which a ledger table is computed for a strategy version, UTC; None if it is not."""
     row = connection.execute(
         """SELECT complete_through FROM lineage
             WHERE table_name = %s AND symbol = '' AND "interval" = '' AND strategy_id = %s
@@ -216,7 +216,7 @@ def nearest(wanted: str, known: Sequence[str]) -> str | None:
 
 
 def _suggest(wanted: str, known: Sequence[str], kind: str, remedy: str) -> str:
-    """Return the end of a "not stored" sentence: the nearest stored name, or what to do first."""
+    """Return the end of a "not stored" sentence: the nearest stored name, or the remedy."""
     if not known:
         return f", nor of any other {kind}: {remedy} first."
     near = nearest(wanted, known)

@@ -1,4 +1,4 @@
-"""Connect to the data database: pool, timeouts, transactions, and retries of failures that pass.
+"""Connect to the data database: pool, timeouts, transactions, and retries of transient failures.
 
 Every statement of the platform runs through ``Store.transaction``. Only connectorx opens connections of its own, with
 ``Store.connectorx_url``, after a pooled connection has proved the login.
@@ -26,7 +26,7 @@ from algobot_assets.store.server.choose import data_database
 from algobot_assets.store.session import Session, is_pooled
 
 T = TypeVar("T")
-#: SQLSTATEs after which the whole transaction may be run again: it was rolled back, and the cause passes.
+#: SQLSTATEs after which the whole transaction may be run again: it was rolled back, and the cause is transient.
 #: 40001 serialization, 40P01 deadlock, 55P03 lock timeout, 57P01-57P03 server going down or coming up,
 #: 53300 too many connections, class 08 connection lost.
 RETRYABLE = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"})
@@ -42,20 +42,21 @@ def is_retryable(error: psycopg.Error) -> bool:
 
 
 def _check(connection: psycopg.Connection) -> None:
-    """Raise psycopg.Error for a pooled connection whose server has gone; no round trip if the socket is silent."""
+    """Raise psycopg.Error for a pooled connection whose server is gone; no round trip if the socket is silent."""
     with selectors.DefaultSelector() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
         if selector.select(0):  # a farewell, or a notice
             ConnectionPool.check_connection(connection)
 
 
-#: Settings of sessions that write. Each statement is about one window, and starting a parallel worker for it costs what
-#: it saves; windows are written in parallel instead. ANALYZE follows a load at once: autovacuum looks closer later.
+#: Settings of sessions that write. Each statement covers one window, and starting a parallel worker costs as much as
+#: it saves; windows are written in parallel instead. ANALYZE right after a load takes a small sample; autovacuum takes
+#: a larger one later.
 _WRITER = {"max_parallel_workers_per_gather": "0", "default_statistics_target": "20"}
 
 
 class Store:
-    """The data database: a pool of connections and the archive of months that have left it.
+    """The data database: a pool of connections and the archive of months moved out of it.
 
     ``run_id`` becomes part of application_name, so that pg_stat_activity shows which Dagster run a statement serves.
     """
@@ -63,8 +64,8 @@ class Store:
     def __init__(
         self, database: Database, run_id: str = "", *, read_only: bool = False, archive: str | None = None
     ) -> None:
-        """Open the pool. ``read_only``: every transaction is READ ONLY and sees one snapshot. ``archive``: where
-        archived months are, by default the settings' place."""
+        """Open the pool. ``read_only``: every transaction is READ ONLY and sees one snapshot. ``archive``: the
+        place of archived months, by default that of the settings."""
         self.database = database
         self.archive = Archive(archive or Settings().archive_place)
         self.run_id = run_id
@@ -98,7 +99,7 @@ class Store:
         return {
             "TimeZone": "UTC",
             "DateStyle": "ISO, MDY",  # in other styles neither psycopg nor connectorx reads a time
-            "extra_float_digits": "1",  # floats arrive as text, and fewer digits would not be all of them
+            "extra_float_digits": "1",  # floats arrive as text and need all their digits
             "statement_timeout": patience,
             "lock_timeout": f"{self.database.lock_timeout * 1000:.0f}",
             "idle_in_transaction_session_timeout": patience,
@@ -114,7 +115,7 @@ class Store:
         self._role = role_to_take(connection, "reader" if self.read_only else "writer")
         if is_pooled(connection):
             self._pooled = True
-            connection.prepare_threshold = None  # a prepared statement would be in another session
+            connection.prepare_threshold = None  # the next transaction may run in another session
         else:
             self._set(connection, only_here=False)
         if self.read_only:
@@ -177,7 +178,7 @@ class Store:
             self._pool.putconn(connection)
 
     def _obstacle(self) -> str:
-        """Return why the pool got no connection, and what to do; the pool itself only knows that time is up."""
+        """Return why the pool got no connection, with the remedy; the pool itself reports only a timeout."""
         try:
             self.database.connect().close()
         except StoreError as error:
@@ -207,7 +208,7 @@ class Store:
             yield connection
 
     def retrying(self, work: Callable[[psycopg.Connection], T], what: str) -> T:
-        """Run ``work`` in a transaction, and again from the start if a failure may pass; errors begin with ``what``."""
+        """Run ``work`` in a transaction, and repeat it after a transient failure; errors begin with ``what``."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._transaction() as connection:
@@ -244,7 +245,7 @@ _REMEDIES = {
 
 
 def explain(error: psycopg.Error, what: str) -> str:
-    """Return what failed and what to do in one sentence, with the server's message but without its context."""
+    """Return the failure and its remedy in one sentence, with the server's message but without its context."""
     message = error.diag.message_primary or str(error).strip().split("\n")[0]
     remedy = _REMEDIES.get(error.sqlstate or "", "")
     state = f"({error.sqlstate})." if error.sqlstate else ""

@@ -101,7 +101,7 @@ def copy_out(
 
 
 def select_columns(schema: Mapping[str, pl.DataType], alias: str | None = None) -> sql.Composed:
-    """Return the columns of ``schema`` (of the table named ``alias``) as a query for ``copy_out`` selects them."""
+    """Return the columns of ``schema`` (of the table named ``alias``) in the form that ``copy_out`` expects."""
     return sql.SQL(", ").join(
         _microseconds(name, alias) if dtype == UTC else _column(name, alias) for name, dtype in schema.items()
     )

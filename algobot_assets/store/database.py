@@ -24,7 +24,7 @@ MAINTENANCE = "postgres"
 """The database every server has; others are created and dropped from there."""
 
 _CREATE_KEY = 0x616C676F
-"""Advisory lock under which databases are created: two that copy one template would fail each other."""
+"""Advisory lock for creating databases: two concurrent copies of one template would both fail."""
 
 
 OLDEST = 150000
@@ -40,7 +40,7 @@ _DEAD_WIRE = {
 """libpq's options that detect a dead connection within about a minute, for every driver."""
 
 GRACE = 30.0
-"""Seconds beyond the statement timeout after which a server that does not answer is taken for hung."""
+"""Seconds beyond the statement timeout after which a silent server counts as hung."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,7 +48,7 @@ class Database:
     """A database on a server. Methods take another name for another database of that server.
 
     Behind a connection pooler `conninfo` leads through the pooler, for transactions; `connect` and `sqlalchemy_url`
-    lead past it by ``direct``, for all that needs a session: locks, migrations, Dagster's storage.
+    bypass it by ``direct``, for everything that needs a session: locks, migrations, Dagster's storage.
 
     `repr` and every error name host, user and database, never the password. The strings that the URL methods return
     contain it: they are for the libraries, not for logs.
@@ -92,7 +92,7 @@ class Database:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for an answer that the server owes by its own timeout; 0: forever."""
+        """Seconds to wait for an answer: the server's statement timeout plus a margin; 0: forever."""
         return self.statement_timeout + GRACE if self.statement_timeout else 0
 
     def conninfo(self, dbname: str | None = None) -> str:
@@ -100,7 +100,7 @@ class Database:
         return make_conninfo("", **self.parameters, dbname=dbname or self.name)
 
     def sqlalchemy_url(self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:
-        """Return the URL for SQLAlchemy, Alembic and Dagster, past a pooler.
+        """Return the URL for SQLAlchemy, Alembic and Dagster, bypassing a pooler.
 
         It names the driver because SQLAlchemy's default changed with 2.1.
         """
@@ -112,7 +112,7 @@ class Database:
     def connectorx_url(self, dbname: str | None = None) -> str:
         """Return the URL for connectorx, which knows neither PG* variables nor password files nor service files.
 
-        Connects once through libpq and passes on what that used, so that a bad login fails here at once; connectorx
+        Connects once through libpq and passes on its parameters, so that a bad login fails here at once; connectorx
         would retry it for 30 seconds. Raises StoreError for a bad login, and if the server is to be checked by host
         name or the client by certificate: connectorx can do neither.
         """
@@ -157,7 +157,7 @@ class Database:
             connection.close()
             raise StoreError(problem)
         connection.patience = self.patience
-        # By statement and not by the start-up option of libpq, which connection poolers refuse.
+        # By statement, because connection poolers refuse libpq's start-up option.
         connection.execute(
             "SELECT set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %s, false),"
             " set_config('lock_timeout', %s, false)",
@@ -167,13 +167,14 @@ class Database:
         return connection
 
     def check(self) -> None:
-        """Connect as transactions will, through a pooler if there is one; StoreError says why that fails."""
+        """Connect as transactions will, through a pooler if there is one; StoreError gives the reason if that fails."""
         open_session(self.parameters, self.name).close()
 
     def ensure_database(self, name: str | None = None, *, template: str = "template0") -> None:
         """Create the database if it is missing; any number of processes may do so at the same time.
 
-        An existing one is left as it is, whatever its template. Raises StoreError if the user may not create it.
+        An existing database is not changed, even if its template differs. Raises StoreError if the user may not
+        create it.
         """
         name = name or self.name
         with self._maintenance() as connection:
@@ -206,7 +207,7 @@ class Database:
             connection.execute(statement)
 
     def _maintenance(self) -> Session:
-        """Connect where all databases are visible: to `postgres`, or to our own if a hosted server closes that."""
+        """Connect where all databases are visible: to `postgres`, or to our own if a hosted server denies that."""
         try:
             return self.connect(MAINTENANCE, autocommit=True)
         except StoreError:

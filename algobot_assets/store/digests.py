@@ -13,7 +13,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-#: Bytes of a digest: 128 bits, beyond accident.
+#: Bytes of a digest: 128 bits make accidental collisions impossible in practice.
 SIZE = 16
 NOTHING = b""
 
@@ -23,7 +23,7 @@ def _hash() -> hashlib.blake2b:
 
 
 def digest(*parts: bytes) -> bytes:
-    """Return the digest of ``parts``, each with its length, so that their borders count."""
+    """Return the digest of ``parts``, each with its length, so that boundaries between parts count."""
     total = _hash()
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))
@@ -46,7 +46,7 @@ def _buffers(series: pl.Series) -> list[tuple[memoryview, int]]:
         buffers.append((np.ascontiguousarray(nulls).view(np.uint8).data, 1))
     dtype = series.dtype
     if dtype == pl.String:
-        # 64 bits of each text; texts are few, and repeat from row to row
+        # hash each text to 64 bits; texts are few, and repeat from row to row
         texts = series.fill_null("")
         different = texts.unique()
         hashes = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in different]

@@ -1,6 +1,6 @@
 """Measure the database's health, warn of figures beyond their thresholds, and keep their history.
 
-All figures come from the server's statistics and from lineage, never from counting rows, and so take milliseconds.
+All figures come from the server's statistics and lineage, never from counting rows, so they take milliseconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from algobot_assets.store.month_partitions import months_present
 from algobot_assets.store.reader import query
 from algobot_assets.store.session import fetch_value
 
-#: Figures of each quarter of an hour are kept this long; older ones, one per day.
+#: Figures are kept per quarter of an hour for this long, then one per day.
 FINE_FOR = timedelta(days=14)
 KEPT_FOR = timedelta(days=800)
 
@@ -70,7 +70,7 @@ SELECT c.relname, c.relname, greatest(c.reltuples, 0)::bigint, pg_total_relation
  WHERE c.relname = ANY(%(plain)s) AND c.relkind = 'r'
  ORDER BY 1, 2
 """
-# an index that keeps rows unique is needed even if no query searches it
+# a unique index is needed even if no query searches it
 _UNUSED = """
 SELECT s.relname AS "table", s.indexrelname AS index, pg_relation_size(s.indexrelid) AS bytes
   FROM pg_stat_user_indexes AS s JOIN pg_index AS x ON x.indexrelid = s.indexrelid
@@ -91,7 +91,7 @@ SELECT pg_database_size(current_database())::float8 AS database_bytes,
        (SELECT count(*)::float8 FROM dirty_days) AS dirty_days,
        (SELECT count(*)::float8 FROM stale_partitions) AS stale_partitions
 """
-#: The server shows sessions and statements to their owner and to monitors; the login may be a monitor, the role is not.
+#: Only their owner and monitors see sessions and statements; the login may be a monitor, the role is not.
 _AS_LOGIN = "SELECT set_config('role', 'none', true)"
 _STATEMENTS = """
 SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 160) AS statement, calls,
@@ -154,7 +154,7 @@ def _statements(store: Store) -> pl.DataFrame | None:
 
 
 def find_problems(found: Health) -> list[str]:
-    """Return a sentence for each figure beyond its threshold, with what to do; empty if all is well."""
+    """Return a sentence with the remedy for each figure beyond its threshold; empty if all is well."""
     sentences = []
     if (found.value("partitions_ahead") or 0) < 1:
         sentences.append(
@@ -213,7 +213,7 @@ def record(store: Store, found: Health) -> None:
 
 
 def figures_before(store: Store, ago: timedelta) -> dict[tuple[str, str], float]:
-    """Return the figures by (measure, subject) as they were that long ago, or the earliest since if none is so old."""
+    """Return the figures by (measure, subject) of that long ago, or the earliest since if none is that old."""
     rows: list[Any] = store.retrying(
         lambda connection: connection.execute(
             """SELECT DISTINCT ON (measure, subject) measure, subject, value FROM health_history

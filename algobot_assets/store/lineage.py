@@ -1,7 +1,7 @@
-"""Read and write lineage: what every partition of every table was computed from.
+"""Read and write lineage: the inputs of every partition of every table.
 
 There is one row per table, market or strategy, and day, written in the transaction of the rows it describes. The
-database's view stale_partitions decides from it what is stale.
+database's view stale_partitions derives stale partitions from it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DayInputs:
 class DayLineage(DayInputs):
     """One recorded day: its inputs, and the digest and number of its rows.
 
-    ``dirty``: its rows were changed by hand since. ``damaged``: its carried state is not the recorded one.
+    ``dirty``: its rows were changed by hand since. ``damaged``: its carried state differs from the recorded digest.
     """
 
     output: bytes = NOTHING
@@ -192,7 +192,7 @@ _TYPES = (
     *("text", "varchar", "varchar", "int8", "date", "int4", "bytea", "bytea", "text", "bytea", "float8[]", "bytea"),
     *("bytea", "timestamptz", "text"),
 )
-# one statement however many days there are: prepared once, sent in one round trip
+# one statement for any number of days: prepared once, sent in one round trip
 _RECORD = sql.SQL(
     "INSERT INTO lineage ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
 ).format(
@@ -204,7 +204,7 @@ _RECORD = sql.SQL(
 
 
 def clear_dirty(connection: psycopg.Connection, window: Window) -> None:
-    """Remove the marks of days changed by hand; called in the transaction that rewrites the window's days."""
+    """Remove the marks of days changed by hand; call it in the transaction that rewrites the window's days."""
     connection.execute(
         """DELETE FROM dirty_days WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
               AND day >= %s AND day < %s""",

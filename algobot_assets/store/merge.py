@@ -1,6 +1,6 @@
-"""Make one stretch of a table equal to a frame: COPY where it is empty, else stage, merge and delete.
+"""Make one stretch of a table equal to a frame: COPY if it is empty, else stage, merge and delete.
 
-Whatever was sent is then compared with what the database holds, by count and exact sums: no encoder is trusted.
+The stored rows are then compared with the frame by count and exact sums: no encoder is trusted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _stored_under_another_day(connection: psycopg.Connection, window: Window, ro
         return False
     (name,) = outside
     keys = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in window.rule.scope)
-    # the whole span and not each key: a needless merge is right too, and thousands of keys cost more than the COPY
+    # by span instead of by key: an unneeded merge is still correct, and thousands of keys cost more than the COPY
     statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} AND {} BETWEEN %s AND %s)").format(
         sql.Identifier(window.table), keys if window.rule.scope else sql.SQL("true"), sql.Identifier(name)
     )
@@ -63,9 +63,9 @@ def _merge(
     condition: sql.Composed,
     parameters: list[Any],
 ) -> tuple[int, int, int]:
-    """Stage the rows, then delete what is gone, update what differs and insert what is new; ids stay.
+    """Stage the rows, then delete, update and insert until the table matches them; ids stay.
 
-    A trade that now closes on another day is found by its natural key, wherever it was.
+    A trade that now closes on another day is found by its natural key.
     """
     table, stage = sql.Identifier(window.table), sql.Identifier("stage")
     names = rows.columns
@@ -128,9 +128,9 @@ def _compare(
     parameters: list[Any],
     rows: pl.DataFrame,
 ) -> None:
-    """Raise StoreError if count and exact sums of what the database holds are not those of ``rows``.
+    """Raise StoreError if the count or an exact sum of the stored rows differs from that of ``rows``.
 
-    The sums are wider than any column: a sum of 32-bit integers leaves 32 bits after a few thousand rows.
+    The sums are wider than any column: a sum of 32-bit integers overflows 32 bits after a few thousand rows.
     """
     expressions: list[sql.Composable] = [sql.SQL("count(*)")]
     expected: list[int | Decimal] = [rows.height]

@@ -86,7 +86,7 @@ def downgrade(url: str | None = None, revision: str = "base") -> None:
 
 
 def differences(url: str | None = None) -> list[Any]:
-    """Return how the database differs from the metadata (tables, columns, types, comments, keys, indexes)."""
+    """Return the differences between database and metadata (tables, columns, types, comments, keys, indexes)."""
     with engine_of(url).connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -97,7 +97,7 @@ def differences(url: str | None = None) -> list[Any]:
 
 
 def current_and_head(url: str | None = None) -> tuple[str | None, str | None]:
-    """Return the database's revision (None for none) and the newest one of this code."""
+    """Return the database's revision (None if it has none) and the newest one of this code."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     with engine_of(url).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision(), head

@@ -46,7 +46,7 @@ def months_present(connection: psycopg.Connection) -> list[date]:
 
 
 def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
-    """Create the missing leaves of ``months`` and return the months that got some. Archived months get none."""
+    """Create the missing leaves of ``months`` and return the months concerned. Archived months are skipped."""
     wanted = sorted({month.replace(day=1) for month in months})
 
     def work(connection: psycopg.Connection) -> list[date]:
@@ -56,7 +56,7 @@ def ensure_months(store: Store, months: Iterable[date]) -> list[date]:
             connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtext('algobot.ensure_month'), %s)", (month.year * 100 + month.month,)
             )
-        # a new query: this session's cache of names lacks what another session has made meanwhile
+        # query again: this session's cache of names lacks leaves that another session has made meanwhile
         missing = _missing(connection, wanted)
         for month in missing:
             connection.execute("SELECT ensure_month(%s)", (month,))
@@ -80,7 +80,7 @@ def _missing(connection: psycopg.Connection, months: Sequence[date]) -> list[dat
 def vacuum_months(store: Store, table: str, months: Iterable[date]) -> None:
     """VACUUM (ANALYZE) leaves after a bulk load.
 
-    Without it the planner expects one row, and index-only scans visit the heap. If the role may not, the server only
+    Without it the planner expects one row, and index-only scans visit the heap. Without permission the server only
     warns. Only key columns are analysed; sorting the prices is most of the cost, and autovacuum does it later.
     """
     rule = WINDOWING[table]

@@ -1,7 +1,7 @@
-"""Read windows of tables exactly, and only the columns asked for.
+"""Read windows of tables exactly, and only the requested columns.
 
-Two ways, chosen by measurement (docs/performance.md): COPY parsed by Polars for large windows and for reads that
-must share a transaction, connectorx for the client and for small tables. Both return the same frame.
+There are two ways, chosen by measurement (docs/performance.md): COPY parsed by Polars for large windows and for reads
+that must share a transaction, connectorx for the client and for small tables. Both return the same frame.
 """
 
 from __future__ import annotations

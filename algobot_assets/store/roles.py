@@ -1,6 +1,6 @@
 """Create a database's roles: an owner nobody logs in as, a writer for the pipeline, a reader for everyone else.
 
-One SQL text says what each may do; a migration runs it and `algobot db grants` prints it. Roles belong to the whole
+One SQL text grants each its rights; a migration runs it and `algobot db grants` prints it. Roles belong to the whole
 server, so their names begin with the database's; its function role_for records them, because databases are copied and
 renamed.
 
@@ -23,7 +23,7 @@ from algobot_assets.store.session import fetch_row, fetch_value
 Purpose = Literal["owner", "writer", "reader"]
 PURPOSES: tuple[Purpose, ...] = ("owner", "writer", "reader")
 _LONGEST = 63
-"""Bytes of a name in PostgreSQL."""
+"""The longest name in PostgreSQL, in bytes."""
 #: The privilege that lets a session take the role; PostgreSQL 15 has one kind of membership.
 _MAY_TAKE = "CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END"
 
@@ -38,7 +38,7 @@ class Roles:
 
     @classmethod
     def of(cls, database: str) -> Roles:
-        """Derive the names from the database's; a name that would be too long is cut and gets a digest."""
+        """Derive the names from the database's; a name that is too long is cut and gets a digest."""
         names = {}
         for purpose in PURPOSES:
             name = f"{database}_{purpose}"
@@ -126,7 +126,7 @@ def _create(name: str, purpose: Purpose, database: str) -> list[sql.Composed]:
 
 
 def grants(roles: Roles, database: str, login: str) -> sql.Composed:
-    """Return repeatable statements for what each role owns and may do; the owner takes over what ``login`` owns."""
+    """Return repeatable statements for each role's rights; the owner takes over all objects that ``login`` owns."""
     return sql.SQL(_GRANTS).format(
         **{f"{purpose}_name": sql.Literal(getattr(roles, purpose)) for purpose in PURPOSES},
         **{purpose: sql.Identifier(getattr(roles, purpose)) for purpose in PURPOSES},

@@ -15,13 +15,13 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 _STARTING = "FATAL: the database system is "
-"""How 57P03 begins; libpq gives no SQLSTATE of a connection that failed."""
+"""The start of the message of 57P03; libpq gives no SQLSTATE for a failed connection."""
 
 
 class Session(psycopg.Connection[Row]):
     """A connection that raises OperationalError and closes after ``patience`` seconds without an answer (0: never).
 
-    A server that is stopped or hangs keeps its end of the wire alive, and does not enforce its own timeouts then.
+    A server that is stopped or hangs keeps its end of the connection alive, and does not enforce its own timeouts.
     """
 
     patience: float = 0
@@ -47,7 +47,7 @@ class Session(psycopg.Connection[Row]):
 
 
 def open_session(parameters: Mapping[str, str], name: str) -> Session:
-    """Connect to database ``name``; a server that is starting or replaying a crash gets the time to connect.
+    """Connect to database ``name``; a server that is starting or recovering may use the whole connect timeout.
 
     Raises StoreError, without a password in it or in its context.
     """
@@ -74,7 +74,7 @@ def place_of(parameters: Mapping[str, str]) -> str:
 
 
 def is_pooled(connection: psycopg.Connection[Row]) -> bool:
-    """Return whether a pooler is in between: it reports another process number than the session's own."""
+    """Return whether a pooler is in between: the process number it reports differs from the session's own."""
     return connection.info.backend_pid != fetch_value(connection.execute("SELECT pg_backend_pid()"), int)
 
 

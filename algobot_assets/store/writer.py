@@ -172,7 +172,7 @@ def _lock(connection: psycopg.Connection, window: Window) -> list[date]:
 def _differing_days(
     wanted: Iterable[date], recorded: Mapping[date, DayLineage], outputs: Mapping[date, tuple[int, bytes]]
 ) -> list[date]:
-    """Return the days whose rows are not those that are recorded."""
+    """Return the days whose rows differ from lineage."""
     return [
         day
         for day in sorted(wanted)

@@ -42,11 +42,17 @@ class Prices(Protocol):
 
     listings: dict[str, Listing]
 
-    def ended(self, symbol: str, now: datetime) -> bool: ...
+    def ended(self, symbol: str, now: datetime) -> bool:
+        """Return whether the symbol has stopped trading by ``now``."""
+        ...
 
-    def months(self, symbol: str, now: datetime) -> list[date]: ...
+    def months(self, symbol: str, now: datetime) -> list[date]:
+        """Return the months, ascending, in which the symbol may have candles up to ``now``."""
+        ...
 
-    def candles(self, symbol: str, interval: str, month: date, now: datetime) -> pl.DataFrame: ...
+    def candles(self, symbol: str, interval: str, month: date, now: datetime) -> pl.DataFrame:
+        """Return the rows that open in ``month`` as published at ``now``: Binance's 12 columns, values as text."""
+        ...
 
 
 class SimulatedExchange:
@@ -197,7 +203,7 @@ class SimulatedExchange:
         )
 
     def _lists(self, listing: Listing) -> bool:
-        """Whether REST knows the symbol: from its listing on, and a dated contract until its delivery."""
+        """Return whether REST lists the symbol: from its listing on, and a dated contract until its delivery."""
         delivery = delivery_of(listing.symbol)
         return listing.listed <= self.now() and (delivery is None or self.now() < delivery)
 

@@ -1,4 +1,4 @@
-"""Faults that the simulated exchange shows on demand, as a real one does on a bad day.
+"""Inject faults into the simulated exchange, like those of a real one on a bad day.
 
 A fault is appended to `SimulatedExchange.faults`. The first one that matches a request changes its answer and is then
 used up."""
@@ -72,7 +72,7 @@ def location(where: str, times: int = 1) -> Fault:
 
 
 def missing(where: str, times: int = 1) -> Fault:
-    """Answer 404, as for an archive file or a CHECKSUM that is not there."""
+    """Answer 404, as for a missing archive file or CHECKSUM."""
     return Fault(where, lambda _: Answer(404, b"", {}), times)
 
 
@@ -117,8 +117,8 @@ def wrong_checksum(where: str, times: int = 1) -> Fault:
 
 
 def first_rows(count: int) -> Callable[[bytes], bytes]:
-    """Return an edit for `SimulatedExchange.republish` that keeps the first rows, as in a file published too
-    early."""
+    """Return an edit for `SimulatedExchange.republish` that keeps the first rows, as in a file published
+    too early."""
     return lambda text: b"".join(text.splitlines(keepends=True)[:count])
 
 

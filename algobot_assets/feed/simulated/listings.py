@@ -1,4 +1,4 @@
-"""The symbols of the simulated exchange and how each of them trades."""
+"""Define the symbols of the simulated exchange and their trading behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP side of the simulated exchange: a threaded server on a free port of loopback."""
+"""Serve the simulated exchange over HTTP: a threaded server on a free port of loopback."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ class LoopbackServer(ThreadingHTTPServer):
         self._open_lock = threading.Lock()
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection, and handle it in a thread."""
         with self._open_lock:
             self._open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
+        """Forget the connection, and close it."""
         with self._open_lock:
             self._open.discard(request)
         super().shutdown_request(request)
@@ -46,7 +48,7 @@ class LoopbackServer(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that went away, and report every other error."""
+        """Ignore disconnected clients, and report every other error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -54,7 +56,7 @@ class LoopbackServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: LoopbackServer
     protocol_version = "HTTP/1.1"
-    #: Head and body are two writes; else the second waits 40 ms for the client's delayed acknowledgement of the first.
+    #: Head and body are two writes; Nagle's algorithm would delay the second by 40 ms, until the client acknowledges.
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:

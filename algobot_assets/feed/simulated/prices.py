@@ -55,7 +55,7 @@ class SimulatedPrices:
         self._large_month = lru_cache(maxsize=6)(self._make_month)  # a month of minutes as text is 8 MB
 
     def ended(self, symbol: str, now: datetime) -> bool:
-        """Whether the symbol has stopped trading by ``now``."""
+        """Return whether the symbol has stopped trading by ``now``."""
         delisted = self.listings[symbol].delisted
         return delisted is not None and delisted <= now
 
@@ -110,7 +110,7 @@ class SimulatedPrices:
                 minutes.with_columns(opened)
                 .with_columns(floor_open(interval, phase))
                 .with_columns(
-                    # Where the whole candle had no trade, its minutes count; else only those with a trade.
+                    # If the whole candle had no trade, all its minutes count; otherwise only those with a trade.
                     (pl.col("count").sum().over("timestamp") == 0).alias("idle")
                 )
             )
@@ -123,7 +123,7 @@ class SimulatedPrices:
                     pl.col("low").min(),
                     pl.col("close").last(),
                     pl.col("volume", "count", "buy").sum(),
-                    # The parts are summed apart: a month of quote volume in 1e-8 is beyond 64 bits.
+                    # Whole and fractional parts are summed apart: a month of quote volume in 1e-8 is beyond 64 bits.
                     (pl.col("quote", "buy_quote") // _UNIT).sum().name.suffix("_whole"),
                     (pl.col("quote", "buy_quote") % _UNIT).sum(),
                 )
@@ -213,7 +213,7 @@ class SimulatedPrices:
         worth = listing.turnover * heat * np.exp(0.7 * normal[4] - 0.25) * (0.5 + np.abs(normal[1]))
         price = closed * float(listing.tick)
         volume = np.maximum(np.rint(worth / price / float(listing.step)), 1).astype(np.int64)
-        # The mean of four prices lies between low and high, so quote volume / volume does, too.
+        # The mean of four prices lies between low and high, and therefore quote volume / volume as well.
         worth_unit = int(listing.tick * listing.step * _UNIT)
         quote = volume * (opened + high + low + closed) * worth_unit // 4
         coarse = 10 ** (8 - listing.decimals[2])

@@ -1,1 +1,1 @@
-"""How candles are fetched and stored: what is missing, where each stretch came from, and gaps."""
+"""Fetch and store candles, and record the origin of each stretch and its gaps."""

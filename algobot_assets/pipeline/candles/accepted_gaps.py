@@ -1,4 +1,4 @@
-"""Stretches of candles that nobody can supply, accepted by a person as gaps, and how that is undone."""
+"""Accept missing candles that nobody can supply as gaps, and withdraw such acceptances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from algobot_assets.schema.intervals import days_between, month_start, opens_win
 from algobot_assets.store.archive import archived_months, restore_command
 from algobot_assets.store.connection import Store
 
-#: The reason of a row of `gaps` that a person has accepted.
+#: The reason in `gaps` of a gap that a person has accepted.
 ACCEPTED = "accepted"
 _DAY = timedelta(days=1)
 _LEDGER = ("trade_history", "performance_metrics", "backtest_results")
@@ -22,7 +22,7 @@ _LEDGER = ("trade_history", "performance_metrics", "backtest_results")
 
 @dataclass(frozen=True)
 class AcceptedGap:
-    """Days first to last (both included) whose missing candles do not exist, as a person says."""
+    """Days first to last (both included) whose missing candles a person has declared nonexistent."""
 
     first: date
     last: date
@@ -42,7 +42,7 @@ class AcceptedGap:
 
 
 def accepted_gaps(connection: psycopg.Connection, symbol: str, interval: str) -> list[AcceptedGap]:
-    """The accepted gaps of a market, oldest first."""
+    """Return the accepted gaps of a market, oldest first."""
     rows = connection.execute(
         """SELECT first_day, last_day, reason, accepted_by, accepted_at FROM accepted_gaps
             WHERE symbol = %s AND "interval" = %s ORDER BY first_day""",
@@ -54,7 +54,8 @@ def accepted_gaps(connection: psycopg.Connection, symbol: str, interval: str) ->
 def accept_gap(store: Store, symbol: str, interval: str, first: date, last: date, reason: str) -> AcceptedGap:
     """Record that the candles missing on the days first to last do not exist; the next run closes these days.
 
-    WindowError if the days lie in the future, are accepted already, or lack nothing. ArchivedError for archived months.
+    WindowError if the days lie in the future, are already accepted, or lack no candle. ArchivedError for archived
+    months.
     """
     market = f"{symbol} {interval}"
     if not reason.strip():
@@ -99,7 +100,7 @@ def accept_gap(store: Store, symbol: str, interval: str, first: date, last: date
 
 
 def withdraw_gaps(store: Store, symbol: str, interval: str, first: date, last: date) -> list[AcceptedGap]:
-    """Undo what was accepted within the days first to last: they are unknown again, and later days become stale.
+    """Withdraw the acceptances within the days first to last: these become unknown, and later days stale.
 
     WindowError if nothing is accepted there. ArchivedError for archived months.
     """
@@ -121,7 +122,7 @@ def withdraw_gaps(store: Store, symbol: str, interval: str, first: date, last: d
 
 
 def _reopen(connection: psycopg.Connection, symbol: str, interval: str, gap: AcceptedGap) -> None:
-    """Forget the gap, make its days incomplete, and mark what was computed from its first day on."""
+    """Delete the gap, make its days incomplete, and mark everything computed from its first day on as stale."""
     listed = connection.execute(
         """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
     ).fetchone()
@@ -165,7 +166,7 @@ def _hold(connection: psycopg.Connection, market: str) -> None:
 
 
 def _who(connection: psycopg.Connection) -> str:
-    """The operating system's user and the database's, as far as they are known."""
+    """Return the user of the operating system, if known, and the database role."""
     ((role,),) = connection.execute("SELECT session_user").fetchall()
     try:
         user = getpass.getuser()
@@ -187,7 +188,7 @@ def _refuse_archived(connection: psycopg.Connection, market: str, first: date, l
 def unanswered(
     begin: datetime, end: datetime, answered: Sequence[tuple[datetime, datetime]]
 ) -> list[tuple[datetime, datetime]]:
-    """The ranges of [begin, end) that none of ``answered`` (ascending) covers."""
+    """Return the ranges of [begin, end) that none of ``answered`` (ascending) covers."""
     found = []
     for first, last in answered:
         if first > begin and begin < end:

@@ -1,7 +1,7 @@
 """Record candles that do not exist, and why.
 
-A gap is a run of grid points for which the source was asked and had no candle, or which a person has accepted as
-absent. It is one row of `gaps`, however many fetches it took: a delisted market's row grows with every day.
+A gap is a run of grid points for which the source has no candle, or which a person has accepted as absent. It is one
+row of `gaps`, however many fetches it took: a delisted market's row grows with every day.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from algobot_assets.pipeline.candles.accepted_gaps import ACCEPTED
 from algobot_assets.schema.intervals import candle_end, expected_opens, floor_open
 from algobot_assets.schema.windows import Window
 
-#: A gap this long, after which the price is another by this factor, may be another coin under an old name.
+#: If the price differs by this factor after a gap this long, the symbol may have been reused for another coin.
 REUSE_AFTER = timedelta(days=3)
 REUSE_FACTOR = 10
 _STATUS, _PRICE = "its status is ", "its price went "
@@ -29,8 +29,8 @@ _STATUS, _PRICE = "its status is ", "its price went "
 class Gap:
     """Absent opens [first, end).
 
-    reason: listing, outage, halt, delisting, delivery, reuse? or accepted. evidence: what was asked and what else is
-    known, separated by semicolons.
+    reason: listing, outage, halt, delisting, delivery, reuse? or accepted. evidence: the sources
+    consulted and other known facts, separated by semicolons.
     """
 
     first: datetime
@@ -40,7 +40,7 @@ class Gap:
 
 
 def absent(part: Window, lo: datetime, hi: datetime, frame: pl.DataFrame) -> list[tuple[datetime, datetime]]:
-    """Runs of grid points in [lo, hi) without a candle, as half-open ranges of opens."""
+    """Return the runs of grid points in [lo, hi) without a candle, as half-open ranges of opens."""
     grid = expected_opens(part.interval, lo, hi, part.phase)
     present = frame.select(floor_open(part.interval, part.phase).alias("timestamp"))["timestamp"]
     missing = grid.to_frame().with_row_index("i").join(present.to_frame(), on="timestamp", how="anti").sort("i")
@@ -62,16 +62,16 @@ def record_gaps(
     status: str,
     delivery: datetime | None = None,
 ) -> None:
-    """Make the rows of `gaps` for the opens [lo, hi) of a market those of ``frame``, whose rows are stored already.
+    """Make `gaps` match ``frame``, whose rows are stored already, for the opens [lo, hi) of a market.
 
-    ``accepted``: the part of it that only a person has accepted as absent. ``listed``: open of the market's first
-    candle. ``status``: what the exchange says of the symbol now, empty if the source says nothing. Rows that touch the
-    range are joined with what is found in it.
+    ``accepted``: the gaps that rest on a person's acceptance alone. ``listed``: open of the market's first candle.
+    ``status``: the exchange's current status of the symbol, empty if the source has none. Gaps found in the range are
+    joined with stored ones that touch it.
     """
     if lo >= hi:
         return
     market = (part.symbol, part.interval)
-    # two runs that meet at a month's end would each join the row they saw
+    # without the lock, two runs that meet at a month's end would each join the row they see
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"gaps of {market[0]} {market[1]}",))
     rows = connection.execute(
         """SELECT first_open, end_open, reason, evidence FROM gaps
@@ -114,13 +114,13 @@ def _asked(first: datetime, end: datetime, stretches: Iterable[Fetched]) -> str:
 
 
 def _outside(gaps: Iterable[Gap], lo: datetime, hi: datetime) -> list[Gap]:
-    """The parts of the gaps that lie outside [lo, hi)."""
+    """Return the parts of the gaps that lie outside [lo, hi)."""
     pieces = [piece for g in gaps for piece in (replace(g, end=min(g.end, lo)), replace(g, first=max(g.first, hi)))]
     return [piece for piece in pieces if piece.first < piece.end]
 
 
 def _joined(gaps: Iterable[Gap]) -> list[Gap]:
-    """Join gaps that touch, without what was concluded from the pieces; accepted ones only with each other."""
+    """Join gaps that touch, and drop conclusions about the pieces; accepted gaps join only each other."""
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.first):
         if gap.reason == ACCEPTED or (joined and joined[-1].reason == ACCEPTED):
@@ -139,7 +139,7 @@ def _joined(gaps: Iterable[Gap]) -> list[Gap]:
 
 
 def _facts(gap: Gap) -> list[str]:
-    """The evidence without what was concluded from it."""
+    """Return the evidence without conclusions drawn from it."""
     return [item for item in gap.evidence.split("; ") if item and not item.startswith((_STATUS, _PRICE))]
 
 
@@ -152,7 +152,7 @@ def _explained(
     status: str,
     delivery: datetime | None,
 ) -> Gap:
-    """The gap with its reason, from the candles around it."""
+    """Return the gap with its reason, derived from the candles around it."""
     if gap.reason == ACCEPTED:
         return gap
     if listed is None or gap.end <= listed:

@@ -1,7 +1,7 @@
 """Fetch the candles that are missing in the run's days.
 
-A day is complete when its end has passed by the source's clock and the source has answered for all of it; candles
-it then lacks do not exist and are recorded as a gap. Days the source says nothing about stay incomplete.
+A day is complete when its end has passed by the source's clock and the source covers all of it; candles that are
+still missing do not exist and are recorded as a gap. Days that the source does not cover stay incomplete.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LOG = logging.getLogger("algobot.windows")
 
 @dataclass(frozen=True)
 class _Fetch:
-    """Where to fetch one market from: the source, how far it knows, the listing and the symbol's status."""
+    """The source of one market, the time up to which it has candles, the listing and the symbol's status."""
 
     source: Source
     known: datetime
@@ -69,7 +69,7 @@ class _Fetch:
 
     @property
     def settled(self) -> datetime:
-        """How far the market is known: all of a contract's last day once it is delivered, else as far as the source."""
+        """The time up to which the market is known: the end of a delivered contract's last day, else the source's."""
         return _settled(self.known, self.delivery)
 
 
@@ -79,7 +79,7 @@ Job = Callable[[], FetchedPart]
 
 
 def market_data(run: TableRun) -> Iterator[WindowFrame]:
-    """What is missing of every declared market in the run's days, market by market, part by part."""
+    """Yield the missing candles of every declared market in the run's days, market by market, part by part."""
     declared = run.state.load().markets
     run.skip_unknown([market.name for market in declared])
     markets = [market for market in declared if run.includes(market.symbol, market.interval)]
@@ -116,9 +116,9 @@ def _jobs(
     failed: set[Market],
     complete: dict[Market, dict[date, bool]],
 ) -> Iterator[tuple[Market, Job]]:
-    """The parts to fetch, in order; the rest of a market in ``failed`` is skipped.
+    """Yield the parts to fetch, in order; the rest of a market in ``failed`` is skipped.
 
-    ``complete`` gets the recorded days of each market.
+    The recorded days of each market are added to ``complete``.
     """
     for market in markets:
         complete[market] = {}
@@ -149,9 +149,9 @@ def claim_exchange(store: Store, name: str) -> None:
 
 
 def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bool]) -> Iterator[Job]:
-    """One job per part of the market with days to fetch or days that were changed by hand.
+    """Yield one job per part of the market with days to fetch or days that were changed by hand.
 
-    If there is nothing to fetch, the source is only asked for its clock.
+    If there is nothing to fetch, the only request is for the source's clock.
     """
     symbol, interval = market.symbol, market.interval
     first, end = max(run.first, market.start), end_of_trading(symbol, run.end)
@@ -176,7 +176,7 @@ def _plan(run: TableRun, market: Market, source: Source, complete: dict[date, bo
     complete.update((day, item.is_complete) for day, item in recorded.items())
     replaced = _replaced(run, source, window) if run.options.check_archives else set()
     forming = floor_to_grid(interval, known, window.phase)
-    # candles may have arrived for what was accepted as a gap
+    # candles may have become available for accepted gaps
     again = replaced.union(*(gap.days for gap in accepted))
     wanted = [
         day
@@ -219,7 +219,7 @@ def _refuse_unfetchable(store: Store, window: Window, days: Sequence[date]) -> N
 
 
 def _settled(known: datetime, delivery: datetime | None) -> datetime:
-    """Return how far a market is known, given its source's time: after its delivery a contract has no candles."""
+    """Return the time up to which a market is known, given its source's: a delivered contract has no more candles."""
     if delivery is None or known < delivery:
         return known
     return max(known, midnight(delivery.date() + DAY))
@@ -232,7 +232,7 @@ def _phase(interval: str, listed: datetime | None) -> int | None:
 
 
 def _is_done(day: DayLineage | None, known: datetime, forming: datetime) -> bool:
-    """Whether there is nothing to fetch: the day is complete, or not over and no further candle has closed."""
+    """Return whether there is nothing to fetch: the day is complete, or not over and no further candle has closed."""
     if day is None:
         return False
     if day.is_complete:
@@ -242,7 +242,7 @@ def _is_done(day: DayLineage | None, known: datetime, forming: datetime) -> bool
 
 
 def _replaced(run: TableRun, source: Source, window: Window) -> set[date]:
-    """The stored days of the market whose file its publisher has replaced."""
+    """Return the market's stored days whose file has been replaced by its publisher."""
     compared = republished(run.store, source, window.first, window.end, market=(window.symbol, window.interval))
     for item in compared.replaced:
         run.log.info(
@@ -253,9 +253,9 @@ def _replaced(run: TableRun, source: Source, window: Window) -> set[date]:
 
 
 def _parts(days: Sequence[date], interval: str) -> list[list[date]]:
-    """Days to fetch and write at once: runs of consecutive days within a calendar piece.
+    """Return the days to fetch and write at once: runs of consecutive days within a calendar piece.
 
-    For intraday candles the piece is a month, like the archive's files: one that fails does not hold up earlier ones.
+    For intraday candles the piece is a month, like the archive's files; a piece that fails leaves earlier ones stored.
     """
     cut = "" if is_intraday(interval) else interval
     return [run for piece in pieces(cut, days) for run in consecutive(piece)]
@@ -264,7 +264,7 @@ def _parts(days: Sequence[date], interval: str) -> list[list[date]]:
 def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[date, DayLineage]) -> FetchedPart:
     """Keep rows that were changed by hand: record their days as they are, so that later tables recompute.
 
-    ``inputs`` keeps the digest of what the source said, so the difference stays visible.
+    ``inputs`` keeps the digest of the source's rows, so the difference stays visible.
     """
     part = window.of(days[0], days[-1] + DAY)
     frame = read_window(store, part)
@@ -273,7 +273,7 @@ def _adopted(store: Store, window: Window, days: Sequence[date], recorded: dict[
 
 
 def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
-    """The window's candles as the source has them, with what must be recorded beside them."""
+    """Fetch the window's candles, with the sources and gaps to record in their transaction."""
     text = f"{part.symbol} {part.interval} {part.first:%Y-%m}"
     LOG.info("fetching", extra={"table": "market_data", "fetching": text})
     stretches, accepted, answered = _answers(fetch, part)
@@ -302,14 +302,14 @@ def _fetched(fetch: _Fetch, part: Window, days: Sequence[date]) -> FetchedPart:
 
 
 def _answers(fetch: _Fetch, part: Window) -> tuple[list[Fetched], list[Gap], list[tuple[datetime, datetime]]]:
-    """What the source delivers of the window, what is accepted as absent, and the ranges of opens that these answer.
+    """Return the window's stretches from the source, its accepted gaps, and the ranges of opens that both cover.
 
-    After a stretch that it says nothing about, an answer counts from the next whole day on: the days in between stay
-    incomplete, and the next run fetches them again.
+    After a stretch that the source does not cover, its candles count from the next whole day on: the days in between
+    stay incomplete, and the next run fetches them again.
     """
     lo, hi = opens_window(part.interval, part.first, part.end, part.phase)
     delivered = list(fetch.source.fetch(part.symbol, part.interval, lo, hi))
-    # before its first candle a market has nothing that could be unknown
+    # nothing is unknown before a market's first candle
     answered = [(lo, lo if fetch.listed is None else max(lo, min(hi, fetch.listed)))]
     begin, covered = answered[0]
     accepted = _accepted(fetch.accepted, part, [(begin, covered), *((s.lo, s.hi) for s in delivered)])
@@ -342,7 +342,7 @@ def _answers(fetch: _Fetch, part: Window) -> tuple[list[Fetched], list[Gap], lis
 def _accepted(
     accepted: Sequence[AcceptedGap], part: Window, answered: Sequence[tuple[datetime, datetime]]
 ) -> Iterator[tuple[datetime, datetime, Gap]]:
-    """The ranges of the window that the source does not answer and a person has accepted as absent."""
+    """Yield the ranges of the window that the source does not cover and a person has accepted as absent."""
     for known in accepted:
         first, end = max(part.first, known.first), min(part.end, known.last + DAY)
         if first < end:
@@ -352,7 +352,7 @@ def _accepted(
 
 
 def _next_day(part: Window, moment: datetime) -> datetime:
-    """The first open of the first day of the window that begins at or after ``moment``."""
+    """Return the first open of the window's first day that begins at or after ``moment``."""
     opens = (opens_window(part.interval, day, day + DAY, part.phase)[0] for day in days_between(part.first, part.end))
     return next((opened for opened in opens if opened >= moment), datetime.max.replace(tzinfo=UTC))
 
@@ -360,7 +360,7 @@ def _next_day(part: Window, moment: datetime) -> datetime:
 def _complete_through(
     part: Window, day: date, answered: Sequence[tuple[datetime, datetime]], known: datetime
 ) -> datetime:
-    """The end of the day if it has passed and the source answered for all its candles, otherwise how far it did."""
+    """Return the time up to which the source covers the day: the day's end only once that has passed."""
     end = midnight(day + DAY)
     first_open, last_open = opens_window(part.interval, day, day + DAY, part.phase)
     covered = max((hi for lo, hi in answered if lo <= first_open), default=midnight(day))

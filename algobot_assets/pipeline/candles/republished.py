@@ -1,7 +1,7 @@
-"""Files that their publisher replaced after they were loaded: told by the checksums stored with the candles.
+"""Find files that their publisher replaced after they were loaded.
 
-One small request per file compares the checksum that was loaded with the one published now. What is done about a
-replaced file (its days are fetched again) is the affair of market_data.
+One small request per file compares the checksum stored with the candles with the one published now. market_data
+fetches the days of replaced files again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from itertools import groupby
 from algobot_assets.feed.source import Source
 from algobot_assets.store.connection import Store
 
-#: Files compared at most in one go, newest first.
+#: The most files compared at once, newest first.
 LIMIT = 2_000
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A file that is another now: the days whose candles came from it before."""
+    """A replaced file and the days whose candles came from its earlier version."""
 
     symbol: str
     interval: str
@@ -29,7 +29,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Compared:
-    """What comparing found. files: how many were loaded from; checked: how many of them were compared."""
+    """The result of a comparison. files: number of files loaded; checked: number of them compared."""
 
     files: int
     checked: int
@@ -37,7 +37,7 @@ class Compared:
 
     @property
     def days(self) -> list[date]:
-        """The days concerned, of all markets, ascending."""
+        """The days of replaced files, all markets together, ascending."""
         return sorted({day for item in self.replaced for day in item.days})
 
 
@@ -50,9 +50,9 @@ def republished(
     market: tuple[str, str] | None = None,
     limit: int = LIMIT,
 ) -> Compared:
-    """Which files behind the stored candles of the days [first, end) have been replaced by their publisher.
+    """Return the files behind the stored candles of the days [first, end) that their publisher has replaced.
 
-    ``market``: (symbol, interval), default every one. A file that is no longer published counts as unchanged.
+    ``market``: (symbol, interval), by default every market. A file that is no longer published counts as unchanged.
     Errors are the source's: SourceError, SourceUnavailable.
     """
     with store.transaction() as connection:

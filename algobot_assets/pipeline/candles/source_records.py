@@ -20,7 +20,7 @@ def record_sources(
 ) -> None:
     """Replace the rows of `sources` for the window's days. ``asked``: the source's time, for origins that carry none.
 
-    A stretch's notes go to the first row that it gives.
+    A stretch's notes are stored in its first row.
     """
     connection.execute(
         """DELETE FROM sources WHERE symbol = %s AND "interval" = %s AND day >= %s AND day < %s""",
@@ -51,7 +51,7 @@ def record_sources(
 
 
 def recorded_listing(store: Store, symbol: str, interval: str) -> datetime | None:
-    """The recorded open of the market's first candle."""
+    """Return the recorded open of the market's first candle."""
     with store.transaction() as connection:
         row = connection.execute(
             """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
@@ -60,7 +60,7 @@ def recorded_listing(store: Store, symbol: str, interval: str) -> datetime | Non
 
 
 def record_listing(store: Store, symbol: str, interval: str, listed: datetime | None) -> None:
-    """Store where a market begins; an earlier beginning replaces a later one."""
+    """Store the open of a market's first candle; an earlier one replaces a later one."""
     if listed is not None:
         store.retrying(
             lambda connection: connection.execute(
@@ -74,7 +74,7 @@ def record_listing(store: Store, symbol: str, interval: str, listed: datetime | 
 
 
 def record_rules(store: Store, rules: SymbolRules | None, today: date) -> None:
-    """Store a symbol's order rules, as of ``today``, where they are new or differ from the latest stored ones."""
+    """Store a symbol's order rules, as of ``today``, if they are new or differ from the latest stored ones."""
     if rules is None:
         return
     store.retrying(

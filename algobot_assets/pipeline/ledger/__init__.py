@@ -1,1 +1,1 @@
-"""The simulated ledger: its inputs, and the three tables that follow from it."""
+"""Run the simulated ledger and compute its three tables."""

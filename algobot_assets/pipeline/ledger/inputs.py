@@ -1,4 +1,4 @@
-"""Read what a simulated ledger needs: candles, decisions, minutes, and the terms in force on each day.
+"""Read the inputs of a simulated ledger: candles, decisions, minutes, and the terms in force on each day.
 
 Settings are read once per table and run, candles and signals window by window.
 """
@@ -32,7 +32,7 @@ PRICES = ("timestamp", "open", "high", "low", "close")
 
 
 def minute_days(interval: str, day: date) -> list[date]:
-    """The days whose minutes can lie inside a candle that belongs to ``day``, ascending."""
+    """Return the days whose minutes can lie inside a candle that belongs to ``day``, ascending."""
     length = interval_ms(interval)
     first = month_start(day) if length is None else day - timedelta(days=max(0, length // 86_400_000 - 1))
     return [first + timedelta(days=i) for i in range((day - first).days + 1)]
@@ -40,7 +40,7 @@ def minute_days(interval: str, day: date) -> list[date]:
 
 @dataclass
 class LedgerInputs:
-    """Everything the ledgers of one run read; tables as given by the IO manager, settings as frames."""
+    """The inputs of one run's ledgers: tables as given by the IO manager, settings as frames."""
 
     run: TableRun
     market_data: Table
@@ -78,13 +78,16 @@ class LedgerInputs:
         return inputs
 
     def versions(self) -> list[dict[str, Any]]:
-        """The strategy versions that have begun by the end of the run, by market and id."""
+        """Return the strategy versions that have begun by the end of the run, by market and id."""
         begun = self.strategies.filter(pl.col("effective_from") < self.run.end)
         return begun.sort("symbol", "interval", "id").to_dicts()
 
     def span(self, version: dict[str, Any]) -> tuple[date, date]:
-        """First day and end (exclusive) of a version's ledger: it closes its lots at the first candle that opens on
-        or after the day it is replaced or retired, and ends with the day of that candle."""
+        """Return the first day and end (exclusive) of a version's ledger.
+
+        The version closes its lots at the first candle that opens on or after the day it is replaced or retired, and
+        the ledger ends with the day of that candle.
+        """
         until = version["until"]
         last = end_of_trading(version["symbol"], self.run.end)
         if until is None or until >= last:
@@ -96,12 +99,15 @@ class LedgerInputs:
         return version["effective_from"], last
 
     def candles(self, version: dict[str, Any], first: date, end: date) -> Window:
-        """The window of the version's market."""
+        """Return the window of the version's market."""
         return self.market_data.window(first, end, version["symbol"], version["interval"])
 
     def upstream(self, version: dict[str, Any], first: date, end: date) -> list[Recorded]:
-        """Recorded days of candles and signals. From the day a version ends on it decides nothing any more, and its
-        signals are replaced by empty ones, so that its lots can close at the next candle."""
+        """Return the recorded days of candles and signals.
+
+        From the day a version ends on, its signals are replaced by empty ones, so that its lots can close at the next
+        candle.
+        """
         candles = self.market_data.lineage(self.candles(version, first, end))
         signals = self.market_data.lineage(
             self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
@@ -111,7 +117,7 @@ class LedgerInputs:
         return [candles, signals]
 
     def of_day(self, version: dict[str, Any], upstream: Sequence[Recorded], day: date) -> tuple[bytes, datetime]:
-        """Input digest of one day and how far it is complete."""
+        """Return the input digest of one day and the time up to which it is complete."""
         items = [by_day[day] for by_day in upstream]
         content = b"".join(item.output for item in items)
         if from_json(version["parameters"]).stop_path:
@@ -125,16 +131,16 @@ class LedgerInputs:
 
     @cached_property
     def prices(self) -> Callable[[Window], pl.DataFrame]:
-        """Candles of a window, as the ledger wants them; those read last serve every strategy of their market."""
+        """A reader of a window's candles; it caches the last window for the other strategies of the market."""
         return lru_cache(maxsize=1)(lambda candles: self.market_data.read(candles, PRICES))
 
     def decisions(self, version: dict[str, Any], first: date, end: date) -> pl.DataFrame:
-        """timestamp and signal of the version's days."""
+        """Return timestamp and signal of the version's days."""
         window = self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
         return self.signals.read(window, ["timestamp", "signal"])
 
     def minutes(self, version: dict[str, Any], candles: Window) -> pl.DataFrame | None:
-        """The stored minutes of a window's candles, where the strategy asks for them."""
+        """Return the stored minutes of a window's candles; None if the strategy does not follow minutes."""
         if not from_json(version["parameters"]).stop_path:
             return None
         first = minute_days(version["interval"], candles.first)[0]
@@ -142,17 +148,19 @@ class LedgerInputs:
 
     @staticmethod
     def cut_by(version: dict[str, Any]) -> str:
-        """The interval by which the version's days are cut into pieces: that of its candles, or none where it follows
-        minutes, of which a year is too much at once."""
+        """Return the interval that sets the size of the version's pieces of days.
+
+        This is the interval of its candles; none if the strategy follows minutes, of which a year is too much at once.
+        """
         return "" if from_json(version["parameters"]).stop_path else version["interval"]
 
     @staticmethod
     def days(candles: Window, rows: pl.DataFrame, days: Sequence[date]) -> Days:
-        """The days of a window and of its candles, as the ledger wants them."""
+        """Return ``days`` and the day of each candle, in the form that the ledger expects."""
         return Days(days, rows.select(day_of(candles.interval, candles.phase).alias("day"))["day"])
 
     def terms(self, version: dict[str, Any], day: date) -> Terms:
-        """What the version trades by on ``day``. WindowError where no risk parameters are stored for it."""
+        """Return the version's terms of trade on ``day``. WindowError if no risk parameters are stored for it."""
         risks = self.risks.filter(pl.col("strategy_id") == version["id"], pl.col("effective_from") <= day)
         if risks.is_empty():
             raise WindowError(
@@ -182,7 +190,7 @@ class LedgerInputs:
 
 
 def rules_on(rules: pl.DataFrame, symbol: str, day: date) -> RuleTerms:
-    """The rules of a symbol seen latest by ``day``; before any was seen, the first ones, which is an assumption."""
+    """Return a symbol's latest rules seen by ``day``, or its first ones if none is that old (an assumption)."""
     own = rules.filter(pl.col("symbol") == symbol).sort("effective_from")
     if own.is_empty():
         return RuleTerms()
@@ -192,11 +200,11 @@ def rules_on(rules: pl.DataFrame, symbol: str, day: date) -> RuleTerms:
 
 
 def costs_on(configurations: pl.DataFrame, day: date) -> CostTerms:
-    """Commission and slippage in force on ``day``."""
+    """Return commission and slippage in force on ``day``."""
     values = settings(effective_or_empty(configurations, day), day)
     return CostTerms(values["ledger.commission_rate"], values["ledger.slippage_bps"])
 
 
 def effective_or_empty(frame: pl.DataFrame, day: date) -> pl.DataFrame:
-    """The settings in force on ``day``; an empty frame stays empty."""
+    """Return the settings in force on ``day``; an empty frame stays empty."""
     return effective(frame, day) if frame.height else frame

@@ -1,7 +1,7 @@
-"""trade_history, performance_metrics and backtest_results: three tables of one simulated ledger.
+"""Compute trade_history, performance_metrics and backtest_results, the three tables of one simulated ledger.
 
 The ledger's carried state is kept with trade_history; the other two are computed from the same walk. In one run
-the walk of a window is made once and handed on, keyed by the digests of everything it depends on.
+the walk of a window is made once and cached, keyed by the digests of everything it depends on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def trade_history(
     risk_parameters: Table,
     configurations: Table,
 ) -> Iterator[WindowFrame]:
-    """Trades of each strategy version, from its effective date on."""
+    """Yield the trades of each strategy version, from its effective date on."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
     yield from _by_market(run, inputs, lambda version: _ledger(run, inputs, version))
 
@@ -55,7 +55,7 @@ def trade_history(
 def _by_market(
     run: TableRun, inputs: LedgerInputs, frames_of: Callable[[dict[str, Any]], Iterator[WindowFrame]]
 ) -> Iterator[WindowFrame]:
-    """The frames of every version; those of one market are interleaved."""
+    """Yield the frames of every version; those of one market are interleaved."""
     for market, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
         if not run.includes(*market):
             continue
@@ -72,7 +72,7 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
     recorded = inputs.market_data.first_day(candles)
     upstream = inputs.upstream(version, window.first, end)
     own = inputs.market_data.lineage(window.of(window.first - DAY, end))
-    # the ledger begins on the strategy's effective date, whatever is recorded of the market before it
+    # the ledger begins on the strategy's effective date, even if the market has earlier days
     start = None if recorded is None else max(begin, recorded)
     market = f"{version['symbol']} {version['interval']}"
     last_complete = inputs.market_data.last_complete
@@ -124,7 +124,7 @@ def _walk(
     state: np.ndarray | None,
     upstream: Sequence[Recorded],
 ) -> LedgerRun:
-    """The ledger over ``days`` from ``state``; made once per process for the same inputs."""
+    """Return the ledger over ``days`` from ``state``; computed once per process for the same inputs."""
     parts = [inputs.of_day(version, upstream, day) for day in days]
     key = digest(
         CODE_VERSION.encode(),
@@ -186,7 +186,7 @@ def _derived(
     version: dict[str, Any],
     rows: Callable[[int, LedgerRun, Sequence[date]], pl.DataFrame],
 ) -> Iterator[WindowFrame]:
-    """Windows of a table that follows trade_history day by day: the same walks, started from its states."""
+    """Yield the windows of a table that follows trade_history day by day: the same walks, from its stored states."""
     strategy = version["id"]
     begin, end = inputs.span(version)
     if run.first >= end or begin >= run.end:
@@ -238,7 +238,7 @@ def performance_metrics(
     risk_parameters: Table,
     configurations: Table,
 ) -> Iterator[WindowFrame]:
-    """One row per closed trade."""
+    """Yield performance_metrics: one row per closed trade."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
 
     def figures(strategy: int, walk: LedgerRun, days: Sequence[date]) -> pl.DataFrame:
@@ -258,7 +258,7 @@ def backtest_results(
     risk_parameters: Table,
     configurations: Table,
 ) -> Iterator[WindowFrame]:
-    """One row per strategy version and day."""
+    """Yield backtest_results: one row per strategy version and day."""
     inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
 
     def results(strategy: int, walk: LedgerRun, _: Sequence[date]) -> pl.DataFrame:

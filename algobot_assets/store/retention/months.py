@@ -36,7 +36,7 @@ from algobot_assets.store.digests import NOTHING, content_sha256, day_digests
 from algobot_assets.store.month_partitions import leaf, months_present, vacuum_months
 from algobot_assets.store.writer import opens_in, row_days
 
-#: Dropping waits this long for readers, so that later readers never wait longer, and then tries again.
+#: Each attempt to drop waits this long for readers, so that later readers never wait longer.
 _PATIENCE = "3s"
 _ATTEMPTS = 8
 _DAY = timedelta(days=1)
@@ -46,7 +46,7 @@ Progress = Callable[[str], None]
 
 
 class NotArchivable(StoreError):
-    """The month cannot be archived as it is and stays stored; the message says why and what to do."""
+    """The month cannot be archived and stays stored; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def archive_month(store: Store, month: date, progress: Progress = lambda _: None
 
 
 def restore_month(store: Store, month: date, progress: Progress = lambda _: None) -> Moved:
-    """Restore an archived month: the same rows with the same ids and stamps, compared with what was archived.
+    """Restore an archived month: the same rows with the same ids and stamps, compared with the archived ones.
 
     Its files stay until the month is archived again. If ArchiveError (a file is missing or damaged) or StoreError
     (the month is not archived) is raised, nothing has changed.
@@ -190,7 +190,7 @@ def _export(
 
 
 def _compare_with_lineage(connection: psycopg.Connection, window: Window, frame: pl.DataFrame, month: date) -> None:
-    """Raise NotArchivable if a day of the month is not complete, or its rows are not those that were recorded."""
+    """Raise NotArchivable if a day of the month is incomplete or its rows differ from lineage."""
     recorded = {
         day: item
         for day, item in lineage.read(connection, window.of(month, window.end + _REACH)).items()
@@ -265,7 +265,7 @@ def _drop(connection: psycopg.Connection, month: date) -> None:
 
 
 def _import(store: Store, connection: psycopg.Connection, file: ArchivedFile) -> None:
-    """Copy a file's rows back, and compare what the database received with what was archived."""
+    """Copy a file's rows back, and compare the stored rows with the archived ones."""
     frame = store.archive.read(file)
     if (frame.height, content_sha256(frame)) != (file.rows, file.content_sha256):
         raise ArchiveError(f"{store.archive.shown(file.path)} does not hold what was archived. Nothing was restored.")

@@ -1,7 +1,7 @@
 """Archive the months that are older than the settings keep, and restore archived months.
 
-A month's age is counted by the database's clock. A month may leave once everything in it is complete, as recorded and
-not stale: archived days are not computed again, so they must be right. The ledger's tables and lineage stay.
+A month's age is counted by the database's clock. A month may be archived once everything in it is complete, matches
+lineage and is not stale: archived days are not recomputed, so they must be right. The ledger's tables and lineage stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from algobot_assets.store.retention.months import Moved, Progress, archive_month
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one due month: what was moved, or a sentence that says why it stays."""
+    """The result for one due month: the rows and files moved, or the reason why it stays."""
 
     month: date
     moved: Moved | None
@@ -51,7 +51,7 @@ def due_months(store: Store, settings: Settings, today: date | None = None) -> l
 def archive_due_months(
     store: Store, settings: Settings, today: date | None = None, progress: Progress = lambda _: None
 ) -> Iterator[Outcome]:
-    """Archive every due month, oldest first; a month that cannot go yet does not stop the others.
+    """Archive every due month, oldest first; a month that cannot be archived yet does not stop the others.
 
     ``progress`` is called for every file. Killed at any point, each month is stored or archived, and the next run
     continues.

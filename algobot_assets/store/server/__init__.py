@@ -1,1 +1,1 @@
-"""The embedded PostgreSQL server."""
+"""Run the embedded PostgreSQL server."""

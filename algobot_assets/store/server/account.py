@@ -56,9 +56,9 @@ class Account:
             return subprocess.run(
                 [str(argument) for argument in arguments],
                 env=variables,
-                cwd="/",  # the caller's folder may be closed to the account
+                cwd="/",  # the account may not be allowed to enter the caller's folder
                 umask=0o077,
-                start_new_session=True,  # the terminal's Ctrl-C is for our process only
+                start_new_session=True,  # Ctrl-C in the terminal must reach our process only
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,4 +1,4 @@
-"""Choose the database that the settings mean: the one at a URL, else the one on the embedded server."""
+"""Choose the database of the settings: the one at a URL, else the one on the embedded server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def resolve(settings: Settings) -> Database:
 
 
 def data_database(settings: Settings, *, create: bool = True) -> Database:
-    """Return the database of the tables; simulated candles have one of their own beside it.
+    """Return the database of the tables; simulated candles have a database of their own.
 
-    Real and simulated rows thus never meet. ``create`` makes the database if it is missing.
+    Real and simulated rows are thus never mixed. ``create`` makes the database if it is missing.
     """
     database = resolve(settings)
     if settings.exchange == "simulated":

@@ -27,7 +27,7 @@ from algobot_assets.store.server.account import Account
 from algobot_assets.store.server.binaries import Binaries
 
 ROLE = "algobot"
-"""The database's superuser. Not the account's name: root and the account both connect as this role."""
+"""The database's superuser. It is not named after the account, because root and the account both connect as it."""
 
 PORT = 5432
 SOCKET = f".s.PGSQL.{PORT}"
@@ -45,18 +45,22 @@ class Cluster:
 
     @property
     def data(self) -> Path:
+        """The folder of the database cluster."""
         return self.base / "data"
 
     @property
     def run(self) -> Path:
+        """The folder of the socket, or a link to it."""
         return self.base / "run"
 
     @property
     def log(self) -> Path:
+        """The server's log."""
         return self.base / "server.log"
 
     @property
     def copies(self) -> Path:
+        """The folder for copied PostgreSQL programs."""
         return self.base / "programs"
 
     def require_ownership(self) -> None:
@@ -121,7 +125,7 @@ def create(home: Path) -> Cluster:
         base.mkdir(mode=0o700)
         return Cluster(base.resolve(), account)
     if account.can("-x", home):
-        # Not made in place: a folder of the final name is one whose mode is settled.
+        # Renamed into place, so that a folder of the final name already has its final mode.
         near = Path(tempfile.mkdtemp(dir=home, prefix="postgres-"))
         near.chmod(0o755)
         near.rename(base)
@@ -270,7 +274,7 @@ def _memory_mb() -> int:
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limits.append(int(Path(file).read_text()))
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
     return min(limits) >> 20
 

@@ -1,7 +1,7 @@
 """Start, find and stop the embedded PostgreSQL server. POSIX only.
 
 It listens on a socket that only its owner and root can reach, and on no network. It outlives the process that started
-it and is shared by all; nothing but `stop` ends it.
+it and is shared by all; only `stop` ends it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Status:
     data: Path | None = None
     log: Path | None = None
     problem: str | None = None
-    """Why the server at the URL did not answer."""
+    """The reason why the server at the URL did not answer."""
 
 
 def ensure_running(settings: Settings, *, durable: bool = True) -> Server:
@@ -67,7 +67,7 @@ def ensure_running(settings: Settings, *, durable: bool = True) -> Server:
 
 
 def stop(settings: Settings, *, mode: str = "fast") -> bool:
-    """Stop the embedded server and wait for its end; return False if none was running. Raises StoreError."""
+    """Stop the embedded server and wait for it to exit; return False if none was running. Raises StoreError."""
     cluster = clusters.locate(settings.home)
     if cluster is None:
         return False
@@ -109,7 +109,7 @@ def discard(settings: Settings) -> None:
     cluster.require_ownership()
     with exclusive(settings.home):
         _stop(settings, cluster, "immediate")
-        held = take_over(cluster)  # not before the last process is gone
+        held = take_over(cluster)  # waits for the last process to exit
         assert isinstance(held, int), "nobody can start it while we hold the lock of the home"
         os.close(held)
         shutil.rmtree(os.path.realpath(cluster.run), ignore_errors=True)
@@ -185,7 +185,7 @@ def _launch(cluster: Cluster, binaries: Binaries, main: Path, held: int) -> None
 
 
 def _reason(lines: list[str]) -> str:
-    """Return the last messages of a server that gave up, without the times."""
+    """Return the last messages of a server that failed to start, without timestamps."""
     said = [line.partition("] ")[2] for line in lines if "FATAL:" in line or "HINT:" in line]
     said = said or [line for line in lines if not line.startswith(("pg_ctl:", "Examine"))][-3:]
     return " ".join(line.strip() for line in said) or "no reason given."

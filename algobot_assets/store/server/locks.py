@@ -1,7 +1,7 @@
 """Find out whether an embedded server is alive, and let one process at a time start or stop it.
 
 A process number may be stale, reused, or of another container. Therefore every process of the server inherits a lock
-(server.lock), and the kernel knows whether somebody holds it.
+(server.lock), which the kernel releases when the last one exits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Found:
 
 
 def postmaster(cluster: Cluster) -> tuple[Found, bool] | None:
-    """Return what the server wrote about itself, and whether it was ready then; it may have died since."""
+    """Return the server's own record of itself, and whether it was ready then; it may have died since."""
     lines = read_text(cluster.data / "postmaster.pid").splitlines()
     if len(lines) < 5 or not lines[0].isdigit():
         return None
@@ -91,7 +91,7 @@ def _at_work_in(data: Path) -> str:
         try:
             if os.readlink(entry) == str(data):
                 numbers.append(entry.parts[2])
-        except OSError:  # gone meanwhile, or of another user, who cannot work in our folder
+        except OSError:  # exited meanwhile, or of another user, who cannot work in our folder
             continue
     return ", ".join(numbers)
 
