@@ -40,7 +40,7 @@ class DeliveredContracts:
         return self._held[symbol]
 
     def first_open(self, symbol: str, interval: str) -> datetime | None:
-        """Return the open of the contract's first archived candle; None if the archive has no month of it."""
+        """Return the open of the contract's first archived candle; None if no month of it is archived."""
         key = symbol, interval
         if key not in self._first_opens:
             self._first_opens[key] = self._search(symbol, interval)

@@ -144,7 +144,7 @@ def from_published(
 
     lo, hi: the half-open range of opens the table claims to hold; a row outside is refused. where: the table's name in
     messages. A row repeated identically is kept once; a second, different row for the same open is refused, as are
-    rows out of order. exponents: False if no value is known to contain a letter e, which saves searching each."""
+    rows out of order. exponents: False if no value contains a letter e, which saves searching each."""
     if tuple(frame.columns) != PUBLISHED:
         raise BadCandles(columns_sentence(symbol, interval, where, frame.width))
     if frame.is_empty():

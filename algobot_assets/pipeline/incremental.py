@@ -1,7 +1,7 @@
 """Decide which days of a table with carried state may be computed, and compute those that are stale.
 
 A day may start empty if no earlier day of its market is recorded upstream; otherwise it needs the complete state of
-the day before. A day whose recorded inputs equal today's is fresh and is not computed again. All decisions rest on
+the day before. A day whose recorded inputs equal today's is fresh and is not recomputed. All decisions rest on
 lineage alone.
 """
 

@@ -1,10 +1,10 @@
-"""Write, read and list archived months: candles, indicators and signals that have left the database as Parquet files.
+"""Write, read and list archived months: candles, indicators and signals moved from the database to Parquet files.
 
 A file holds one market (and strategy) and month of one table, ids and stamps included, so reading a window touches,
 and checks, only that market's files. retention/months.py moves months out and back.
 
 A reader holds the table's lock (``hold``) from before it looks up the archived months until it has read the rest, so
-that no month can leave between the two.
+that no month can be archived in between.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Archive:
         return self._opened
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file atomically: it holds all of ``data``, on disk, or is as it was before."""
+        """Write a file atomically: either all of ``data`` is on disk, or the file is unchanged."""
         files, root = self._open()
         target = f"{root}/{path}"
         try:
@@ -173,10 +173,10 @@ def _put_on_disk(target: str, data: bytes) -> None:
 
 
 def hold(connection: psycopg.Connection, *tables: str) -> None:
-    """Keep months from leaving ``tables`` until the transaction ends.
+    """Prevent months of ``tables`` from being archived until the transaction ends.
 
-    It must be the transaction's first statement, so that the months it then sees as archived are exactly those that
-    the tables lack.
+    It must be the transaction's first statement, so that it sees as archived exactly the months that the tables
+    lack.
     """
     names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(name)) for name in MONTHLY if name in tables)
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))

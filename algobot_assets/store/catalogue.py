@@ -186,7 +186,7 @@ def versions(connection: psycopg.Connection) -> list[StoredVersion]:
 
 
 def choose_version(stored: Sequence[StoredVersion], name: str, version: int | None, today: date) -> StoredVersion:
-    """Return the version of that number; without one, the last to become effective by ``today``, else the first.
+    """Return the version with that number; without one, the last to become effective by ``today``, else the first.
 
     Raises WindowError if there is no such name (with the nearest) or number.
     """
@@ -205,7 +205,7 @@ def choose_version(stored: Sequence[StoredVersion], name: str, version: int | No
 
 
 def nearest(wanted: str, known: Sequence[str]) -> str | None:
-    """Return the one of ``known`` that is spelled most like ``wanted``; None if none is similar."""
+    """Return the name in ``known`` that is spelled most like ``wanted``; None if none is similar."""
 
     def likeness(item: str) -> tuple[float, float]:
         folded = difflib.SequenceMatcher(None, wanted.casefold(), item.casefold()).ratio()

@@ -56,7 +56,7 @@ class Database:
 
     name: str
     parameters: Mapping[str, str]
-    """libpq parameters but for dbname; may hold a password."""
+    """libpq parameters without dbname; may contain a password."""
     direct: Mapping[str, str] | None = field(default=None, kw_only=True)
     """The same for the server itself, if ``parameters`` lead to a pooler."""
     statement_timeout: float = field(default=0, kw_only=True)
@@ -96,7 +96,7 @@ class Database:
         return self.statement_timeout + GRACE if self.statement_timeout else 0
 
     def conninfo(self, dbname: str | None = None) -> str:
-        """Return the string for psycopg, for transactions only: a pooler may give each of them another session."""
+        """Return the string for psycopg, for transactions only: a pooler may run each in another session."""
         return make_conninfo("", **self.parameters, dbname=dbname or self.name)
 
     def sqlalchemy_url(self, dbname: str | None = None, driver: Literal["psycopg", "psycopg2"] = "psycopg") -> str:

@@ -104,7 +104,7 @@ SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 160) AS statement, calls,
 
 
 def measure(store: Store, others: Sequence[str] = ()) -> Health:
-    """Measure now. ``others``: databases of the same server whose size counts too (Dagster's)."""
+    """Measure the database now. ``others``: further databases of the server to include in the size (Dagster's)."""
     parameters = {"monthly": list(MONTHLY), "plain": [name for name in NINE if name not in MONTHLY] + ["lineage"]}
     leaves = query(store, _LEAVES, parameters)
     unused = query(store, _UNUSED)

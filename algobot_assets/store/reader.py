@@ -184,7 +184,7 @@ def _run_with_timeout(work: Callable[[], pl.DataFrame], patience: float) -> pl.D
 
 
 def _fetch_by_psycopg(store: Store, text: str, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:
-    """Return the same rows through psycopg, row by row, with the dtypes that connectorx gives."""
+    """Return the rows of ``text`` through psycopg, one by one, with the dtypes that connectorx gives."""
     with store.transaction() as connection:
         cursor = connection.execute(text)
         found = {column.name: _DTYPES.get(column.type_code) for column in cursor.description or ()}

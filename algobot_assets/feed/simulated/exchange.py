@@ -3,7 +3,7 @@
 For demos without a network and for tests; never used when real candles are fetched. Candles come from
 `SimulatedPrices`, or from a folder of real candles through `ReplayedPrices`.
 
-It copies the real exchange in: pages of 500 (default) to 1000 candles, end inclusive by open; the
+It behaves like the real exchange in: pages of 500 (default) to 1000 candles, end inclusive by open; the
 forming candle as the last row; request weights with 429 beyond the limit; error codes; archive files that
 appear some time after their period, with their CHECKSUM; spot archives in microseconds from 2025 on; a
 header in those of futures."""

@@ -16,7 +16,7 @@ FIREWALL_PAGE = b"<html><head><title>403 Forbidden</title></head><body>Request b
 
 @dataclass
 class Answer:
-    """An HTTP answer before it is sent. cut: send only so many bytes of the body, then close the connection.
+    """An HTTP answer before it is sent. cut: number of bytes of the body to send before closing the connection.
     pause: seconds of silence in the middle of the body."""
 
     status: int

