@@ -1,1 +1,1 @@
-"""Find what is stale or missing, prove what is stored, and explain it."""
+"""Find stale or missing data, verify stored data, and explain trades."""

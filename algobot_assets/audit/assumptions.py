@@ -14,7 +14,7 @@ from algobot_assets.store.reader import read_table
 
 
 class StoredAssumptions:
-    """Favourable assumptions by strategy version and day, from settings that are read once."""
+    """Favourable assumptions by strategy version and day. The settings are read once."""
 
     def __init__(self, store: Store) -> None:
         self._costs = read_table(store, "configurations", "effective_from", "id")
@@ -23,14 +23,14 @@ class StoredAssumptions:
         self._parameters = dict(zip(rows["id"], rows["parameters"], strict=True))
 
     def on(self, version: StoredVersion, day: date) -> tuple[Assumption, ...]:
-        """Return the assumptions of a version in force on `day`."""
+        """Return the assumptions behind a version's results on `day`."""
         shorting = from_json(self._parameters[version.id]).shorting
         costs, rules = costs_on(self._costs, day), rules_on(self._rules, version.symbol, day)
         return favourable_assumptions(version.symbol, costs, rules, shorting=shorting)
 
 
 def read_assumptions(store: Store) -> dict[StoredVersion, tuple[Assumption, ...]]:
-    """Return the assumptions that hold now of every strategy, in its version in force."""
+    """Return today's assumptions of each strategy's version in force."""
     stored = StoredAssumptions(store)
     versions, now = store.retrying(
         lambda connection: (catalogue.versions(connection), catalogue.now(connection)), "Reading the strategies"

@@ -1,6 +1,6 @@
-"""Compare two strategies, or two versions of one: the first candle, signal and trade that differ, and the cause.
+"""Compare two strategies, or two versions of one: find the first candle, signal and trade that differ, and the cause.
 
-The cause is data, parameters or code. Everything is read from what is stored; nothing is recomputed.
+The cause is data, parameters or code. Only stored rows are read; nothing is recomputed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DATA, PARAMETER, CODE = "data", "parameter", "code"
 
 @dataclass(frozen=True)
 class Cause:
-    """What differs between the two: `kind` data, parameter or code, its name, and both values as text."""
+    """One difference between the two: its kind (data, parameter or code), its name, and both values as text."""
 
     kind: str
     name: str
@@ -43,8 +43,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """The first row that differs. `at`: its time; `a`, `b`: its values, None where there is no such row; `compared`:
-    rows looked at; `differing`: how many differ in all. `at` None: none differs."""
+    """The first row that differs.
+
+    `at`: its time, None if no row differs; `a`, `b`: its values, None if that side lacks the row; `compared`: number of
+    rows compared; `differing`: number of rows that differ.
+    """
 
     at: datetime | None
     a: dict[str, Any] | None
@@ -55,9 +58,11 @@ class FirstDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`candle`, `signal`, `trade`: the first difference, None if they have no time in common. `days`: those on
-    which both ledgers ran, [first, end), None if there is none. `figures`: by name of a column of backtest_results,
-    both newest values."""
+    """The differences between two strategy versions, and their causes.
+
+    `candle`, `signal`, `trade`: the first difference, None if the two have no time in common. `days`: the days [first,
+    end) on which both ledgers ran, or None. `figures`: the newest values of both by column of backtest_results.
+    """
 
     a: StoredVersion
     b: StoredVersion
@@ -71,9 +76,10 @@ class Comparison:
 
 
 def choose(store: Store, first: str, second: str | None) -> tuple[StoredVersion, StoredVersion]:
-    """The versions that are meant: NAME for the one in force, NAME@2 for another; one name alone for its last two.
+    """Return the two versions to compare.
 
-    WindowError where one is not stored, or both are the same.
+    `first` and `second` are NAME (the version in force) or NAME@2 (version 2). Without `second`, `first` is paired with
+    the version before it. WindowError if a version is not stored, or if both are the same.
     """
     stored, today = store.retrying(lambda c: (catalogue.versions(c), catalogue.now(c).date()), "Reading the strategies")
 
@@ -124,7 +130,7 @@ def _ledger(store: Store, table: str, item: StoredVersion) -> pl.DataFrame:
 
 
 def _common(results: list[pl.DataFrame]) -> tuple[date, date] | None:
-    """The days that both have results of, [first, end)."""
+    """Return the days [first, end) on which both have results."""
     both = results[0].select("day").join(results[1].select("day"), on="day")["day"]
     days: list[date] = both.to_list()
     return (min(days), max(days) + timedelta(days=1)) if days else None
@@ -155,7 +161,7 @@ def _causes(store: Store, a: StoredVersion, b: StoredVersion) -> Iterator[Cause]
     code = {(table, strategy): version for table, strategy, version in rows}
     for table in ("signals", "trade_history"):
         versions = code.get((table, a.id), "none"), code.get((table, b.id), "none")
-        # another type has other code anyway
+        # strategies of different types have different code anyway
         if versions[0] != versions[1] and one["strategy_type"] == other["strategy_type"]:
             yield Cause(CODE, f"code of {table}", *versions)
 
@@ -180,7 +186,7 @@ def _candle(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, 
 
 
 def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> FirstDifference | None:
-    """Signals of one market are compared wherever both are stored: a version has them before its effective date."""
+    """Compare all signals that both have: a version also has signals before its effective date."""
     frames = [
         queries.read_signals(store, FrameCache(0), i.symbol, i.interval, i.name, i.version, None, None).frame.select(
             "timestamp", "signal"
@@ -196,14 +202,14 @@ def _signal(store: Store, a: StoredVersion, b: StoredVersion) -> FirstDifference
 
 
 def _trade(store: Store, a: StoredVersion, b: StoredVersion, days: tuple[date, date]) -> FirstDifference:
-    """Trades that closed on common days, by entry."""
+    """Compare the trades that closed on common days, by entry."""
     inside = pl.col("day").is_between(*days, closed="left")
     frames = [_ledger(store, "trade_history", i).filter(inside).select("id", *TRADE).sort("entry_time") for i in (a, b)]
     return _first(frames, "entry_time", tuple(name for name in TRADE if name != "entry_time"))
 
 
 def _first(frames: list[pl.DataFrame], key: str, values: tuple[str, ...]) -> FirstDifference:
-    """The first row of either frame that the other lacks or has with other values."""
+    """Return the first row that only one frame has, or whose values differ."""
     one, other = frames
     both = one.with_columns(pl.lit(True).alias("here")).join(
         other.with_columns(pl.lit(True).alias("here")), on=key, how="full", coalesce=True, suffix="_b"

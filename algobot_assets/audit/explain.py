@@ -1,7 +1,6 @@
 """Trace one trade back to its signals, the strategy's inputs, its candles, and their source.
 
-The strategy is run again from the carried state that lineage recorded, to show its inputs and check its signal.
-Nothing is written.
+The strategy runs again from its recorded state, to show its inputs and to check its signal. Nothing is written.
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ INDICATORS = ("ema", "rsi", "atr", "vwap")
 
 @dataclass(frozen=True)
 class Input:
-    """A series the strategy looked at: what it is, its name in the rule, and its value at the deciding candle and at
-    the one before (None if it has none)."""
+    """A series that the strategy used: its label, its name in the rule, and its values.
+
+    The values are those at the deciding candle and at the candle before; None if missing.
+    """
 
     label: str
     name: str | None
@@ -45,9 +46,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Decision:
-    """The signal of one candle. ``signal`` is the stored one, ``recomputed`` that of the strategy run again from the
-    recorded state. ``rule``: the condition that decided. ``problem``: a sentence if the two differ or nothing could be
-    recomputed."""
+    """The signal of one candle.
+
+    ``signal``: the stored signal; ``recomputed``: the signal of the strategy run again from its recorded state.
+    ``rule``: the condition that decided. ``problem``: a message if the two differ or the signal cannot be recomputed.
+    """
 
     step: str
     opened: datetime
@@ -63,8 +66,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Candle:
-    """A candle and where it came from. ``edited``: its day was changed by hand since the source was read.
-    ``archive_file``: where an archived candle is, there found by symbol, interval and ``opened``, or by ``id``."""
+    """A candle and its source.
+
+    ``edited``: its day was changed by hand after it was fetched. ``archive_file``: the file of an archived
+    candle, whose row has this ``id``, symbol, interval and ``opened``.
+    """
 
     steps: tuple[str, ...]
     opened: datetime
@@ -84,7 +90,7 @@ class Candle:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One trade and what it came from. ``trade``: its row, with its strategy; ``closed_because``: a sentence."""
+    """One trade and its origin. ``trade``: its row, with its strategy; ``closed_because``: the reason as a sentence."""
 
     trade: dict[str, Any]
     closed_because: str
@@ -93,12 +99,12 @@ class Explanation:
 
     @property
     def problems(self) -> list[str]:
-        """Contradictions found, as sentences."""
+        """The contradictions found, as messages."""
         return [decision.problem for decision in self.decisions if decision.problem]
 
 
 def explain_trade(store: Store, trade_id: int) -> Explanation:
-    """Explain the trade with this id. WindowError if there is none."""
+    """Explain the trade with this id. WindowError if it does not exist."""
     trade = _trade(store, trade_id)
     legs = _legs(store, trade)
     market = _Market(store, trade["symbol"], trade["interval"])
@@ -117,7 +123,7 @@ _CANDLE = ("opened", "open", "high", "low", "close", "volume", "source_kind", "s
 
 
 def _trade(store: Store, trade_id: int) -> dict[str, Any]:
-    """The trade's row with its strategy, and the risk parameters in force at its entry."""
+    """Read the trade's row with its strategy and the risk parameters in force at its entry."""
     with store.transaction() as connection:
         cursor = connection.cursor(row_factory=dict_row)
         row = cursor.execute(
@@ -144,7 +150,7 @@ def _trade(store: Store, trade_id: int) -> dict[str, Any]:
 
 
 def _legs(store: Store, trade: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of the trade; archived candles with the rows from their files."""
+    """Read the steps of the trade. Rows of archived candles come from their files."""
     with store.transaction() as connection:
         hold(connection, *MONTHLY)
         cursor = connection.cursor(row_factory=dict_row)
@@ -160,9 +166,9 @@ def _legs(store: Store, trade: dict[str, Any]) -> list[dict[str, Any]]:
 def _archived(
     store: Store, connection: psycopg.Connection, trade: dict[str, Any], leg: dict[str, Any]
 ) -> dict[str, Any]:
-    """Candle, indicators and signal of a step whose month is archived."""
+    """Read candle, indicators and signal of a step whose month is archived."""
     instant = timedelta(microseconds=1)
-    # the view knows the grid; around outages the candle of the exit may open off it
+    # the view returns grid points, but around outages the candle of the exit may open off the grid
     lo, hi = leg["opened"], (trade["exit_time"] if leg["step"] == "exit" else leg["opened"]) + instant
     found: dict[str, Any] = {}
     wanted: dict[str, tuple[str, ...]] = {"market_data": ("timestamp", "id", "open", "high", "low", "close", "volume")}
@@ -177,7 +183,7 @@ def _archived(
 
 
 def _why(trade: dict[str, Any], leg: dict[str, Any]) -> str:
-    """Say in a sentence why the trade closed."""
+    """Return the reason why the trade closed, as a sentence."""
     reason, long = trade["exit_reason"], trade["position_type"] == "long"
     if reason == "signal":
         said = "sell" if long else "buy"
@@ -212,23 +218,23 @@ class _Market:
 
     @property
     def candles(self) -> Window:
-        """A window of the market; its days are set by ``of``."""
+        """A window of the market; set its days with ``of``."""
         table = Table(self.store, "market_data", date(2000, 1, 1), date(2000, 1, 2))
         return table.window(symbol=self.symbol, interval=self.interval)
 
     def day(self, opened: datetime) -> date:
-        """The day to which a candle belongs."""
+        """Return the day to which a candle belongs."""
         frame = pl.DataFrame({"timestamp": [opened]}, schema={"timestamp": pl.Datetime("us", "UTC")})
         day: date = frame.select(day_of(self.interval, self.candles.phase)).item()
         return day
 
     def end(self, opened: datetime) -> datetime:
-        """The end of a candle, when it is known."""
+        """Return the end of a candle, at which its values are known."""
         frame = pl.DataFrame({"timestamp": [opened]}, schema={"timestamp": pl.Datetime("us", "UTC")})
         return candle_end(self.interval, frame.select(floor_open(self.interval, self.candles.phase)).item())
 
     def before(self, opened: datetime) -> datetime | None:
-        """The open of the last stored candle before."""
+        """Return the open of the last stored candle before ``opened``."""
         with self.store.transaction() as connection:
             hold(connection, "market_data")
             rows = connection.execute(
@@ -244,17 +250,17 @@ class _Market:
         return previous
 
     def is_edited(self, opened: datetime) -> bool:
-        """Whether the candle's day differs from what its source said."""
+        """Return whether the candle's day differs from its source."""
         day = self.day(opened)
         item = self.recorded(self.candles.of(day, day + DAY)).get(day)
         return item is not None and (item.dirty or item.inputs != item.output)
 
     def recorded(self, window: Window) -> dict[date, Any]:
-        """Lineage of a window."""
+        """Return the lineage of a window by day."""
         return Table(self.store, window.table, window.first, window.end).lineage(window)
 
     def read(self, window: Window, columns: list[str]) -> pl.DataFrame:
-        """Rows of a window."""
+        """Read the rows of a window."""
         return Table(self.store, window.table, window.first, window.end).read(window, columns)
 
 
@@ -292,7 +298,7 @@ def _decision(market: _Market, trade: dict[str, Any], leg: dict[str, Any]) -> De
 
 
 def _traced(market: _Market, trade: dict[str, Any], opened: datetime, previous: datetime) -> tuple[Trace, int]:
-    """The strategy run over the days of the two candles from the state before them; the index of the candle."""
+    """Run the strategy over the days of both candles, from the state before them; return the candle's index as well."""
     kind = trade["strategy_type"]
     first, end = market.day(previous), market.day(opened) + DAY
     window = market.candles.of(first, end)

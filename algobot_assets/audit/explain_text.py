@@ -14,7 +14,7 @@ _WORDS = {1: "1 (buy)", -1: "-1 (sell)", 0: "0 (hold)", None: "none"}
 
 
 def as_text(found: Explanation) -> str:
-    """The explanation for a person, at most 80 columns wide."""
+    """Return the explanation as text of at most 80 columns."""
     lines: list[str] = []
     for line in (*_trade(found), *(line for item in found.decisions for line in _decision(item)), *_candles(found)):
         indent = " " * (len(line) - len(line.lstrip()) + 2)
@@ -91,7 +91,7 @@ def _candle(candle: Candle) -> Iterator[str]:
 
 
 def _time(moment: datetime) -> str:
-    """Format to the minute, or to the millisecond: an exit inside a candle is at its last millisecond."""
+    """Format to the minute, or to the millisecond for an exit inside a candle, which is at its last millisecond."""
     text = f"{moment:%Y-%m-%d %H:%M}"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03}" if moment.microsecond else text
 

@@ -1,6 +1,6 @@
-"""Find days of candles that are missing or incomplete, or that lack candles nobody has confirmed to be absent.
+"""Find days of candles that are missing or incomplete, or that lack candles without a recorded gap.
 
-This follows from lineage, the calendar and the recorded gaps; rows are counted only for days changed by hand.
+The answer comes from lineage, the calendar and the recorded gaps. Rows are counted only for days changed by hand.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, order=True)
 class Hole:
-    """One day of one market, and what is wrong with it."""
+    """One faulty day of one market, and the fault."""
 
     day: date
     symbol: str
@@ -45,8 +45,8 @@ class Hole:
 def holes(store: Store, markets: Collection[tuple[str, str]]) -> list[Hole]:
     """Find the holes of these (symbol, interval) markets, oldest first.
 
-    A day is a hole if it is not recorded though days before and after are, if it is recorded incomplete though a
-    later one is recorded, or if it has fewer candles than its calendar less the confirmed gaps.
+    A day is a hole if it is not recorded although days before and after are, if it is recorded as incomplete although
+    a later day is recorded, or if it has fewer candles than the calendar without the recorded gaps.
     """
 
     def work(connection: psycopg.Connection) -> list[Hole]:
@@ -59,9 +59,10 @@ def holes(store: Store, markets: Collection[tuple[str, str]]) -> list[Hole]:
 
 
 def every_gap(store: Store) -> pl.DataFrame:
-    """Stretches without candles: symbol, interval, from and to (opens, both included), end, reason, evidence.
+    """Return the stretches without candles: symbol, interval, from, to, end, reason, evidence.
 
-    Confirmed gaps have the reason of the table `gaps`; reason `unknown`: nobody has said anything about the stretch.
+    `from` and `to` are opens, both included. The reason is that of the table `gaps`, or `unknown` if no file or
+    response of the source covers the stretch.
     """
 
     def work(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
@@ -97,7 +98,7 @@ def every_gap(store: Store) -> pl.DataFrame:
 
 
 def _complete_days(connection: psycopg.Connection, symbol: str, interval: str) -> dict[date, bool]:
-    """Whether each day from the first to the last recorded one is complete."""
+    """Return whether each day from the first to the last recorded one is complete."""
     recorded: dict[date, bool] = dict(
         connection.execute(
             """SELECT day, complete_through >= (day + 1)::timestamp AT TIME ZONE 'UTC' FROM lineage
@@ -109,7 +110,7 @@ def _complete_days(connection: psycopg.Connection, symbol: str, interval: str) -
 
 
 def stretch(found: list[Hole]) -> tuple[date, date]:
-    """First and last day of the oldest run of consecutive days among the holes."""
+    """Return the first and last day of the oldest run of consecutive days among the holes."""
     days = sorted({hole.day for hole in found})
     last = days[0]
     for day in days[1:]:
@@ -147,7 +148,7 @@ def _of_market(connection: psycopg.Connection, symbol: str, interval: str) -> li
 
 
 def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, days: pl.DataFrame) -> list[Hole]:
-    """Days with fewer candles than the calendar less the confirmed gaps."""
+    """Find days with fewer candles than the calendar without the recorded gaps."""
     listed = connection.execute(
         """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
     ).fetchone()
@@ -159,7 +160,7 @@ def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, day
         (symbol, interval),
     ).fetchall()
     known = pl.DataFrame(gaps, schema={"first": UTC, "end": UTC}, orient="row").sort("first")
-    # a recorded gap never touches another, so the latest one that begins before a point decides
+    # recorded gaps never touch each other, so the last gap that starts at or before a point decides
     wanted = (
         grid.sort("timestamp")
         .join_asof(known, left_on="timestamp", right_on="first", strategy="backward")

@@ -1,7 +1,7 @@
-"""Turn stale partitions into the one range run that makes them fresh again.
+"""Turn stale partitions into one range run that refreshes them.
 
-The view stale_partitions lists them. A run over a range costs only what has to be computed: days whose recorded inputs
-still hold are skipped from lineage alone, and indicators and signals stop where the carried state is bit-equal again.
+The view stale_partitions lists them. A range run computes only what is needed: it skips days whose recorded inputs have
+not changed, without reading rows, and indicators and signals stop once the carried state is bit-equal again.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class RangeRun:
 
 
 def _one_row(cursor: psycopg.Cursor) -> tuple[Any, ...]:
-    """The row of an aggregate, which always has exactly one."""
+    """Return the single row of an aggregate."""
     (row,) = cursor.fetchall()
     return row
 
 
 def stale(store: Store) -> pl.DataFrame:
-    """The stale partitions: table_name, symbol, interval, strategy_id, day, reason; oldest first."""
+    """Return the stale partitions: table_name, symbol, interval, strategy_id, day, reason; oldest first."""
     return query(store, """SELECT * FROM stale_partitions ORDER BY day, table_name, symbol, "interval", strategy_id""")
 
 
 def stale_counts(store: Store) -> pl.DataFrame:
-    """Stale partitions by table and reason: table, reason, partitions, first and last day."""
+    """Count the stale partitions by table and reason: table, reason, partitions, from, to."""
     return query(
         store,
         """SELECT table_name AS "table", reason, count(*) AS partitions, min(day)::text AS "from",
@@ -69,10 +69,10 @@ def stale_counts(store: Store) -> pl.DataFrame:
 
 
 def due(store: Store) -> RangeRun | None:
-    """The run that refreshes everything that can be computed from stored candles; None if nothing is stale.
+    """Return the run that refreshes everything computed from stored candles; None if nothing is stale.
 
-    It runs from the first stale day to the last recorded one, because carried state leads there; fresh days in
-    between cost nothing.
+    It covers the first stale day to the last recorded one, because each day's state affects all later days. Fresh days
+    in between cost nothing.
     """
     with store.transaction() as connection:
         rows = connection.execute(
@@ -88,9 +88,11 @@ def due(store: Store) -> RangeRun | None:
 
 
 def first_incomplete(store: Store) -> date | None:
-    """The earliest recorded day of candles that is not complete; where all are, the day after the last one of the
-    market that is furthest behind, not counting delivered contracts (date.max where there are only such); None where
-    nothing is recorded."""
+    """Return the first day of candles that is not complete, or None if nothing is recorded.
+
+    If all recorded days are complete, this is the day after the last one of the market that is furthest behind.
+    Delivered contracts do not count; date.max if there are no other markets.
+    """
     with store.transaction() as connection:
         rows = connection.execute(
             """SELECT symbol, min(day) FILTER (WHERE complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC'),
@@ -102,7 +104,7 @@ def first_incomplete(store: Store) -> date | None:
 
 
 def recorded_days(store: Store) -> dict[tuple[str, str], tuple[date, date]]:
-    """First and last recorded day of candles of each (symbol, interval)."""
+    """Return the first and last recorded day of candles by (symbol, interval)."""
     with store.transaction() as connection:
         rows = connection.execute(
             """SELECT symbol, "interval", min(day), max(day) FROM lineage
@@ -112,7 +114,7 @@ def recorded_days(store: Store) -> dict[tuple[str, str], tuple[date, date]]:
 
 
 def complete_through(store: Store) -> datetime | None:
-    """How far the candles of the most current market are complete; None if nothing is recorded."""
+    """Return the time through which the most current market has complete candles; None if nothing is recorded."""
     with store.transaction() as connection:
         through: datetime | None
         (through,) = _one_row(
@@ -136,10 +138,10 @@ def require_stored(store: Store, first: date, last: date) -> None:
 
 
 def unsettled(store: Store, markets: Collection[tuple[str, str]], settled_after: timedelta) -> tuple[date, date] | None:
-    """First and last complete day with a candle that was requested sooner than ``settled_after`` the day's end.
+    """Return the first and last complete day with candles requested less than ``settled_after`` after the day's end.
 
-    ``markets``: the (symbol, interval) to look at; others are no longer fetched. Only candles requested from an
-    exchange count: a file does not settle. None if there is none.
+    ``markets``: the (symbol, interval) that are still fetched. Only candles requested from an exchange count, because
+    files are final. None if there is no such day.
     """
     with store.transaction() as connection:
         rows = connection.execute(
@@ -157,7 +159,7 @@ def unsettled(store: Store, markets: Collection[tuple[str, str]], settled_after:
 
 
 def edited_days(store: Store) -> list[date]:
-    """Days on which stored candles are not what their source said: changed by hand, or kept so."""
+    """Return the days whose stored candles differ from their source because they were changed by hand."""
     with store.transaction() as connection:
         rows = connection.execute(
             """SELECT DISTINCT l.day FROM lineage AS l

@@ -1,7 +1,7 @@
 """Recompute stored tables without writing, and compare them with the database bit by bit.
 
 Each table is recomputed by the code that fills it, from stored candles and recomputed state. Rows, digests and carried
-states are compared with what is stored.
+states must equal the stored ones.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from algobot_assets.store.digests import NOTHING, day_digests, state_digest
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.writer import row_days
 
-#: Key of a window in lineage, and a day of it.
+#: The key of a window in lineage, and one of its days.
 _Day = tuple[tuple[str, str, str, int], date]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result for one table: days and rows compared, and the first difference as a sentence, or None."""
+    """The result for one table: number of days and rows compared, and the first difference as a message, or None."""
 
     table: str
     days: int
@@ -41,7 +41,7 @@ class Finding:
 
 
 def verify(store: Store, first: date, last: date) -> Iterator[Finding]:
-    """Verify the days first to last (both included) of candles' digests and of every computed table, one by one."""
+    """Verify the digests of candles, then each computed table, for the days first to last (both included)."""
     end = last + timedelta(days=1)
     yield _stored_candles(store, first, end)
     for table in COMPUTED:
@@ -49,7 +49,7 @@ def verify(store: Store, first: date, last: date) -> Iterator[Finding]:
 
 
 def _stored_candles(store: Store, first: date, end: date) -> Finding:
-    """The stored candles against the digests recorded when they were written."""
+    """Compare the stored candles with the digests recorded when they were written."""
     days = rows = 0
     for window in Table(store, "market_data", first, end).recorded():
         for part in window.pieces():
@@ -87,16 +87,16 @@ def _recomputed(store: Store, table: str, first: date, end: date) -> Finding:
             if difference is not None:
                 return Finding(table, days, rows, difference)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # rows that no run has written, such as invalid parameters of a strategy
+        # only rows changed by hand cause this, such as invalid parameters of a strategy
         said = f"{table} cannot be computed from what is stored ({type(error).__name__}: {error})"
         return Finding(table, days, rows, said)
-    # skipped days are no difference if nothing of them is stored
+    # a skipped day is a difference only if rows of it are stored
     unexplained = _unseen(store, table, first, end, seen)
     return Finding(table, days, rows, by_cause(run.skipped)[0] if unexplained and run.skipped else unexplained)
 
 
 def _unseen(store: Store, table: str, first: date, end: date, seen: set[_Day]) -> str | None:
-    """The first recorded day that was not recomputed."""
+    """Describe the first recorded day that was not recomputed."""
     for window in Table(store, table, first, end).recorded():
         with store.transaction() as connection:
             recorded = lineage.read(connection, window)
@@ -107,10 +107,10 @@ def _unseen(store: Store, table: str, first: date, end: date, seen: set[_Day]) -
 
 
 def _difference(store: Store, item: WindowFrame) -> str | None:
-    """The first difference between computed and stored rows, digests or states of a window."""
+    """Describe the first difference between computed and stored rows, digests or states of a window."""
     window = item.window
     names = list(item.frame.columns)
-    # trades that close in one candle share their figures: only their keys tell them apart
+    # trades that close in the same candle share their figures; only their keys differ
     order = list(dict.fromkeys([*canonical_order(window.table), *window.rule.natural_key]))
     stored = read_window(store, window, names).sort(order)
     computed = item.frame.sort(order)
@@ -132,7 +132,7 @@ def _difference(store: Store, item: WindowFrame) -> str | None:
 
 
 def _bits(frame: pl.DataFrame) -> list[bytes]:
-    """Float columns as bytes: 0.0 and -0.0 are equal, and yet not the same."""
+    """Return the float columns as bytes: 0.0 equals -0.0, but their bits differ."""
     return [column.fill_null(0.0).to_numpy().tobytes() for column in frame if column.dtype == pl.Float64]
 
 

@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 from algobot_assets.schema.tables import NINE
 
 WIDTH = 80
-#: Columns of sentences; all others keep to one line.
+#: Columns of prose, which wrap. All others stay on one line.
 _WRAPPED = ("note", "evidence")
 T = TypeVar("T")
 

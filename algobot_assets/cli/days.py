@@ -1,4 +1,4 @@
-"""Days on the command line: how they are written, and which range a command gets."""
+"""Parse the days on the command line, and choose the range for a command."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Day(click.ParamType[date]):
 def choose_days(
     settings: Settings, store: Store, first: date | None, last: date | None, tables: Sequence[str] = ()
 ) -> DayRange:
-    """Return the requested days, limited to those that exist, and print what is skipped.
+    """Return the requested days, limited to those that exist, and print the skipped ones.
 
     By default from the earliest start of a declared market to the newest day of the source. ``tables``: those to
     compute, by default all nine.

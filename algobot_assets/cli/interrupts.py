@@ -1,4 +1,4 @@
-"""Handle Ctrl-C: at any moment one line and exit code 130, and everything written so far stays.
+"""Handle Ctrl-C at any moment: print one line, exit with code 130, and keep everything written so far.
 
 Windows are written in single transactions, so a command may simply end (``os._exit``) at any time, with two exceptions.
 While the server starts and the schema is migrated, the interrupt waits until that is finished (``deferred``; a second
@@ -27,7 +27,7 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class _State:
-    """What has been received and printed, and which sections are active."""
+    """Whether an interrupt was received and reported, and how many sections of each kind are active."""
 
     pipe: int | None = None
     """Read end of the pipe to which the interpreter reports every signal, even if a library replaced the handler."""
@@ -48,7 +48,7 @@ def install() -> None:
 
 
 def was_received() -> bool:
-    """Whether Ctrl-C was pressed, even if a library handled the signal and swallowed the exception."""
+    """Return whether Ctrl-C was pressed, even if a library handled the signal and swallowed the exception."""
     if _State.pipe is not None and not _State.received:
         with suppress(BlockingIOError):
             _State.received = signal.SIGINT in os.read(_State.pipe, 4096)
@@ -60,7 +60,7 @@ def print_message() -> None:
     if _State.printed:
         return
     _State.printed = True
-    # written to the descriptor: the handler may run while the stream's buffer is locked
+    # write to the descriptor, because the handler may run while the stream's buffer is locked
     os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + MESSAGE.encode() + b"\n")
 
 

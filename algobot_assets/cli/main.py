@@ -1,4 +1,4 @@
-"""The `algobot` command group. Errors end it with one sentence on standard error and exit code 1."""
+"""The `algobot` command group. An error is one sentence on standard error, with exit code 1."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Sections(click.Group):
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(context: click.Context, traceback: bool) -> None:
-    """The data platform of a trading bot for Binance.
+    """Run the data platform of a trading bot for Binance.
 
     It turns candles into indicators, signals, trades, metrics and backtests: date-partitioned Dagster assets in
     PostgreSQL. To see it all, run `algobot demo`.
@@ -92,10 +92,10 @@ for _commands in SECTIONS.values():
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command line and exit. Errors end in one sentence, unless --traceback stands before the command."""
+    """Run a command line and exit. Errors are shown as one sentence, or as a traceback after `algobot --traceback`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a symbol may hold letters that the terminal lacks
+            stream.reconfigure(errors="backslashreplace")  # a symbol may have letters that the terminal cannot show
     # Dagster reads these when a command imports it
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output, such as head, has gone
+    except BrokenPipeError:  # the reader of the output, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except Exception as error:
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(FAILED)
     if interrupts.was_received():
         _end_interrupted()
-    if isinstance(code, int):  # the exit code that a command gave to click's Exit
+    if isinstance(code, int):  # the exit code that a command passed to click's Exit
         sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""The market that a command is told by name."""
+"""The command-line type of a market's name."""
 
 from __future__ import annotations
 

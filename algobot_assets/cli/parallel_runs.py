@@ -1,8 +1,8 @@
 """Backfill with several runs at once: candles split by months, computed tables by markets.
 
 The instance's launcher starts the runs: as processes on this machine by default, on Celery workers or in pods if
-dagster.yaml says so. Months of candles depend on nothing stored, so they may be fetched in any order. Tables that carry
-state need their days in order, so all days of a market are in one run. If two runs reach the same month, the writers'
+dagster.yaml says so. Months of candles are independent, so they may be fetched in any order. Tables that carry state
+need their days in order, so all days of a market are in one run. If two runs reach the same month, the writers'
 lock serialises them, and from then on they are a month apart.
 """
 
@@ -34,7 +34,7 @@ from algobot_assets.store.connection import Store
 CANDLES = ("market_data",)
 #: Tables split by markets. They read the small tables of the declared state, which must be stored first.
 COMPUTED = ("indicators", "signals", "trade_history", "performance_metrics", "backtest_results")
-#: Attempts per part: a worker may be killed, and what it wrote stays.
+#: Attempts per part. A worker may be killed; the rows it wrote stay.
 ATTEMPTS = 3
 _POLL_SECONDS = 1.0
 #: Runs handed to the launcher at once.
@@ -103,7 +103,7 @@ def launch_parts(
 
 @dataclass(frozen=True)
 class _Work:
-    """What all parts share: where to launch, which tables, with which options."""
+    """The settings that all parts share: the instance, the tables, the options."""
 
     instance: dg.DagsterInstance
     workspace: BaseWorkspaceRequestContext

@@ -1,4 +1,4 @@
-"""Run a range of days from the command line: show progress, report what was skipped."""
+"""Run a range of days from the command line: show progress, report skipped markets."""
 
 from __future__ import annotations
 

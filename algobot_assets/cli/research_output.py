@@ -196,6 +196,7 @@ def walk_document(found: WalkForward, metric: str) -> dict[str, Any]:
 
 
 def show_tried(tried: TryResult) -> None:
+    """Print the result of `algobot try`: figures, parameters, signals, and whether it looks ahead."""
     from algobot_assets.compute.ledger.unfilled import describe_unfilled
 
     _show_figures(tried.result, tried.trial.label)

@@ -27,7 +27,7 @@ def split_months(first: date, last: date, parts: int) -> list[Part]:
     """Split the days first to last (both included) into at most ``parts`` ranges of whole months, equal to within one.
 
     For intervals above a day, the month of a candle's day and its month in the database may differ in the last week of
-    a month. The writers' locks keep two runs apart there.
+    a month. The writers' locks serialise two runs there.
     """
     months = months_between(first, last + timedelta(days=1))
     parts = min(parts, len(months))

@@ -68,7 +68,7 @@ def materialise(
 ) -> RunResult:
     """Materialise the days first to last (both included) of ``tables``, by default all nine, in one run.
 
-    ``options``: run configuration per table. The result describes failures in sentences.
+    ``options``: run configuration per table. The result has a message for each failure.
     """
     require_days(first, last)
     chosen = [a for a in TABLES if tables is None or a.key.path[-1] in tables]
@@ -80,7 +80,7 @@ def materialise(
         tags={RANGE_START: first.isoformat(), RANGE_END: last.isoformat(), **CHAIN, **(tags or {})},
         run_config={
             "ops": {table: {"config": dict(config)} for table, config in (options or {}).items()},
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},  # callers print what they need
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},  # callers print their own messages
         },
         raise_on_error=False,
     )
@@ -106,7 +106,7 @@ def _sentence(info: SerializableErrorInfo) -> str:
 
 
 def _is_interrupt(info: SerializableErrorInfo) -> bool:
-    """Whether the run ended by Ctrl-C, which Dagster turns into an error of its own."""
+    """Return whether Ctrl-C ended the run; Dagster turns it into an error of its own."""
     if info.cls_name in ("KeyboardInterrupt", "DagsterExecutionInterruptedError"):
         return True
     return any(_is_interrupt(inner) for inner in (info.cause, info.context) if inner is not None)

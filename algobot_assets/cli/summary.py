@@ -1,4 +1,4 @@
-"""Read and show what is stored: rows, markets, newest results, health. Used by `status`, `demo` and `backfill`."""
+"""Read and show the stored rows, markets, newest results and health. Used by `status`, `demo` and `backfill`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SELECT s.strategy_name AS strategy, s.version, {sums}, min(u.day)::text AS count
 
 @dataclass(frozen=True)
 class StoredTables:
-    """Row counts of the nine tables, and what is archived where."""
+    """Row counts of the nine tables, and the archived months with their place."""
 
     database: str
     rows: pl.DataFrame
@@ -68,7 +68,7 @@ class StoredTables:
 
     @classmethod
     def read(cls, store: Store) -> StoredTables:
-        """Count the rows as of now."""
+        """Count the stored rows, and read the list of archived months."""
         union = " UNION ALL ".join(
             f"SELECT {i} AS n, '{table}' AS table, count(*) AS rows FROM {table}" for i, table in enumerate(NINE)
         )
@@ -76,14 +76,14 @@ class StoredTables:
         return cls(store.database.name, rows, query(store, ARCHIVED), store.archive.shown())
 
     def show(self) -> None:
-        """Print it as tables."""
+        """Print the row counts and the archived months as tables."""
         print_table(self.rows, f"Database {self.database}", {"rows": ","})
         if self.archived.height:
             megabytes = self.archived.select(pl.exclude("bytes"), (pl.col("bytes") / 2**20).alias("MB"))
             print_table(megabytes, f"Archived in {self.place}", {"rows": ",", "MB": ",.1f"})
 
     def document(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the row counts and the archived months for JSON."""
         return {"database": self.database, "rows": dict(self.rows.iter_rows()), "archived": self.archived}
 
 
@@ -101,10 +101,10 @@ class Summary:
 
     @classmethod
     def read(cls, store: Store) -> Summary:
-        """Query the summary as of now."""
+        """Query the current summary."""
         markets, results, gaps = (query(store, statement) for statement in (_MARKETS, _RESULTS, CONFIRMED_GAPS))
         notes = query(store, "SELECT count(*) AS notes FROM sources WHERE note IS NOT NULL").item()
-        results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # as the columns are
+        results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # the type of the columns
         sums = ", ".join(f"sum(u.{reason})::bigint AS {reason}" for reason in LABELS)
         unfilled = query(store, _UNFILLED.format(sums=sums))
         return cls(StoredTables.read(store), markets, results, gaps, notes, unfilled, read_assumptions(store))
@@ -134,7 +134,7 @@ class Summary:
         print_table(shown, "Backtests as of their newest day (max DD: max drawdown)", money)
 
     def show_doubts(self) -> None:
-        """Show signals without an order and favourable assumptions, for a person."""
+        """Print signals without an order and favourable assumptions."""
         lines = []
         for row in self.unfilled.iter_rows(named=True):
             if text := describe_unfilled({reason: row[reason] for reason in LABELS}):

@@ -1,4 +1,4 @@
-"""The IO manager: stores what assets return for the run's days, and loads their inputs.
+"""Store the rows that assets return for the run's days, and load their inputs.
 
 An asset may return a Polars frame of the run's days or ``Frames``. An input is loaded as ``Table``, ``pl.DataFrame``
 or ``pl.LazyFrame``, depending on its annotation.
@@ -124,7 +124,7 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         columns = column_lineage(context.asset_key.path[-1])
         if columns is not None:
             metadata["dagster/column_lineage"] = columns
-        # metadata of the whole run goes with its last day; as output metadata, Dagster would repeat it for every day
+        # metadata of the whole run is logged with its last day; Dagster would repeat output metadata for every day
         last = max(context.asset_partition_keys)
         for key in context.asset_partition_keys:
             count = per_day.get(date.fromisoformat(key))

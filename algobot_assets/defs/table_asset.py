@@ -30,7 +30,7 @@ from algobot_assets.store.connection import Store
 
 CHECK = "every_market_proceeded"
 OWNERS = ("team:data",)
-#: Metadata of the check: what was skipped, as `Skipped.document` gives it.
+#: Metadata of the check: the skipped markets, in the form of `Skipped.document`.
 _SKIPPED = "what was skipped"
 DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _PERIOD = timedelta(minutes=Settings().refresh_minutes)
@@ -79,7 +79,7 @@ def table_asset(
     pool: str | None = None,
     before: Callable[[Store], None] = lambda store: None,
 ) -> Callable[[Callable[..., Iterator[WindowFrame]]], dg.AssetsDefinition]:
-    """Decorator that turns a generator ``body(run: TableRun, **upstream: Table)`` into the asset of the table it names.
+    """Turn the decorated generator ``body(run: TableRun, **upstream: Table)`` into the asset of the table it names.
 
     The IO manager loads each further parameter of the body, an upstream table, as annotated. The run fails if every
     market was skipped; if only some were, the check names them. ``before`` tidies up the stored rows before a run
@@ -119,7 +119,7 @@ def table_asset(
                 },
             )
 
-        # Dagster reads these annotations without resolving them, and the class of options is known only here
+        # Dagster reads these annotations without resolving them, and only this line knows the class of the options
         asset.__annotations__.update(context=dg.AssetExecutionContext, config=config_class)
         return dg.multi_asset(
             name=table,

@@ -1,7 +1,7 @@
 """Rules for stored candles: consistent prices, one candle per grid point, recorded gaps.
 
-Pure functions on frames of one market. The conditions on a candle's numbers are written once, in the SQL that the
-server and Polars both understand, so that good candles need not be read.
+Pure functions on frames of one market. The conditions on a candle's numbers are written once, as SQL that both the
+server and Polars evaluate, so that valid candles need not be read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from algobot_assets.audit.rules.messages import at
 from algobot_assets.schema.intervals import candle_end, day_of, end_of, expected_opens, floor_open, opens_window
 from algobot_assets.schema.windows import Window
 
-#: What must hold of each candle, by what is wrong where it does not.
+#: Conditions that every candle meets, by the message if it does not.
 CONSISTENT = {
     "its high is below its open, close or low": '"high" >= "open" AND "high" >= "close" AND "high" >= "low"',
     "its low is above its open or close": '"low" <= "open" AND "low" <= "close"',
@@ -23,7 +23,7 @@ CONSISTENT = {
     'AND "taker_buy_quote" >= 0 AND "trades" >= 0',
     "takers bought more than was traded": '"taker_buy_base" <= "volume" AND "taker_buy_quote" <= "quote_asset_volume"',
 }
-#: The columns those conditions read.
+#: The columns that these conditions read.
 NUMBERS = (
     "open",
     "high",
@@ -38,7 +38,7 @@ NUMBERS = (
 
 
 def inconsistent(window: Window, candles: pl.DataFrame) -> list[str]:
-    """A sentence for each candle (timestamp and NUMBERS) whose numbers contradict each other."""
+    """Return a message for each candle (timestamp and NUMBERS) whose numbers contradict each other."""
     return [
         f"{window.symbol} {window.interval}: the candle of {at(opened)} cannot be, {what}. Materialise "
         f"market_data of {day} with `from_source`."
@@ -50,8 +50,10 @@ def inconsistent(window: Window, candles: pl.DataFrame) -> list[str]:
 
 
 def expected(window: Window, days: pl.DataFrame) -> pl.DataFrame:
-    """timestamp and day of the candles that an unbroken market has, of recorded days (day, complete_through) up to
-    where each is complete."""
+    """Return timestamp and day of the candles that a market without gaps has on the recorded days.
+
+    ``days``: day and complete_through, the time up to which the day's candles are expected.
+    """
     lo, hi = opens_window(window.interval, window.first, window.end, window.phase)
     grid = expected_opens(window.interval, lo, hi, window.phase).to_frame("timestamp")
     grid = grid.with_columns(
@@ -62,7 +64,7 @@ def expected(window: Window, days: pl.DataFrame) -> pl.DataFrame:
 
 
 def crowded(window: Window, opens: pl.DataFrame) -> list[str]:
-    """A sentence for each grid point at which more than one candle (timestamp) lies."""
+    """Return a message for each grid point with more than one candle (timestamp)."""
     slots = opens.group_by(floor_open(window.interval, window.phase).alias("slot")).len().filter(pl.col("len") > 1)
     return [
         f"{window.symbol} {window.interval}: {number} candles lie between {at(slot)} and {at(_end(window, slot))}, "
@@ -72,7 +74,7 @@ def crowded(window: Window, opens: pl.DataFrame) -> list[str]:
 
 
 def unclosed(window: Window, opens: pl.DataFrame, days: pl.DataFrame) -> list[str]:
-    """A sentence for each candle (timestamp) that ends after its recorded day (day, complete_through) is complete."""
+    """Return a message for each candle (timestamp) that ends after complete_through of its recorded day."""
     candles = opens.select(
         "timestamp",
         day_of(window.interval, window.phase).alias("day"),
@@ -88,9 +90,9 @@ def unclosed(window: Window, opens: pl.DataFrame, days: pl.DataFrame) -> list[st
 
 
 def unrecorded(window: Window, wanted: pl.DataFrame, opens: pl.DataFrame, gaps: pl.DataFrame) -> list[str]:
-    """A sentence for each run of ``wanted`` grid points (timestamp) that has no candle and no recorded gap.
+    """Return a message for each run of ``wanted`` grid points (timestamp) without candles and without a recorded gap.
 
-    ``opens``: the candles there are (timestamp). ``gaps``: recorded ranges of opens (first_open, end_open).
+    ``opens``: the stored candles (timestamp). ``gaps``: recorded ranges of opens (first_open, end_open).
     """
     present = opens.select(floor_open(window.interval, window.phase).alias("timestamp")).unique()
     absent = wanted.select("timestamp").join(present, on="timestamp", how="anti").sort("timestamp")
@@ -109,7 +111,7 @@ def unrecorded(window: Window, wanted: pl.DataFrame, opens: pl.DataFrame, gaps: 
 
 
 def miscounted(table: str, who: str, stored: pl.DataFrame, days: pl.DataFrame) -> list[str]:
-    """A sentence for each day on which another number of rows is stored (day, rows) than recorded (day, rows)."""
+    """Return a message for each day with a different number of stored rows (day, rows) than recorded (day, rows)."""
     both = days.select("day", recorded="rows").join(stored.select("day", "rows"), on="day", how="full", coalesce=True)
     both = both.with_columns(pl.col("rows").fill_null(0)).filter(pl.col("rows").ne_missing(pl.col("recorded")))
     return [
@@ -124,7 +126,7 @@ def _end(window: Window, slot: datetime) -> datetime:
 
 
 def _runs(window: Window, points: pl.Series) -> list[tuple[datetime, datetime, int]]:
-    """Runs of grid points that follow each other: first, last, number."""
+    """Group consecutive grid points into runs: first, last, number."""
     runs: list[tuple[datetime, datetime, int]] = []
     for point in points:
         if runs and _end(window, runs[-1][1]) == point:

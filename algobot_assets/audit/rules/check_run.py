@@ -1,4 +1,4 @@
-"""One table's checks in one run: its days, its stored rows, and what the checks found."""
+"""Give the checks of one table the days and stored rows of a run, and collect their findings."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
 
 DAY = timedelta(days=1)
-#: Pieces of a table counted at the same time.
+#: Pieces of a table that are counted in parallel.
 _COUNTED_TOGETHER = 2
 
 
 @dataclass
 class Findings:
-    """The sentences of one check, and how many things it looked at."""
+    """The messages of one check, and the number of items it examined."""
 
     sentences: list[str] = field(default_factory=list)
     seen: int = 0
 
     def add(self, sentences: Sequence[str] | str) -> None:
-        """Add what was found."""
+        """Add messages."""
         self.sentences += [sentences] if isinstance(sentences, str) else sentences
 
 
 @dataclass
 class CheckRun:
-    """One table's checks in one run: the days [first, end), the tables as handles, findings by check."""
+    """The checks of one table in one run over the days [first, end), with their findings by check."""
 
     table: str
     store: Store
@@ -49,25 +49,25 @@ class CheckRun:
         self.findings = {name: Findings() for name in checks}
 
     def handle(self, table: str | None = None) -> Table:
-        """A stored table over the run's days; default the checked one."""
+        """Return a stored table over the run's days, by default the checked one."""
         return Table(self.store, table or self.table, self.first, self.end)
 
     def rows(
         self, statement: sql.SQL | sql.Composed | str, parameters: Sequence[Any], schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame:
-        """The rows of a query as a frame."""
+        """Return the rows of a query as a frame."""
         rows = self.store.retrying(
             lambda connection: connection.execute(statement, parameters).fetchall(), f"Checking {self.table}"
         )
         return pl.DataFrame(rows, schema=dict(schema), orient="row")
 
     def recorded(self) -> Iterator[tuple[Window, pl.DataFrame]]:
-        """Each market or strategy with recorded days among the run's, and those days (see ``days``)."""
+        """Yield each market or strategy that has recorded days in the run, with these days (see ``days``)."""
         for window in self.handle().recorded():
             yield window, self.days(window)
 
     def days(self, window: Window) -> pl.DataFrame:
-        """day, rows and complete_through of the recorded days of ``window``, ascending."""
+        """Return day, rows and complete_through of the recorded days of ``window``, ascending."""
         return self.rows(
             """SELECT day, rows, complete_through FROM lineage
                 WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
@@ -77,8 +77,10 @@ class CheckRun:
         )
 
     def per_day(self, window: Window, **columns: str) -> pl.DataFrame:
-        """day, rows, links (the sum of the candles' ids) and ``columns`` (SQL aggregates: whole numbers, or times
-        where the name ends in _at) of each day that has rows; counted on the server, piece by piece."""
+        """Return day, rows, links (the sum of the candles' ids) and ``columns`` of each day that has rows.
+
+        ``columns`` are SQL aggregates: integers, or times if the name ends in _at. The server counts piece by piece.
+        """
         link = "id" if window.table == "market_data" else "market_data_id"
         more = "".join(f", {expression}" for expression in columns.values())
         strategy = " AND strategy_id = %s" if window.strategy_id else ""
@@ -93,7 +95,7 @@ class CheckRun:
 
 
 def slot_sql(interval: str, phase: int | None, column: str = '"timestamp"') -> str:
-    """SQL: the grid point at or before a time, as schema.intervals.floor_open."""
+    """Return SQL for the grid point at or before a time, as schema.intervals.floor_open computes it."""
     length = LENGTH_MS[interval]
     if length is None:
         return f"date_trunc('month', {column})"
@@ -102,7 +104,7 @@ def slot_sql(interval: str, phase: int | None, column: str = '"timestamp"') -> s
 
 
 def day_sql(interval: str, phase: int | None) -> str:
-    """SQL: the day to which a candle belongs, as schema.intervals.day_of."""
+    """Return SQL for the day to which a candle belongs, as schema.intervals.day_of computes it."""
     length = LENGTH_MS[interval]
     if length is not None and length <= 86_400_000:
         return '"timestamp"::date'  # the session is in UTC

@@ -1,7 +1,7 @@
-"""Recompute an account's figures from stored trades in plain Python, as the other half of a double entry.
+"""Recompute an account's figures from stored trades in plain Python, as an independent check.
 
-Pure functions. Money is in whole units of 1e-8, so sums are exact. Nothing of ``compute.metrics`` is used; the
-definitions are those of the columns' comments.
+Pure functions. Money is in whole units of 1e-8, so sums are exact. The definitions are those of the columns' comments;
+no code of ``compute.metrics`` is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 UNIT = 10**8
 _YEAR, _LEAST_DAYS = 365.0, 30.0
-#: Figures that follow from sums; max_drawdown and sharpe_ratio need every mark, and are only bounded.
+#: Figures computed from sums. max_drawdown and sharpe_ratio need every mark, so only their bounds are checked.
 FIGURES = (
     "total_return",
     "annual_return",
@@ -26,7 +26,7 @@ FIGURES = (
 
 
 def units(value: Decimal) -> int:
-    """A decimal of eight places in whole units."""
+    """Convert a decimal of eight places to whole units."""
     return int(value.scaleb(8))
 
 
@@ -57,13 +57,13 @@ class Totals:
         )
 
     def with_trade(self, net: int, percent: int) -> Totals:
-        """These and one more trade; break-even counts as losing."""
+        """Return the totals with one more trade; break-even counts as losing."""
         won = (1, net, 0) if net > 0 else (0, 0, net)
         return self + Totals(1, *won, percent)
 
 
 def figures(totals: Totals, initial: int, final: int, days: float) -> dict[str, float | None]:
-    """FIGURES from sums and capital; None where undefined. ``days``: exact length of the account's life."""
+    """Compute FIGURES from sums and capital; None if undefined. ``days``: exact age of the account."""
     lost = totals.closed - totals.won
     grown = final / initial
     reward = None
@@ -80,11 +80,11 @@ def figures(totals: Totals, initial: int, final: int, days: float) -> dict[str, 
 
 
 def unlike(stored: Mapping[str, Any], wanted: Mapping[str, float | None], days: float) -> Iterator[str]:
-    """Describe what is wrong with a stored row of figures; nothing if it is right."""
+    """Yield a message for each wrong figure of a stored row."""
     for name, right in wanted.items():
         value = stored[name]
         if right is not None and not abs(right) < 1e12:
-            right = None  # beyond the column
+            right = None  # exceeds the range of the column
         if (value is None) != (right is None) or (
             value is not None and right is not None and abs(float(value) - right) > 2e-8 + 1e-12 * abs(right)
         ):
@@ -98,8 +98,10 @@ def unlike(stored: Mapping[str, Any], wanted: Mapping[str, float | None], days: 
 
 @dataclass(frozen=True)
 class OpenLot:
-    """A lot with money in units: while it is open its mark counts. ``left``: the grid point of its exit's candle,
-    None while it has none. ``quantity`` in the base asset."""
+    """A lot with money in units; its mark counts while it is open.
+
+    ``left``: the grid point of its exit's candle, None while it is open. ``quantity`` is in the base asset.
+    """
 
     entry_time: datetime
     left: datetime | None
@@ -109,7 +111,7 @@ class OpenLot:
     entry_costs: int
 
     def profit(self, close: int) -> int:
-        """Mark less notional and entry costs at a close, in units."""
+        """Return the open profit at a close in units: the change of the notional, less entry costs."""
         mark = round(self.quantity * (close / UNIT) * UNIT)
         change = mark - self.notional if self.long else self.notional - mark
         return change - self.entry_costs
@@ -117,8 +119,10 @@ class OpenLot:
 
 @dataclass(frozen=True)
 class Close:
-    """A candle in which trades closed: its grid point and boundary, and the (net_profit, profit_pct) of these trades in
-    units."""
+    """A candle in which trades closed.
+
+    ``slot`` and ``end``: its grid point and its end. ``trades``: net_profit and profit_pct of each trade, in units.
+    """
 
     slot: datetime
     end: datetime
@@ -127,7 +131,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Mark:
-    """Totals and equity (units; None where a close is missing) after a candle; ``open_lots``: how many stay open."""
+    """Totals, equity (in units; None if a close is missing) and number of open lots after a candle."""
 
     totals: Totals
     equity: int | None
@@ -137,10 +141,10 @@ class Mark:
 def replay(
     initial: int, before: Totals, closes: Iterable[Close], lots: Iterable[OpenLot], prices: Mapping[datetime, int]
 ) -> Iterator[Mark]:
-    """The account after each of ``closes`` (ascending): capital, what closed trades made, and marks of open lots.
+    """Yield the account after each of ``closes`` (ascending): initial capital, net profits, and marks of open lots.
 
-    ``before``: the totals of all earlier trades. ``lots``: every lot that was open at some time, closed ones too.
-    ``prices``: the close in units by grid point, where lots stay open.
+    ``before``: the totals of all earlier trades. ``lots``: every lot that was open at some time, including closed ones.
+    ``prices``: the close in units by grid point, needed only while lots are open.
     """
     waiting = sorted(lots, key=lambda lot: lot.entry_time, reverse=True)
     held: list[OpenLot] = []
@@ -160,7 +164,7 @@ def replay(
 
 
 def miscounted(who: str, row: Mapping[str, Any], totals: Totals) -> list[str]:
-    """A sentence for each count of a backtest's row that is not that of the stored trades."""
+    """Return a message for each count in a backtest's row that differs from the stored trades."""
     wanted = {
         "total_trades": totals.closed,
         "winning_trades": totals.won,
@@ -175,7 +179,7 @@ def miscounted(who: str, row: Mapping[str, Any], totals: Totals) -> list[str]:
 
 
 def unbalanced(who: str, row: Mapping[str, Any], totals: Totals) -> list[str]:
-    """A sentence where final_capital is not initial_capital + the sum of net_profit + open_profit, exactly."""
+    """Return a message if final_capital is not exactly initial_capital + the sum of net_profit + open_profit."""
     wanted = units(row["initial_capital"]) + totals.net + units(row["open_profit"])
     if units(row["final_capital"]) == wanted:
         return []
@@ -186,5 +190,5 @@ def unbalanced(who: str, row: Mapping[str, Any], totals: Totals) -> list[str]:
 
 
 def remedy(day: date) -> str:
-    """The remedy for a ledger that does not add up."""
+    """Return the remedy for a ledger that does not add up."""
     return f"Materialise trade_history and the tables after it from {day} on, with `recompute`."

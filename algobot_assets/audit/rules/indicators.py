@@ -1,6 +1,6 @@
-"""Rules for stored indicators: possible values, and NULL only before a value can be known.
+"""Rules for stored indicators: values in bounds, and NULL only during warm-up.
 
-Pure functions on per-day counts of one market, so that good values need not be read.
+Pure functions on per-day counts of one market, so that valid values need not be read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 from algobot_assets.compute.indicators import IndicatorWindows
 from algobot_assets.schema.windows import Window
 
-#: What must hold of each value that there is (NaN is above everything in PostgreSQL), as SQL.
+#: SQL conditions on every value that is not NULL. In PostgreSQL, NaN is greater than all other numbers.
 BOUNDS = {
     "ema": "ema > 0 AND ema < 'Infinity'",
     "rsi": "rsi >= 0 AND rsi <= 100",
@@ -30,7 +30,7 @@ _MEANT = {
 
 
 def per_day() -> dict[str, str]:
-    """SQL aggregates that the functions here read, by name: values out of bounds, NULLs and where they lie."""
+    """Return the SQL aggregates that the rules read, by name: values out of bounds, and number and place of NULLs."""
     counts = {f"bad_{name}": f"count(*) FILTER (WHERE NOT ({rule}))" for name, rule in BOUNDS.items()}
     counts |= {f"null_{name}": f"count(*) - count({name})" for name in BOUNDS}
     counts |= {f"null_{name}_at": f'max("timestamp") FILTER (WHERE {name} IS NULL)' for name in BOUNDS}
@@ -39,7 +39,7 @@ def per_day() -> dict[str, str]:
 
 
 def out_of_bounds(window: Window, days: pl.DataFrame) -> list[str]:
-    """A sentence for each day and indicator with values that cannot be."""
+    """Return a message for each day and indicator with values out of bounds."""
     return [
         f"{window.symbol} {window.interval}: {bad} value{'s' if bad > 1 else ''} of {name} on {day} "
         f"{'are' if bad > 1 else 'is'} not {_MEANT[name]}. {_remedy(day)}"
@@ -55,10 +55,10 @@ def warmth(
     windows_on: Callable[[date], IndicatorWindows],
     nulls_with_volume: Mapping[date, int],
 ) -> list[str]:
-    """A sentence for each day and indicator that is NULL though warm, or has a value though not warm.
+    """Return a message for each day and indicator with NULL after warm-up, or with a value before it ends.
 
-    ``days``: the counts of ``per_day`` with day and rows. ``before``: the market's candles before each day.
-    ``nulls_with_volume``: candles with volume but without vwap, per day that has any NULL there.
+    ``days``: the counts of ``per_day`` with day and rows. ``before``: number of the market's candles before each day.
+    ``nulls_with_volume``: number of candles with volume but without vwap, for days with NULLs in vwap.
     """
     who = f"{window.symbol} {window.interval}"
     sentences = []
@@ -66,13 +66,13 @@ def warmth(
         day, rows = row["day"], row["rows"]
         windows = windows_on(day)
         session = windows.vwap_mode_for(window.interval) == "session"
-        # candles of the market without a value: n - 1 before a mean of n, n before a mean of n differences
+        # candles without a value during warm-up: n - 1 for a mean of n candles, n for a mean of n differences
         cold = {"ema": windows.ema - 1, "rsi": windows.rsi, "atr": windows.atr, "vwap": windows.vwap_window - 1}
         for name, number in cold.items():
             nulls, scattered = row[f"null_{name}"], _scattered(row, name)
             wanted = min(rows, max(0, number - before[day]))
             if name == "vwap":
-                # beyond warming it is NULL where nothing was traded: in a session only before the first trade
+                # after warm-up, NULL means no volume; in a session that is possible only before the first trade
                 traded = nulls_with_volume.get(day, 0)
                 wanted, missing = (0, traded or nulls * scattered) if session else (wanted, max(0, traded - wanted))
                 why = "though there was volume"
@@ -88,7 +88,7 @@ def warmth(
 
 
 def _scattered(row: Mapping[str, Any], name: str) -> bool:
-    """Whether a NULL comes after a value."""
+    """Return whether a NULL comes after a value."""
     null, value = row[f"null_{name}_at"], row[f"value_{name}_at"]
     return null is not None and value is not None and null > value
 

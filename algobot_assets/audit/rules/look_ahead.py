@@ -1,8 +1,8 @@
-"""Detect look-ahead: whether a value depends on candles that came after it.
+"""Detect look-ahead: values that depend on later candles.
 
-A computation is run over the same rows with the future cut off, and with the future's prices made ten times as
-large, at several cut points. Nothing before the cut may change, to the bit. Pure functions; the rows are a bounded
-sample of a run's window (see ``checks.sample``).
+At several cut points, the computation runs again with the rows after the cut removed, and with their prices multiplied
+by POISON. Nothing before the cut may change. Pure functions; the rows are a bounded sample of a run's window (see
+``audit.rules.sample``).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from datetime import datetime
 
 import polars as pl
 
-#: How often a sample is cut.
+#: Number of cuts per sample.
 CUTS = 8
-#: What prices and indicators after the cut are multiplied by.
+#: Factors for prices and indicators after the cut.
 POISON = (10.0, 0.1)
 _GOLDEN = 0.6180339887498949
 
-#: Rows (timestamp, inputs) to the computed columns, one row per row.
+#: Maps rows (timestamp, inputs) to the computed columns, row by row.
 Compute = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A row that is not what it was: its time, the column, the two values, and for look-ahead the cut."""
+    """A changed row: its time, the column, both values, and the cut in case of look-ahead."""
 
     timestamp: datetime
     column: str
@@ -35,14 +35,14 @@ class Change:
 
 
 def cut_points(rows: int, number: int = CUTS) -> list[int]:
-    """Up to ``number`` different positions within 1 .. rows - 1, spread evenly and off any round grid."""
+    """Return up to ``number`` positions within 1 .. rows - 1, spread evenly but not periodically."""
     if rows < 2:
         return []
     return sorted({1 + int((k * _GOLDEN) % 1.0 * (rows - 1)) for k in range(1, number + 1)})
 
 
 def first_difference(stored: pl.DataFrame, computed: pl.DataFrame, times: pl.Series) -> Change | None:
-    """The first row in which two frames of the same columns differ; None where they are bit-equal."""
+    """Return the first row in which two frames of the same columns differ; None if they are equal."""
     found: Change | None = None
     for name in stored.columns:
         a, b = stored[name], computed[name]
@@ -55,9 +55,9 @@ def first_difference(stored: pl.DataFrame, computed: pl.DataFrame, times: pl.Ser
 
 
 def look_ahead(compute: Compute, rows: pl.DataFrame, poisonable: Sequence[str]) -> Change | None:
-    """The first change that cutting or poisoning the future makes to the past; None where it makes none.
+    """Return the first past value that changes if the future is cut or poisoned; None if there is none.
 
-    ``rows``: ascending, Float64 inputs. ``poisonable``: the columns that are multiplied after the cut.
+    ``rows``: ascending, with Float64 inputs. ``poisonable``: the columns multiplied after the cut.
     """
     whole = compute(rows)
     times = rows["timestamp"]

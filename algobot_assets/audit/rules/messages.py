@@ -15,7 +15,7 @@ def at(moment: datetime) -> str:
 
 
 def ahead(who: str, change: Change) -> str:
-    """A value that depends on candles after it."""
+    """Describe a value that depends on later candles."""
     later = "after it" if change.cut is None else f"from {at(change.cut)} on"
     return (
         f"{who}: {change.column} at {at(change.timestamp)} changes from {change.stored} to {change.computed} when the "
@@ -25,7 +25,7 @@ def ahead(who: str, change: Change) -> str:
 
 
 def different(who: str, change: Change, table: str) -> str:
-    """A stored value that its own code does not give again."""
+    """Describe a stored value that its code does not reproduce."""
     return (
         f"{who}: {change.column} at {at(change.timestamp)} is stored as {change.stored} but computes as "
         f"{change.computed} from the carried state: it was changed by hand, or the code depends on how days are cut "
@@ -35,5 +35,5 @@ def different(who: str, change: Change, table: str) -> str:
 
 
 def failed(who: str, window: Window, error: str) -> str:
-    """A computation that cannot be done again."""
+    """Describe a computation that cannot be repeated."""
     return f"{who} cannot be computed again for {window.first} to {window.end}: {error}"

@@ -1,4 +1,4 @@
-"""Rule for tables with one row per candle. A pure function on per-day counts."""
+"""Rule for tables with one row per candle: a pure function on per-day counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from algobot_assets.schema.windows import Window
 
 
 def unlike_candles(window: Window, stored: pl.DataFrame, candles: pl.DataFrame, days: pl.DataFrame) -> list[str]:
-    """A sentence for each recorded day (day) whose rows are not those of its candles.
+    """Return a message for each recorded day (day) whose rows do not match its candles.
 
-    ``stored`` and ``candles``: day, rows and links, the sum of the candles' ids: equal where every row belongs to
-    its own candle, as natural keys are unique.
+    ``stored`` and ``candles``: day, rows, and links, the sum of the candles' ids. The sums are equal if each row
+    belongs to its own candle, because natural keys are unique.
     """
     both = (
         days.select("day")

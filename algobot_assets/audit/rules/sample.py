@@ -1,7 +1,7 @@
-"""Recompute a bounded sample of a run's window, and look for look-ahead in it.
+"""Recompute a bounded sample of a run's window, and search it for look-ahead.
 
-The newest consecutive days that were computed with today's code and parameters from what is stored now: at least
-three days and 200 rows, as far as the run's days go, at most 5,000 rows.
+The sample is the newest consecutive days that were computed with the current code, the same parameters and the rows
+stored now: at least three days and 200 rows if the run has them, at most 5,000 rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from algobot_assets.store.reader import read_window
 #: The checks that use a sample.
 AHEAD, AGAIN = "no_look_ahead", "computes_the_same_again"
 LEAST_DAYS, LEAST_ROWS, MOST_ROWS = 3, 200, 5_000
-#: For the descriptions of checks.
+#: Part of the descriptions of checks.
 BOUND = "Checks the newest of the run's days: three days or 200 candles, at most 5,000 candles, cut at 8 places."
 
 Recorded = dict[date, DayLineage]
@@ -36,7 +36,7 @@ Recorded = dict[date, DayLineage]
 
 @dataclass(frozen=True)
 class Sample:
-    """Days of one market or strategy, and the state before them (None: it starts empty)."""
+    """Days of one market or strategy, and the state before them (None: no state)."""
 
     window: Window
     state: np.ndarray | None
@@ -45,10 +45,10 @@ class Sample:
 def choose(
     handle: Table, window: Window, upstream: Sequence[Window], code_version: str, recorded_rows: int
 ) -> Sample | None:
-    """The sample of ``window``, None where none of its newest days can be computed again.
+    """Choose the sample of ``window``; None if its newest days cannot be recomputed.
 
-    ``upstream``: the windows it follows from; a day whose recorded inputs are not what they hold now is stale and
-    left to those who look for stale days.
+    ``upstream``: the windows from which it is computed. A day whose inputs have changed since is stale and not sampled;
+    the view stale_partitions reports it.
     """
     if not recorded_rows:
         return None
@@ -85,7 +85,7 @@ def choose(
 
 
 def report(run: CheckRun, who: str, window: Window, result: SampleResult) -> None:
-    """Add what a sample showed to the run's findings."""
+    """Add the result of a sample to the run's findings."""
     for name in (AHEAD, AGAIN):
         run.findings[name].seen += result.rows
     if result.error:
@@ -101,7 +101,7 @@ Again = Callable[[pl.DataFrame, Days], pl.DataFrame]
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What recomputing a sample showed. ``error``: why it failed."""
+    """The result of recomputing a sample. ``error``: why it failed."""
 
     rows: int
     ahead: Change | None = None
@@ -118,10 +118,10 @@ def examine(
     columns: Sequence[str],
     again: Again,
 ) -> SampleResult:
-    """Compute the sample again with its future cut off, poisoned, and as it is.
+    """Recompute the sample unchanged, with its future cut off, and with its future poisoned.
 
-    ``candles``, ``values``: windows of market_data and, where the computation reads them, indicators. ``columns``:
-    what is computed. ``again`` gets rows (timestamp, prices and volume, ``indicators``; Float64) with their days.
+    ``candles``, ``values``: windows of market_data and, if the computation reads them, indicators. ``columns``: the
+    computed columns. ``again`` gets rows (timestamp, prices and volume, ``indicators``; Float64) with their days.
     """
     part = sample.window
     names = ("open", "high", "low", "close", "volume")
@@ -156,5 +156,5 @@ def _examined(
         )
     except AlgobotError as error:
         return SampleResult(rows.height, error=str(error))
-    except Exception as error:  # a strategy is anybody's code; what it raises is a finding
+    except Exception as error:  # a strategy is the user's code, so its exceptions are findings
         return SampleResult(rows.height, error=f"{type(error).__name__}: {error}")

@@ -1,8 +1,8 @@
 """Rules for stored trades: order in time, fills at candles, costs of both sides, the limit of open trades.
 
-Pure functions on a frame of one strategy's trades: the columns of trade_history and, from what surrounds a trade,
-entry_open, decided, between, exit_open (see ``checks.trades``) and the terms of ``with_terms``. Money is compared in
-whole units of 1e-8; a quantity in float64 may move a notional by a unit, hence ``_NEAR``.
+Pure functions on a frame of one strategy's trades: the columns of trade_history, those that describe the market around
+a trade (entry_open, decided, between, exit_open; see ``defs.checks.trades``), and the terms of ``with_terms``. Money is
+compared in whole units of 1e-8, with the tolerance ``_NEAR``: a float64 quantity may move a notional by one unit.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _NEAR = 2.0
 
 
 def with_terms(trades: pl.DataFrame, candles: Window, costs: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
-    """``trades`` with entry_rate, entry_bps, exit_rate, exit_bps and max_open, in force on the days of both fills.
+    """Add entry_rate, entry_bps, exit_rate, exit_bps and max_open, as in force on the day of each fill.
 
-    ``costs``: day (from which it holds), rate, bps. ``limits``: day, max_open.
+    ``costs``: day (effective from), rate, bps. ``limits``: day, max_open.
     """
     frame = trades.with_columns(day_of(candles.interval, candles.phase, "entry_time").alias("entry_day"))
     for side, day in (("entry", "entry_day"), ("exit", "day")):
@@ -40,22 +40,22 @@ def with_terms(trades: pl.DataFrame, candles: Window, costs: pl.DataFrame, limit
 
 
 def notionals(trades: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Entry and exit notional of each trade, r8(quantity x price) in units."""
+    """Return entry and exit notional of each trade, r8(quantity x price), in units."""
     quantity = trades["quantity"].cast(pl.Float64).to_numpy()
     entry, exit_ = (to_units(trades[name]) for name in ("entry_price", "exit_price"))
     return np.rint(quantity * (entry / UNIT) * UNIT), np.rint(quantity * (exit_ / UNIT) * UNIT)
 
 
 def costs_of(notional: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """r8(notional x rate) in units."""
+    """Return r8(notional x rate) in units."""
     costs: np.ndarray = np.rint(notional / UNIT * rate * UNIT)
     return costs
 
 
 def misplaced(who: str, trades: pl.DataFrame, oldest: datetime | None) -> list[str]:
-    """A sentence for each trade that does not follow its candles and signals.
+    """Return a message for each trade that does not follow its candles and signals.
 
-    ``oldest``: the first stored candle of the market; what was decided before it cannot be looked up.
+    ``oldest``: the first stored candle of the market. Decisions before it cannot be checked.
     """
     long = pl.col("position_type") == "long"
     wanted = pl.when(long).then(1).otherwise(-1)
@@ -82,7 +82,7 @@ def misplaced(who: str, trades: pl.DataFrame, oldest: datetime | None) -> list[s
 
 
 def mischarged(who: str, trades: pl.DataFrame) -> list[str]:
-    """A sentence for each trade whose commission or slippage is not that of both sides at the terms in force."""
+    """Return a message for each trade whose commission or slippage differs from that of both sides at their terms."""
     entry, exit_ = notionals(trades)
     sentences = []
     for column, term, scale in (("commission_fee", "rate", 1.0), ("slippage_cost", "bps", 1e4)):
@@ -93,7 +93,7 @@ def mischarged(who: str, trades: pl.DataFrame) -> list[str]:
 
 
 def misadded(who: str, trades: pl.DataFrame) -> list[str]:
-    """A sentence for each trade whose profits do not follow from its prices and costs."""
+    """Return a message for each trade whose profits do not match its prices and costs."""
     entry, exit_ = notionals(trades)
     side = np.where((trades["position_type"] == "long").to_numpy(), 1.0, -1.0)
     gross, net, fee, slippage = (
@@ -125,9 +125,9 @@ def _off(who: str, trades: pl.DataFrame, column: str, wanted: np.ndarray, why: s
 def crowded(
     who: str, trades: pl.DataFrame, still_open: Iterable[tuple[datetime, str]], max_open_now: int | None
 ) -> list[str]:
-    """A sentence for each entry that made more trades open than the limit in force, or opened the other side.
+    """Return a message for each entry that exceeded the limit of open trades, or opened the opposite side.
 
-    ``still_open``: entry time and side of lots that have not closed; ``max_open_now``: the limit for those.
+    ``still_open``: entry time and side of lots that have not closed; ``max_open_now``: their limit.
     """
     forever = datetime.max.replace(tzinfo=UTC)
     lots = [*trades.select("entry_time", "exit_time", "position_type", "max_open", "day").iter_rows()]

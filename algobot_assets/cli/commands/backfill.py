@@ -82,7 +82,7 @@ def _backfill_in_parallel(
 ) -> None:
     """Run in parallel: candles by months, then the computed tables by markets.
 
-    The final run over all days finds everything stored; it only checks the whole.
+    The final run over all days finds everything stored and only checks the result.
     """
     from algobot_assets.cli import interrupts, runs
     from algobot_assets.cli.parallel_runs import CANDLES, COMPUTED, compute_in_parallel, fetch_in_parallel

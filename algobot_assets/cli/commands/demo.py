@@ -49,7 +49,7 @@ def demo(source: str | None, first: date | None, last: date | None, as_json: boo
 
 
 def _program() -> str:
-    """Return how to call the command from the current folder."""
+    """Return the command line that starts algobot from the current folder."""
     program = Path(sys.executable).parent / "algobot"
     here = Path.cwd()
     return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)

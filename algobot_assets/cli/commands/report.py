@@ -26,7 +26,7 @@ def report(strategy: str | None, version: int | None, folder: Path | None, show:
 
     With STRATEGY, only its page and the comparison. Each page is one file that needs no network: candles with entries
     and exits, equity against buy and hold, drawdown, monthly returns, trades with their explanation, every figure with
-    its definition, data quality, and what reproduces it.
+    its definition, data quality, and how to reproduce it.
     """
     from algobot_assets.errors import SettingsError
     from algobot_assets.reports.writing import INDEX, folder_of, write_reports

@@ -1,4 +1,4 @@
-"""The asset database_health: figures of the database with their history, and checks of their thresholds.
+"""The asset database_health: figures of the database over time, and checks of their thresholds.
 
 It has no partitions, and nothing is computed from it. store/health.py defines figures and thresholds.
 """

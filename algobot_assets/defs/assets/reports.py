@@ -37,7 +37,7 @@ def sparkline(equity: pl.Series, width: int = 180, height: int = 36) -> str:
 
 
 def _table(written: list[WrittenPage], served: str) -> str:
-    """The newest figures of every version with its curve and its page."""
+    """Return a Markdown table of each version's newest figures, with its curve and its page."""
     lines = ["| strategy | equity | return % | drawdown % | Sharpe | trades | page |", "|" + " --- |" * 7]
     for page in written:
         last = page.last

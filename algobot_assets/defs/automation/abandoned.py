@@ -1,6 +1,6 @@
 """Report runs as failed whose process died in a power cut or was killed.
 
-Dagster would call such a run running for ever, and all other runs of the chain would wait for it. A living run holds a
+Dagster would show such a run as running for ever, and all other runs of the chain would wait for it. A live run holds a
 lock in the database (store/advisory_locks.py); a run without its lock for a minute is reported as failed.
 """
 
@@ -23,7 +23,7 @@ GRACE = timedelta(seconds=60)
 def find_abandoned(
     instance: dg.DagsterInstance, store: Store, missing: dict[str, str], now: datetime
 ) -> tuple[list[dg.DagsterRun], dict[str, str]]:
-    """Return runs whose process has died, and others without a lock with the time (ISO) since it is missing.
+    """Return runs whose process has died, and other runs without a lock, each with the time (ISO) it was first missing.
 
     ``missing``: the second result of the previous call.
     """
@@ -50,7 +50,7 @@ def find_abandoned(
     description="Reports runs whose process was killed as failed, so that nothing waits for them.",
 )
 def abandoned_runs(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
-    """Report dead runs."""
+    """Report runs whose process has died as failed, or as canceled if they were being canceled."""
     missing = json.loads(context.cursor) if context.cursor else {}
     found, still = find_abandoned(context.instance, database.store, missing, datetime.now(UTC))
     for run in found:

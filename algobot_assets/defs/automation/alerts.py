@@ -1,4 +1,4 @@
-"""Send an alert when an asset keeps failing, and one more when it recovers.
+"""Send an alert when an asset keeps failing, and another when it recovers.
 
 An asset fails in a run if its computation or one of its checks fails. After ALGOBOT_ALERT_AFTER such runs in a row, one
 document is sent to the webhook, and sent later if the webhook is down.
@@ -58,7 +58,7 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 def _ended(instance: dg.DagsterInstance, after: float) -> list[dg.RunRecord]:
-    """Return the runs that succeeded or failed since then, in order of ending."""
+    """Return the runs that succeeded or failed after ``after``, in the order in which they ended."""
     filters = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
         updated_after=datetime.fromtimestamp(after, UTC) - timedelta(microseconds=1),
@@ -67,7 +67,7 @@ def _ended(instance: dg.DagsterInstance, after: float) -> list[dg.RunRecord]:
 
 
 def _newest(instance: dg.DagsterInstance) -> float:
-    """Return when the last run changed: earlier failures trigger no alert."""
+    """Return the time of the last change to a run: earlier failures trigger no alert."""
     records = instance.get_run_records(limit=1, order_by="update_timestamp")
     return records[0].update_timestamp.timestamp() if records else 0.0
 

@@ -35,9 +35,9 @@ class Outcome:
 class Memory:
     """The state of the alerts between two ticks.
 
-    ``failing``: per "asset/part" the number of failures in a row, since when, and the last message and run. ``open``:
-    reported incidents with their assets. ``waiting``: documents not sent yet. ``after``: time of the newest run seen.
-    ``counted``: ids of runs already counted.
+    ``failing``: per "asset/part" the number of failures in a row, the time of the first, and the last message and run.
+    ``open``: reported incidents with their assets. ``waiting``: documents not sent yet. ``after``: time of the newest
+    run seen. ``counted``: ids of runs already counted.
     """
 
     after: float | None = None
@@ -58,8 +58,8 @@ class Memory:
     def count(self, run_id: str, ended: datetime, outcomes: Sequence[Outcome], threshold: int) -> None:
         """Count the outcomes of one run, and add the resulting documents to ``waiting``.
 
-        Everything that reaches the threshold in one run is one incident. While an asset has an open incident, further
-        failures of that asset belong to it. The incident ends when nothing of its assets fails any more.
+        All parts that reach the threshold in one run form one incident. While an asset has an open incident, further
+        failures of that asset belong to it. The incident ends when none of its assets fails any more.
         """
         self.counted = [*self.counted, run_id][-_COUNTED:]
         for outcome in outcomes:

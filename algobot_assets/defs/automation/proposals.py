@@ -17,7 +17,7 @@ import dagster as dg
 from algobot_assets.audit.staleness import RangeRun
 from algobot_assets.defs.partitions import CHAIN, RANGE_END, RANGE_START
 
-#: Tag with the key of the proposal: Dagster's runs are the record of what was proposed.
+#: Tag with the key of the proposal: Dagster's runs are the record of proposals.
 PROPOSAL = "algobot/proposal"
 #: Delays before a failed proposal is repeated. After the last one, only a changed cause leads to a new proposal.
 AGAIN_AFTER = (timedelta(minutes=10), timedelta(hours=1))
@@ -37,7 +37,7 @@ def key_of(name: str, seen: Iterable[object]) -> str:
 
 
 def unfinished(instance: dg.DagsterInstance, then: str) -> dg.SkipReason | None:
-    """Return a reason to skip while a run of the chain is unfinished. ``then`` says what happens afterwards."""
+    """Return a reason to skip while a run of the chain is unfinished. ``then`` describes the next step."""
     runs = instance.get_runs(dg.RunsFilter(tags=dict(CHAIN), statuses=list(UNFINISHED)), limit=1)
     return dg.SkipReason(f"Run {runs[0].run_id} has not finished; {then}.") if runs else None
 
@@ -77,7 +77,7 @@ def propose(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     now: datetime | None = None,
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request the run, or return why not (again). ``now`` defaults to the clock of this machine."""
+    """Request the run, or return the reason not to. ``now`` defaults to the clock of this machine."""
     before = instance.get_run_records(dg.RunsFilter(tags={PROPOSAL: key}), limit=len(AGAIN_AFTER) + 1)
     what = f"{run.reason}: {run.first} to {run.last}"
     if not before:

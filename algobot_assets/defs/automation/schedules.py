@@ -21,12 +21,12 @@ from algobot_assets.schema.symbols import delivery_of
 from algobot_assets.schema.tables import NINE
 from algobot_assets.settings import Settings
 
-#: An answer this long after the end of its day is final: late trades are in, an outage is over.
+#: Candles fetched this long after the end of their day are final: late trades are included, and outages are over.
 SETTLED_AFTER = timedelta(minutes=15)
 
 
 def refresh_cron(minutes: int) -> str:
-    """Return the cron expression for every so many minutes, a minute after candles close."""
+    """Return the cron expression for a run every ``minutes``, one minute after candles close."""
     return f"1-59/{minutes} * * * *" if minutes < 60 else "1 * * * *"
 
 
@@ -85,7 +85,7 @@ def refresh(
 def daily_close(
     context: dg.ScheduleEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request one run over the complete days that were last fetched before they had settled."""
+    """Request one run over the complete days that were last fetched before their candles were final."""
     waiting = unfinished(context.instance, "the next tick tries again")
     if waiting is not None:
         return waiting
@@ -102,7 +102,7 @@ def daily_close(
 
 
 def _end_of_files(feed: CandleFeed) -> datetime | None:
-    """Return the end of a folder of klines, or None for an exchange: whether it answers shows in the run."""
+    """Return the end of a folder of klines, or None for an exchange, which only the run contacts."""
     if not feed.is_folder:
         return None
     with feed.opened() as source:

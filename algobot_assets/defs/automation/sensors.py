@@ -21,7 +21,7 @@ from algobot_assets.pipeline.reference import stored_state
 from algobot_assets.schema.intervals import FIRST_DAY
 from algobot_assets.schema.tables import NINE
 
-#: Differences that would change or remove stored versions, so they wait for a person.
+#: Differences that change or remove stored versions, so they wait for a person.
 _WAITS = (Kind.CORRECTION, Kind.DISAPPEARED)
 #: Items shown in a skip reason.
 _SHOWN = 3
@@ -85,7 +85,7 @@ def gaps(
 def declared_state(
     context: dg.SensorEvaluationContext, database: DatabaseResource, state: StateResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request one run from the first day affected by a new declaration, or say what waits for a person."""
+    """Request one run from the first day affected by a new declaration, or explain which changes wait for a person."""
     waiting = unfinished(context.instance, "the next tick checks the declared state")
     if waiting is not None:
         return waiting
@@ -126,7 +126,7 @@ def _lacking(
 
 
 def _said(blocked: Sequence[Difference], later: Sequence[Difference], in_the_way: bool) -> str:
-    """Describe what is not requested, and why."""
+    """Describe the changes that are not requested, and why."""
     sentences = []
     if blocked:
         rest = ", and new versions of these days with it" if in_the_way else ""

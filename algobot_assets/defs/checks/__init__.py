@@ -1,7 +1,7 @@
 """Asset checks: invariants of the stored tables, checked after every run for the run's days.
 
-Dagster loads ``CHECKS``. The module of each table reads what the rules need (``audit/rules``, pure functions on frames)
-and collects their messages; ``factory`` turns it into asset checks.
+Dagster loads ``CHECKS``. The module of each table reads the data for the rules (``audit/rules``, pure functions on
+frames) and collects their messages; ``factory`` turns it into asset checks.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def _month(run: CheckRun, window: Window, days: pl.DataFrame, stored: pl.DataFra
         .filter(
             (pl.col("rows") != pl.col("wanted"))
             | (pl.col("wrong") + pl.col("off_grid") > 0)
-            # for an unfinished day, the count does not tell which candles exist
+            # the count of an unfinished day does not show which candles exist
             | (pl.col("complete_through").dt.date() <= pl.col("day"))
         )["day"]
     ).sort()

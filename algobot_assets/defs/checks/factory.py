@@ -21,7 +21,7 @@ from algobot_assets.store.connection import Store
 _REACH = timedelta(days=6)
 #: Days to check if a check is executed without a partition: the newest recorded ones.
 NEWEST_DAYS = 31
-#: Messages shown per check; the metadata has the total.
+#: Messages shown per check. The metadata has their total number.
 _SHOWN = 20
 
 
@@ -37,7 +37,7 @@ def evaluate(body: Body, run: CheckRun) -> dict[str, Findings]:
 def define_checks(
     table: str, checks: Mapping[str, str], blocking: Sequence[str] = ()
 ) -> Callable[[Body], dg.AssetChecksDefinition]:
-    """Decorator that turns ``body(run)``, which adds messages to ``run.findings``, into the checks of ``table``.
+    """Turn the decorated ``body(run)``, which adds messages to ``run.findings``, into the checks of ``table``.
 
     ``checks``: descriptions by name. Everything computed from the table relies on those in ``blocking``: if one fails,
     the run stops before it computes that. The others do not affect other markets.

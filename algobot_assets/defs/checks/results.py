@@ -68,7 +68,7 @@ def _metrics(run: CheckRun, account: _Account) -> None:
                 run.findings[PER_TRADE].add(f"{what} there are no metrics. {rules.remedy(trade['day'])}")
                 continue
             final = rules.units(row["final_capital"])
-            near = 2 * mark.open_lots  # float64 rounding of a quantity may move a mark by one unit
+            near = 2 * mark.open_lots  # rounding a quantity to float64 may move a mark by one unit
             if mark.equity is not None and abs(final - mark.equity) > near:
                 equity = Decimal(mark.equity).scaleb(-8)
                 run.findings[CAPITAL].add(

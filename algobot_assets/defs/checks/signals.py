@@ -61,7 +61,7 @@ def _sample(run: CheckRun, window: Window, candles: Window, version: dict[str, A
         names = get_strategy(kind).indicators
         parameters = from_json(version["parameters"]).parameters
         code = strategy_code_version(kind)
-    except AlgobotError as error:  # the strategy is no longer there
+    except AlgobotError as error:  # the strategy no longer exists
         run.findings[AGAIN].add(failed(who, window, str(error)))
         return
     handle = run.handle()

@@ -1,4 +1,4 @@
-"""The run queue: runs of the tables run one at a time, oldest days first, however they were started.
+"""Queue runs of the tables so that they run one at a time, oldest days first, however they were started.
 
 Dagster's queue serialises runs with the tag `algobot/chain` (dagster.yaml limits it). Runs from the UI and backfills
 do not set the tag, so this coordinator adds it as they are queued, with a priority that puts older days first. A day

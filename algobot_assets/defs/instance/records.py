@@ -1,8 +1,8 @@
 """Purge old records from Dagster's database, and read which partitions it calls materialised.
 
 Dagster has no retention of runs and events. It takes the status of a partition from the newest materialisation event,
-so these events stay for ever and the rest of a run may go. The SQL matches Dagster's tables in the pinned version; a
-test runs it on a real instance.
+so these events are kept for ever and the rest of a run can be deleted. The SQL matches Dagster's tables in the pinned
+version; a test runs it on a real instance.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ def materialised(database: Database, name: str, tables: tuple[str, ...]) -> dict
 def drift(
     recorded: dict[str, set[date]], catalogued: dict[str, set[date]]
 ) -> dict[str, tuple[list[tuple[date, date]], list[tuple[date, date]]]]:
-    """Return per table the ranges (first, last) that only Dagster calls materialised, and those only lineage knows.
+    """Return per table the ranges (first, last) that only Dagster calls materialised, and those only in lineage.
 
-    Days outside a table's recorded range do not count: a run may ask for days before a market began. Tables that agree
-    are omitted.
+    Days outside a table's recorded range do not count: a run may include days before a market started. Tables that
+    agree are omitted.
     """
     found: dict[str, tuple[list[tuple[date, date]], list[tuple[date, date]]]] = {}
     for table, days in recorded.items():
