@@ -1,4 +1,4 @@
-"""The `algobot` command group. An error is one sentence on standard error, with exit code 1."""
+"""The `algobot` command group. It reports an error as one sentence on standard error, with exit code 1."""
 
 from __future__ import annotations
 

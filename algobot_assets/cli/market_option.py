@@ -1,4 +1,4 @@
-"""The command-line type of a market's name."""
+"""Parse a market's name on the command line."""
 
 from __future__ import annotations
 

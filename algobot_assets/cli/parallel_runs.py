@@ -40,7 +40,7 @@ _POLL_SECONDS = 1.0
 #: Runs handed to the launcher at once.
 _LAUNCHES = 8
 _JOB = "__ASSET_JOB"
-#: Runs log to Dagster only: nobody watches the terminals of workers.
+#: Runs log to Dagster only, not to the terminals of workers.
 _CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 Say = Callable[[str], None]
 Options = Mapping[str, Mapping[str, Any]]

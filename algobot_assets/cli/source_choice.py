@@ -1,4 +1,4 @@
-"""Choose the source of candles for commands that were not given one."""
+"""Choose the source of candles if a command has no --source."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The factory of table assets.
+"""Turn a generator of window frames into the Dagster asset of a table.
 
-It turns a generator of window frames into a Dagster asset with partitions, backfill policy and catalog metadata, and
-adds the check that names every skipped market.
+The asset gets partitions, a backfill policy, catalog metadata, and a check that names every skipped market.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Turn consecutive failures into one incident, and its end into one recovery.
 
-Pure logic without Dagster: outcomes of runs go in, documents to send come out, and the state is one JSON text.
+Pure logic without Dagster: maps the outcomes of runs to documents to send, and keeps its state as one JSON text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Maintenance jobs for the database and Dagster's own records; none of them computes a table."""
+"""Jobs that maintain the database and Dagster's own records."""
 
 # no postponed annotations: Dagster reads the classes of an op's context and configuration from its annotations
 from datetime import UTC, datetime, timedelta

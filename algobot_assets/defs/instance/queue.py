@@ -1,8 +1,8 @@
 """Queue runs of the tables so that they run one at a time, oldest days first, however they were started.
 
 Dagster's queue serialises runs with the tag `algobot/chain` (dagster.yaml limits it). Runs from the UI and backfills
-do not set the tag, so this coordinator adds it as they are queued, with a priority that puts older days first. A day
-thus waits while its predecessor is queued or running.
+do not set the tag, so this coordinator adds it when they are queued, with a priority that puts older days first. A day
+therefore waits while an earlier day is queued or running.
 """
 
 from __future__ import annotations

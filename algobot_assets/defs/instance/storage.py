@@ -66,7 +66,7 @@ class EventLog(PostgresEventLogStorage):
 class AlgobotDagsterStorage(DagsterPostgresStorage):
     """PostgreSQL storage that takes its configuration from Settings.
 
-    The URL, which may hold a password, thus stays out of the configuration that Dagster passes around and displays.
+    So the URL, which may hold a password, stays out of the configuration that Dagster passes on and displays.
     Raises SettingsError or StoreError if there is no database.
     """
 
