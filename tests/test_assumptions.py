@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import START, STATE, Project
 
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.compute.ledger import assumptions, unfilled
 from algobot_assets.compute.ledger.assumptions import describe_assumptions, favourable_assumptions
 from algobot_assets.compute.ledger.terms import CostTerms, RuleTerms

@@ -322,7 +322,10 @@ def test_planted_defects_are_found(plant, dagster_instance, where: str):
 
 def test_a_signal_of_another_kind_is_found(plant, dagster_instance):
     plant(ANY_SIGNAL, f"UPDATE signals SET signal = 2 {HOUR.format(3)} AND strategy_id = 2")
-    assert "1 signals of 2024-02-03 are neither" in run_checks(dagster_instance, "signals")["signals.values_are_known"]
+    assert (
+        "1 signals of 2024-02-03 are not 1, -1 or 0"
+        in run_checks(dagster_instance, "signals")["signals.values_are_known"]
+    )
 
 
 def test_honest_tables_pass_every_check(plant, dagster_instance):

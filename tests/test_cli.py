@@ -19,8 +19,8 @@ import pytest
 from conftest import START, STATE, published_candles
 from tables import counts
 
+from algobot_assets.cli.app import cli, main
 from algobot_assets.cli.console import progress
-from algobot_assets.cli.main import cli, main
 from algobot_assets.cli.source_choice import choose_source
 from algobot_assets.errors import SettingsError
 from algobot_assets.schema.tables import metadata

@@ -63,7 +63,7 @@ def parsed(command: list[str]) -> None:
     """Let the program's own command line take the words apart; nothing is run."""
     program, *words = command
     if program == "algobot":
-        group: Any = importlib.import_module("algobot_assets.cli.main").cli
+        group: Any = importlib.import_module("algobot_assets.cli.app").cli
     else:
         module, name = PROGRAMS[program]
         group = getattr(importlib.import_module(module), name)

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from algobot_assets.cli.main import SECTIONS
+from algobot_assets.cli.app import SECTIONS
 from algobot_assets.settings import PREFIX, Settings
 from algobot_assets.store.connection import Store
 

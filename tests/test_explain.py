@@ -17,7 +17,7 @@ from real_candles import days_of, klines, same_bits
 
 from algobot_assets.audit.explain import explain_trade
 from algobot_assets.audit.explain_text import as_text
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.compute import strategies
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
 from algobot_assets.compute.signals import compute_signals

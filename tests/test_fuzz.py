@@ -26,7 +26,7 @@ from psycopg import sql
 from algobot_assets.audit.explain import explain_trade
 from algobot_assets.audit.staleness import due
 from algobot_assets.audit.verify import verify
-from algobot_assets.cli.main import cli, main
+from algobot_assets.cli.app import cli, main
 from algobot_assets.client import connect
 from algobot_assets.compute.strategies import get_strategy, strategy_types
 from algobot_assets.declared.reading import load

@@ -178,7 +178,7 @@ def test_a_table_that_is_none_of_ours_is_refused(database_url, dagster_instance)
     def candels() -> pl.DataFrame:
         return candles()
 
-    with pytest.raises(WindowError, match="candels is no table"):
+    with pytest.raises(WindowError, match="candels is not a table of this platform"):
         run([candels], dagster_instance, FIRST)
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import Project, published_candles
 
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.compute import strategies
 from algobot_assets.schema.document import VIEWS, schema_page
 from algobot_assets.store.connection import Store

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from conftest import Project, published_candles
 
 from algobot_assets.audit.diff import choose, compare
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve, monthly_returns, rolling_sharpe
 from algobot_assets.compute.metrics.performance import FIGURES
 from algobot_assets.definitions import build_defs
@@ -147,7 +147,7 @@ def check_difference(store: Store, tmp_path: Path) -> None:
     assert told["figures"]["total_trades"]["a"] == found.figures["total_trades"][0]
     page = write_comparison(found, tmp_path).read_text()
     assert "strategy_type" in page and f"{first[0][0]:%Y-%m-%d %H:%M}" in page
-    with pytest.raises(WindowError, match="no version before it"):
+    with pytest.raises(WindowError, match="has no earlier version"):
         choose(store, "cross", None)
     with pytest.raises(WindowError, match="Both are cross version 1"):
         choose(store, "cross", "cross@1")

@@ -20,7 +20,7 @@ from algobot_assets.audit.explain_text import as_text
 from algobot_assets.audit.staleness import due as stale_due
 from algobot_assets.audit.staleness import first_incomplete
 from algobot_assets.audit.verify import verify
-from algobot_assets.cli.main import main
+from algobot_assets.cli.app import main
 from algobot_assets.client import connect
 from algobot_assets.defs.automation.retention import retention
 from algobot_assets.defs.resources import DatabaseResource
@@ -169,7 +169,10 @@ def test_days_that_were_never_stored_are_refused_before_anything_is_fetched(full
         connection.execute("DELETE FROM lineage WHERE table_name = 'market_data' AND day = %s", (START,))
     result = full.run(START, START, ["market_data"])
     assert not result.success
-    assert "candles of it that were never stored" in result.error and "`algobot restore 2024-01`" in result.error
+    assert (
+        "candles that were never stored cannot be added to it" in result.error
+        and "`algobot restore 2024-01`" in result.error
+    )
 
 
 def test_the_client_answers_as_before(store, url):

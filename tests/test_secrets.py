@@ -25,7 +25,7 @@ from psycopg import sql
 from test_stack import Stack
 
 import algobot_assets
-from algobot_assets.cli.main import main
+from algobot_assets.cli.app import main
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
 from algobot_assets.store.server import control as servers
@@ -237,7 +237,7 @@ def test_the_ui_is_on_loopback_unless_told_and_then_warned_of(
     (arguments,) = started
     assert arguments[arguments.index("--host") + 1] == host
     said = capsys.readouterr()
-    assert ("asks for no password" in said.err + said.out) == warned
+    assert ("has no password" in said.err + said.out) == warned
 
 
 #: What is put into a text of SQL without psycopg.sql: conditions and operators that stand in the code beside it.

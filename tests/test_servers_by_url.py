@@ -28,8 +28,8 @@ from test_roles import NOT_FOR_A_READER, NOT_FOR_A_WRITER, refused, written
 from algobot_assets.audit.staleness import due
 from algobot_assets.audit.verify import verify
 from algobot_assets.cli import runs
+from algobot_assets.cli.app import main
 from algobot_assets.cli.commands.database import prepare
-from algobot_assets.cli.main import main
 from algobot_assets.client import connect
 from algobot_assets.errors import SettingsError, StoreError
 from algobot_assets.settings import Settings
@@ -90,7 +90,7 @@ def port(scratch: Path) -> Iterator[int]:
     user, data, number = accounts.for_server(), scratch / "data", free_port()
 
     def run(*command: str | Path) -> None:
-        done = user.run(command, capture_output=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = user.run(command, output=subprocess.DEVNULL)
         assert done.returncode == 0, command
 
     (scratch / "password").write_text(PASSWORD)
@@ -130,7 +130,7 @@ def pooler(scratch: Path, port: int) -> Iterator[int]:
         f"logfile = {scratch / 'pgbouncer.log'}\npidfile = {scratch / 'pgbouncer.pid'}\n"
     )
     os.chmod(scratch / "pgbouncer.ini", 0o644)
-    done = user.run([program, "-d", "-q", scratch / "pgbouncer.ini"], capture_output=False)
+    done = user.run([program, "-d", "-q", scratch / "pgbouncer.ini"], output=subprocess.DEVNULL)
     assert done.returncode == 0
     deadline = time.monotonic() + 20
     while not (scratch / "pgbouncer.pid").exists() and time.monotonic() < deadline:

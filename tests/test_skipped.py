@@ -15,7 +15,7 @@ from tables import content, counts
 from algobot_assets.audit.gaps import holes
 from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.pipeline.skipped import NO_CANDLES, PROVIDE, Skipped, by_cause
 from algobot_assets.store.connection import Store
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algobot_assets.cli.main import main
+from algobot_assets.cli.app import main
 from algobot_assets.cli.market_option import MarketName
 from algobot_assets.cli.output import emit
 from algobot_assets.declared.model import Market

@@ -17,6 +17,7 @@ from faults import Wire
 from pydantic import SecretStr
 
 from algobot_assets import cli
+from algobot_assets.cli.app import main
 from algobot_assets.defs.automation import webhook
 from algobot_assets.errors import SourceUnavailable, StoreError
 from algobot_assets.feed import bounded_read
@@ -74,7 +75,7 @@ def test_a_database_that_never_answers_ends_a_command_with_a_sentence(silent, mo
     monkeypatch.setenv("ALGOBOT_HOME", str(tmp_path))
     for command in (["status"], ["backfill", "2024-01-01"]):
         with pytest.raises(SystemExit) as ended:
-            cli.main(command)
+            main(command)
         assert ended.value.code == 1 and "timeout expired" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import START
 
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.compute.sweep.run import RESULTS
 from algobot_assets.defs.automation.research import sweep_job
 from algobot_assets.defs.resources import DatabaseResource

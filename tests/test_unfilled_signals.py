@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import START, Project
 
-from algobot_assets.cli.main import cli
+from algobot_assets.cli.app import cli
 from algobot_assets.compute.ledger.run import UNFILLED_REASONS
 from algobot_assets.compute.ledger.unfilled import LABELS, TOO_SMALL, describe_unfilled
 from algobot_assets.reports.writing import write_reports

@@ -22,7 +22,7 @@ from conftest import published_candles
 
 from algobot_assets.cli import parallel_runs as workers
 from algobot_assets.cli import runs
-from algobot_assets.cli.main import main
+from algobot_assets.cli.app import main
 from algobot_assets.cli.run_parts import Part, split_months
 from algobot_assets.defs.automation import abandoned
 from algobot_assets.schema.tables import NINE

@@ -6,11 +6,11 @@ Commands read their arguments, call the rooms below, and print results as tables
 from __future__ import annotations
 
 
-def main() -> None:
-    """Run the console script. Ctrl-C is handled before the heavy imports begin."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the console script, by default with its own arguments. Ctrl-C is handled before the heavy imports begin."""
     from algobot_assets.cli import interrupts
 
     interrupts.install()
-    from algobot_assets.cli.main import main as run
+    from algobot_assets.cli.app import main as run
 
-    run()
+    run(arguments)

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from algobot_assets.audit.assumptions import StoredAssumptions
@@ -257,9 +258,9 @@ def _records(connection: psycopg.Connection, item: StoredVersion, last: date) ->
              WHERE {tried} ORDER BY w.id DESC LIMIT 5""",
         of_type,
     ).fetchall()
-    sums = ", ".join(f"sum({reason})::bigint AS {reason}" for reason in LABELS)
+    sums = sql.SQL(", ").join(sql.SQL("sum({0})::bigint AS {0}").format(sql.Identifier(reason)) for reason in LABELS)
     (unfilled,) = cursor.execute(
-        f"SELECT count(*) AS days, {sums} FROM unfilled_signals WHERE strategy_id = %s", (item.id,)
+        sql.SQL("SELECT count(*) AS days, {} FROM unfilled_signals WHERE strategy_id = %s").format(sums), (item.id,)
     ).fetchall()
     return {
         "account": account,

@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic_core import PydanticUndefined
 
-from algobot_assets.cli.main import SECTIONS
+from algobot_assets.cli.app import SECTIONS
 from algobot_assets.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
