@@ -1,7 +1,7 @@
 """Backfill with several runs at once: candles split by months, computed tables by markets.
 
 The instance's launcher starts the runs: as processes on this machine by default, on Celery workers or in pods if
-dagster.yaml says so. Months of candles are independent, so they may be fetched in any order. Tables that carry state
+dagster.yaml configures them. Months of candles are independent and may be fetched in any order. Tables that carry state
 need their days in order, so all days of a market are in one run. If two runs reach the same month, the writers'
 lock serialises them, and from then on they are a month apart.
 """

@@ -184,7 +184,7 @@ class Chunk:
     def _before(self, x: pl.Series) -> float:
         """Return the value at the candle before the chunk, NaN for none.
 
-        A series takes one place in the state, however often it is asked for.
+        A series takes one place in the state, even if it is requested several times.
         """
         if id(x) not in self._priors:
             before = self._carried("previous", (np.nan,))
