@@ -16,14 +16,35 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from algobot_assets.errors import SettingsError
 
 PREFIX = "ALGOBOT_"
+PROJECT = "ALGOBOT_PROJECT"
+"""Names the project's folder to processes that run elsewhere. Not a setting, because `.env` is in that folder."""
 
 
 def project_root() -> Path | None:
-    """Return the checkout this package runs from: the nearest parent folder with a workspace.yaml, or None."""
-    for folder in Path(__file__).resolve().parents:
-        if (folder / "workspace.yaml").is_file():
+    """Return the project's folder, or None outside of a project.
+
+    It is the folder that ALGOBOT_PROJECT names; else the working directory or the nearest folder above it that has an
+    algobot.yaml and a workspace.yaml; else the checkout that this package runs from.
+    """
+    given = os.environ.get(PROJECT)
+    if given:
+        return Path(os.path.abspath(given))
+    here = Path.cwd()
+    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (folder / "workspace.yaml").is_file() and (folder / "algobot.yaml").is_file():
             return folder
     return None
+
+
+def require_project() -> Path:
+    """Return the project's folder. SettingsError outside of a project."""
+    root = project_root()
+    if root is None or not (root / "dagster.yaml").is_file():
+        raise SettingsError(
+            f"{Path.cwd() if root is None else root} is not in a project: no algobot.yaml, workspace.yaml and "
+            "dagster.yaml. Create a project with `algobot init mybot`, then run the command in its folder."
+        )
+    return root
 
 
 def _base() -> Path:
@@ -45,7 +66,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=_base() / ".env",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -127,7 +147,7 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         problem = None
         try:
-            super().__init__(**values)
+            super().__init__(_env_file=_base() / ".env", **values)
         except ValidationError as error:
             problem = "; ".join(
                 f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"

@@ -90,12 +90,12 @@ def newcomer(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert project.run(FIRST, LAST).success
     (tmp_path / "dip.py").write_text(next(block for block in blocks("python") if "@strategy" in block))
     (tmp_path / "strategies").mkdir()
-    monkeypatch.setattr(strategies, "__path__", [*strategies.__path__, str(tmp_path / "strategies")])
-    strategies._built_in.cache_clear()
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setenv("ALGOBOT_PROJECT", str(tmp_path))
     yield tmp_path
-    strategies._built_in.cache_clear()
+    strategies._of_project.cache_clear()
     strategies._files.clear()
-    sys.modules.pop("algobot_assets.compute.strategies.dip", None)
 
 
 def run(*arguments: str, code: int = 0) -> Result:
@@ -116,7 +116,7 @@ def test_a_strategy_of_ones_own_from_the_readme_to_the_report(newcomer: Path, pr
     strategies._files.clear()
 
     shutil.copy(written, newcomer / "strategies")
-    strategies._built_in.cache_clear()
+    strategies._of_project.cache_clear()
     (declared,), (version,) = blocks("yaml"), blocks("yaml", CHANGE)
     project.state.write_text(project.state.read_text() + declared)
     run("apply")

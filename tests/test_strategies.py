@@ -382,7 +382,7 @@ def test_a_file_stands_for_the_kept_strategy_of_its_type_but_not_for_another_fil
     kept = get_strategy("btc")
     assert load_strategy_file(write(tmp_path / "edited.py", body)) == ("btc",)
     assert get_strategy("btc") is not kept
-    with pytest.raises(SettingsError, match=r"'btc', which .*edited\.py has already"):
+    with pytest.raises(SettingsError, match=r"'btc', which .*edited\.py, line 2, has already"):
         load_strategy_file(write(tmp_path / "another.py", body))
 
 

@@ -20,6 +20,7 @@ from algobot_assets.cli.commands import (
     diff,
     explain,
     gaps,
+    init,
     refresh,
     report,
     research,
@@ -33,6 +34,7 @@ from algobot_assets.errors import AlgobotError
 #: The commands by purpose, in the order of `algobot --help`, each with its line there.
 SECTIONS: dict[str, tuple[tuple[click.Command, str], ...]] = {
     "Run": (
+        (init.init, "Create a project"),
         (demo.demo, "From nothing to backtests in one command"),
         (up.up, "Start the UI and the daemon"),
         (backfill.backfill, "Fetch and compute a range of days"),

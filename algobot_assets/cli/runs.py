@@ -22,9 +22,9 @@ from algobot_assets.defs.checks import CHECKS
 from algobot_assets.defs.partitions import CHAIN, RANGE_END, RANGE_START
 from algobot_assets.defs.resources import build_resources
 from algobot_assets.defs.table_asset import failed_checks
-from algobot_assets.errors import AlgobotError, SettingsError
+from algobot_assets.errors import AlgobotError
 from algobot_assets.pipeline.days import require_days
-from algobot_assets.settings import Settings, project_root
+from algobot_assets.settings import Settings, require_project
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,12 @@ class RunResult:
 
 @contextmanager
 def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Open the project's Dagster instance: dagster.yaml of the checkout, artefacts in the settings' home.
+    """Open the project's Dagster instance: dagster.yaml of the project, artefacts in the settings' home.
 
     If DAGSTER_HOME names a folder with a dagster.yaml, as on a cluster, that file is used instead.
     """
     given = os.environ.get("DAGSTER_HOME")
-    root = Path(given) if given and Path(given, "dagster.yaml").is_file() else project_root()
-    if root is None or not (root / "dagster.yaml").is_file():
-        raise SettingsError("dagster.yaml is missing. Run algobot from a checkout of the project, or set DAGSTER_HOME.")
+    root = Path(given) if given and Path(given, "dagster.yaml").is_file() else require_project()
     artefacts = settings.home / "dagster"
     artefacts.mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(artefacts), config_dir=str(root))) as opened:

@@ -48,7 +48,7 @@ class DatabaseResource(dg.ConfigurableResource[Any]):
 
 
 def _migrate_if_empty(store: Store) -> None:
-    """Create the tables in an empty embedded database, so that Dagster's own commands work from a checkout.
+    """Create the tables in an empty embedded database, so that Dagster's own commands work in a new project.
 
     An older schema stays as it is: migrating it is the user's decision (`algobot db migrate`).
     """

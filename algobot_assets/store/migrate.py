@@ -26,7 +26,8 @@ from algobot_assets.store.server.choose import data_database
 
 #: Key of the advisory lock that lets one migration run at a time ("algobot" in ASCII, as a number).
 MIGRATION_LOCK = 0x616C676F626F74
-_FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+#: In a checkout a link to the folder migrations/ at its top, in a wheel a copy.
+_FOLDER = Path(__file__).parents[1] / "_migrations"
 
 
 def is_declared(_object: Any, name: str | None, kind: str, reflected: bool, _compare_to: Any) -> bool:
@@ -43,7 +44,7 @@ def engine_of(url: str | None = None) -> sa.Engine:
 
 def _config(connection: sa.Connection | None = None) -> Config:
     if not _FOLDER.is_dir():
-        raise StoreError(f"The folder of migrations is missing ({_FOLDER}). Run from a checkout.")
+        raise StoreError(f"The migrations are missing ({_FOLDER}). Install algobot_assets again.")
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection

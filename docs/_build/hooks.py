@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Pages that live at the top of the repository.
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 #: Defaults that depend on the machine.
-DEFAULTS = {"home": "`.algobot` in the checkout"}
+DEFAULTS = {"home": "`.algobot` in the project"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -13,7 +13,7 @@ from algobot_assets.cli.days import Day, choose_days
 from algobot_assets.cli.output import emit, json_option, say
 from algobot_assets.cli.range_run import run_range
 from algobot_assets.cli.source_choice import choose_source
-from algobot_assets.settings import Settings
+from algobot_assets.settings import Settings, require_project
 
 
 @click.command()
@@ -29,6 +29,7 @@ def demo(source: str | None, first: date | None, last: date | None, as_json: boo
     from algobot_assets.cli.summary import Summary
     from algobot_assets.store.connection import Store
 
+    require_project()
     settings = choose_source(source, ask_again=True)
     say(f"PostgreSQL: {_where(settings)}")
     prepare(settings)

@@ -10,8 +10,7 @@ import click
 
 from algobot_assets.cli.commands.database import prepare
 from algobot_assets.cli.output import say
-from algobot_assets.errors import SettingsError
-from algobot_assets.settings import Settings, project_root
+from algobot_assets.settings import PROJECT, Settings, require_project
 
 
 @click.command()
@@ -23,11 +22,9 @@ def up(host: str, port: int) -> None:
     The daemon runs schedules and sensors, which fetch new candles and recompute what is stale. Reports are served on
     the next port. The database keeps running; stop it with `algobot db stop`.
     """
+    root = require_project()
     settings = Settings()
     prepare(settings)
-    root = project_root()
-    if root is None:
-        raise SettingsError("workspace.yaml is missing. Run algobot from a checkout of the project.")
     if host not in ("127.0.0.1", "localhost", "::1"):
         say(
             f"Warning: the UI at {host} has no password. Anyone who can reach it can start runs and read all data. Put "
@@ -37,7 +34,10 @@ def up(host: str, port: int) -> None:
     artefacts.mkdir(parents=True, exist_ok=True)
     (artefacts / "dagster.yaml").write_text((root / "dagster.yaml").read_text())
     os.environ["DAGSTER_HOME"] = str(artefacts)
-    # leave the checkout: Dagster warns if the working directory has a dagster.yaml other than that of DAGSTER_HOME
+    os.environ[PROJECT] = str(root)
+    # workspace.yaml counts on the project's folder as working directory to find the project's module
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # leave the project: Dagster warns if the working directory has a dagster.yaml other than that of DAGSTER_HOME
     os.chdir(artefacts)
     program = Path(sys.executable).parent / "dg"
     workspace = str(root / "workspace.yaml")
