@@ -149,13 +149,13 @@ def test_runs_are_killed_hundreds_of_times(undisturbed, server, capsys):
 
 
 def test_the_suite_finds_a_run_without_transactions(undisturbed, server):
-    """A run whose writer keeps what each statement did, killed after the COPY of indicators, before their lineage."""
+    """A run whose writer keeps what each statement did, killed after the COPY of candles, before their lineage."""
     name = f"test_planted_{os.getpid()}"
     server.ensure_database(name, template=TEMPLATE)
     try:
         url = url_of(server, name)
-        assert run(undisturbed.old, url, text="float8send", planted=True).killed
-        assert any(found.startswith("indicators") for found in torn(rest(url), undisturbed.first))
+        assert run(undisturbed.old, url, text="taker_buy_base", planted=True).killed
+        assert any(found.startswith("market_data") for found in torn(rest(url), undisturbed.first))
     finally:
         server.drop_database(name)
 

@@ -18,6 +18,7 @@ from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.run import RunOptions, TableRun, upstream_of
 from algobot_assets.pipeline.skipped import by_cause
 from algobot_assets.pipeline.table import Table
+from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.store import lineage
@@ -109,11 +110,12 @@ def _unseen(store: Store, table: str, first: date, end: date, seen: set[_Day]) -
 def _difference(store: Store, item: WindowFrame) -> str | None:
     """Describe the first difference between computed and stored rows, digests or states of a window."""
     window = item.window
-    names = list(item.frame.columns)
+    names = [name for name in schema_of(window.table) if name in item.frame.columns]
+    keys = [name for name in window.rule.natural_key if name in names]
     # trades that close in the same candle share their figures; only their keys differ
-    order = list(dict.fromkeys([*canonical_order(window.table), *window.rule.natural_key]))
+    order = list(dict.fromkeys([*canonical_order(window.table), *keys]))
     stored = read_window(store, window, names).sort(order)
-    computed = item.frame.sort(order)
+    computed = item.frame.select(names).sort(order)
     if not stored.equals(computed, null_equal=True) or _bits(stored) != _bits(computed):
         return _first_row(window, stored, computed)
     outputs = day_digests(computed, content_columns(window.table), row_days(window, computed))
@@ -137,7 +139,7 @@ def _bits(frame: pl.DataFrame) -> list[bytes]:
 
 
 def _first_row(window: Window, stored: pl.DataFrame, computed: pl.DataFrame) -> str:
-    key = list(window.rule.natural_key)
+    key = [name for name in window.rule.natural_key if name in stored.columns] or canonical_order(window.table)
     both = stored.with_columns(pl.lit(True).alias("_s")).join(
         computed.with_columns(pl.lit(True).alias("_c")), on=key, how="full", coalesce=True, suffix=" computed"
     )

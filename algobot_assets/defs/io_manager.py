@@ -89,26 +89,33 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         sample: pl.DataFrame | None = None
         LOG.info("table", extra={"table": table})
         for done in write_frames(store, joined(obj) if WINDOWING[table].time == "day" else obj):
-            item, written = done.item, done.written
+            written = done.written
             totals.update(
                 inserted=written.inserted,
                 updated=written.updated,
                 deleted=written.deleted,
-                windows=1,
+                windows=len(done.items) - len(written.errors),
                 ms=int(done.seconds * 1000),
             )
-            if table in MONTHLY and written.inserted > _BULK:
-                loaded.update(months_of(item.window))
-            if item.frame.height:
-                sample = item.frame.tail(5)
-            LOG.info("window", extra={"table": table, "rows": written.rows, "days": f"{item.window.first:%Y-%m}"})
-            context.log.info(
-                f"{item.window}: rows={written.rows} inserted={written.inserted} updated={written.updated} "
-                f"deleted={written.deleted} seconds={done.seconds:.3f}"
-            )
+            for position, error in written.errors.items():
+                obj.refuse(done.items[position], error)
+            for item in done.items:
+                if table in MONTHLY and written.inserted > _BULK:
+                    loaded.update(months_of(item.window))
+                if item.frame.height:
+                    sample = item.frame.tail(5)
+                extra = {"table": table, "rows": item.frame.height, "days": f"{item.window.first:%Y-%m}"}
+                LOG.info("window", extra=extra)
+            if done.items:
+                more = f" and {len(done.items) - 1} more windows" if len(done.items) > 1 else ""
+                context.log.info(
+                    f"{done.items[0].window}{more}: rows={written.rows} inserted={written.inserted} "
+                    f"updated={written.updated} deleted={written.deleted} seconds={done.seconds:.3f}"
+                )
         if loaded:
             vacuum_months(store, table, sorted(loaded))
         LOG.info("table", extra={"table": table, "finished": True})
+        obj.finish()
         with store.transaction() as connection:
             per_day = lineage.rows_by_day(connection, table, first, end)
         self._add_metadata(context, per_day, totals, sample)

@@ -102,7 +102,7 @@ def table_asset(
             options = RunOptions(**config.model_dump())
             days = run_days(context, table)
             run = TableRun(table, database.store, *days, context.log, options, feed.feed, state.file)
-            yield dg.Output(Frames(run.frames(body(run, **inputs))), output_name=table)
+            yield dg.Output(run.frames(body(run, **inputs)), output_name=table)
             yield dg.AssetCheckResult(
                 check_name=CHECK,
                 asset_key=table,

@@ -9,11 +9,10 @@ import polars as pl
 
 from algobot_assets.compute.carry import Days
 from algobot_assets.pipeline.incremental import Recorded
-from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import day_of
-from algobot_assets.schema.windows import Window
+from algobot_assets.schema.windows import Window, frame_schema
 
-PRICES = ("id", "timestamp", "open", "high", "low", "close", "volume")
+PRICES = ("timestamp", "open", "high", "low", "close", "volume")
 
 
 def days_of_candles(window: Window, candles: pl.DataFrame, days: Sequence[date]) -> Days:
@@ -27,11 +26,10 @@ def inputs_of_day(recorded: Sequence[Recorded], day: date) -> tuple[bytes, datet
     return b"".join(item.output for item in items), min(item.complete_through for item in items)
 
 
-def with_candle_ids(frame: pl.DataFrame, prices: pl.DataFrame, window: Window, table: str) -> pl.DataFrame:
-    """Add market and candle id to computed rows, and return the table's columns."""
+def rows_of_market(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Add the window's market and strategy to computed rows, and return the table's columns."""
     return frame.with_columns(
-        prices["id"].alias("market_data_id"),
         pl.lit(window.symbol).alias("symbol"),
         pl.lit(window.interval).alias("interval"),
         *([pl.lit(window.strategy_id, dtype=pl.Int64).alias("strategy_id")] if window.strategy_id else []),
-    ).select(list(schema_of(table)))
+    ).select(list(frame_schema(window.table)))

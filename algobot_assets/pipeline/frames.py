@@ -7,54 +7,58 @@ only the ones it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator
 
 import polars as pl
-import psycopg
 
-from algobot_assets.schema.windows import Window
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.errors import AlgobotError
+from algobot_assets.store.writer import Record, WindowFrame
 
-#: Stores further records in the transaction of a window's rows.
-BeforeCommit = Callable[[psycopg.Connection], None]
-
-
-@dataclass(frozen=True)
-class WindowFrame:
-    """Rows of one window, with the inputs of each day.
-
-    Days of the window that are missing in ``days`` are not touched. ``before_commit`` runs in the transaction of the
-    rows and stores their further records (sources, gaps). ``digests``: number of rows and digest of each day, if they
-    are known already.
-    """
-
-    window: Window
-    frame: pl.DataFrame
-    days: Sequence[DayInputs]
-    before_commit: BeforeCommit | None = None
-    digests: Mapping[date, tuple[int, bytes]] | None = None
-
-
-class Frames:
-    """The frames of one table in one run, made one at a time as they are written."""
-
-    def __init__(self, frames: Iterable[WindowFrame]) -> None:
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[WindowFrame]:
-        return iter(self._frames)
-
+__all__ = ["Frames", "Record", "WindowFrame", "joined"]
 
 #: Days of the largest joined window: a year of one strategy's trades is small, a transaction has a fixed cost.
 _JOINED_DAYS = 366
 
 
+class Frames:
+    """The frames of one table in one run, made one at a time as they are written.
+
+    ``refused`` is told of each frame that could not be written, with the error; without it, the first such error is
+    raised once the others are written. ``finish`` is called in the end.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[WindowFrame],
+        refused: Callable[[WindowFrame, AlgobotError], None] | None = None,
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._frames = frames
+        self._refused = refused
+        self._finish = finish
+        self._error: AlgobotError | None = None
+
+    def __iter__(self) -> Iterator[WindowFrame]:
+        return iter(self._frames)
+
+    def refuse(self, item: WindowFrame, error: AlgobotError) -> None:
+        """Report a frame that could not be written."""
+        if self._refused is None:
+            self._error = self._error or error
+        else:
+            self._refused(item, error)
+
+    def finish(self) -> None:
+        """Report the end of writing. Raises the error of a frame that nobody else was told of."""
+        if self._error is not None:
+            raise self._error
+        self._finish()
+
+
 def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
     """Join consecutive windows of one strategy.
 
-    For tables without monthly partitions. Each ``before_commit`` runs in the windows' order.
+    For tables without monthly partitions. The records of the windows keep their order.
     """
     waiting: dict[tuple[str, str, str, int], WindowFrame] = {}
     for item in frames:
@@ -68,19 +72,7 @@ def joined(frames: Iterable[WindowFrame]) -> Iterator[WindowFrame]:
                     held.window.of(held.window.first, item.window.end),
                     pl.concat([held.frame, item.frame]),
                     [*held.days, *item.days],
-                    _both(held.before_commit, item.before_commit),
+                    [*held.records, *item.records],
                 )
         waiting[item.window.key] = item
     yield from waiting.values()
-
-
-def _both(one: BeforeCommit | None, other: BeforeCommit | None) -> BeforeCommit | None:
-    """Return a function that runs both, one after the other."""
-    if one is None or other is None:
-        return one or other
-
-    def run_both(connection: psycopg.Connection) -> None:
-        one(connection)
-        other(connection)
-
-    return run_both

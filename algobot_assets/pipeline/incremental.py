@@ -7,7 +7,7 @@ lineage alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Protocol
@@ -19,7 +19,7 @@ from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.skipped import NO_CANDLES, Skipped
 from algobot_assets.schema.intervals import consecutive, piece_end
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import state_digest
+from algobot_assets.store.digests import NOTHING, state_digest
 from algobot_assets.store.lineage import DayInputs, DayLineage
 
 DAY = timedelta(days=1)
@@ -117,12 +117,12 @@ def unknown_stretches(complete: Mapping[date, bool]) -> list[tuple[date, date]]:
 Compute = Callable[[Sequence[date], np.ndarray | None], tuple[pl.DataFrame, np.ndarray | Sequence[np.ndarray] | None]]
 
 
-@dataclass
-class DayCounts:
-    """The number of days that a run checked, and of those that it computed or fetched."""
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a computation reads: the window of a table, and its columns."""
 
-    days: int = 0
-    computed: int = 0
+    window: Window
+    columns: tuple[str, ...]
 
 
 class WarmStart(Protocol):
@@ -142,7 +142,8 @@ class Chain:
     ``recorded``: the window's recorded days and the one before. ``inputs`` returns a day's input digest and the time up
     to which it is complete. A day whose parameters differ from those of the day before starts from the state that
     ``warm_start`` computes; without one, from the carried state. ``interval``: the interval of the candles behind the
-    rows, if the window has none.
+    rows, if the window has none. ``strategy``: its name, for messages. ``reads``: the stored rows that ``compute``
+    needs for a piece of days.
     """
 
     window: Window
@@ -154,6 +155,8 @@ class Chain:
     compute: Compute
     warm_start: WarmStart | None = None
     interval: str = ""
+    strategy: str = ""
+    reads: Callable[[Sequence[date]], Sequence[Rows]] = lambda days: ()
 
     def inputs_of(self, day: date, state_in: bytes | None, basis: bytes) -> DayInputs:
         """Return the current inputs of ``day``."""
@@ -173,38 +176,48 @@ class Chain:
         return found
 
 
-def compute_stale(chain: Chain, counts: DayCounts, *, recompute: bool = False) -> Iterator[WindowFrame]:
-    """Compute the days of a chain that are not fresh, piece by piece, each from the state before it."""
-    days, own, warm_start = chain.computable.days, chain.recorded, chain.warm_start
-    counts.days += len(days)
-    if not days:
-        return
-    before = None if chain.computable.starts_empty else own[days[0] - DAY]
-    state = before.state_out if before else None
-    previous = before.parameters if before else None
-    position = 0
-    while position < len(days):
-        day = days[position]
-        warm = warm_start if previous is not None and chain.parameters(day) != previous else None
-        basis = warm.basis(day) if warm is not None else b""
-        wanted = chain.inputs_of(day, state_digest(state), basis)
-        recorded = own.get(day)
-        if recorded is not None and warm is not None:
-            wanted = replace(wanted, state_in=recorded.state_in)  # the basis determines it
-        if recorded is not None and recorded.same_inputs(wanted) and not recompute:
-            state, previous = recorded.state_out, recorded.parameters
-            position += 1
-            continue
-        if warm is not None:
-            state = warm.state(day)
-        piece = chain.piece(position)
+class StaleDays:
+    """The days of a chain that are not fresh, computed piece by piece, each from the state before it."""
+
+    def __init__(self, chain: Chain, *, recompute: bool = False) -> None:
+        self.chain = chain
+        self._recompute = recompute
+        self._position = 0
+        days = chain.computable.days
+        before = chain.recorded[days[0] - DAY] if days and not chain.computable.starts_empty else None
+        self._state = before.state_out if before else None
+        self._previous = before.parameters if before else None
+        self._warm: WarmStart | None = None
+        self._basis = NOTHING
+
+    def next_piece(self) -> list[date]:
+        """Pass over the fresh days, and return the days to compute next; none if the rest is fresh."""
+        chain, days = self.chain, self.chain.computable.days
+        while self._position < len(days):
+            day = days[self._position]
+            changed = self._previous is not None and chain.parameters(day) != self._previous
+            self._warm = chain.warm_start if changed else None
+            self._basis = self._warm.basis(day) if self._warm is not None else NOTHING
+            wanted = chain.inputs_of(day, state_digest(self._state), self._basis)
+            recorded = chain.recorded.get(day)
+            if recorded is not None and self._warm is not None:
+                wanted = replace(wanted, state_in=recorded.state_in)  # the basis determines it
+            if recorded is None or self._recompute or not recorded.same_inputs(wanted):
+                return chain.piece(self._position)
+            self._state, self._previous = recorded.state_out, recorded.parameters
+            self._position += 1
+        return []
+
+    def compute(self, piece: list[date]) -> WindowFrame:
+        """Compute the days that ``next_piece`` returned."""
+        chain = self.chain
+        state = self._state if self._warm is None else self._warm.state(piece[0])
         frame, states = chain.compute(piece, state)
         records = []
-        for index, item in enumerate(piece):
-            known = chain.inputs_of(item, state_digest(state), basis if index == 0 else b"")
+        for index, day in enumerate(piece):
+            known = chain.inputs_of(day, state_digest(state), self._basis if index == 0 else NOTHING)
             state = None if states is None else np.ascontiguousarray(states[index])
             records.append(replace(known, state_out=state))
-        counts.computed += len(piece)
-        previous = records[-1].parameters
-        yield WindowFrame(chain.window.of(piece[0], piece[-1] + DAY), frame, records)
-        position += len(piece)
+        self._state, self._previous = state, records[-1].parameters
+        self._position += len(piece)
+        return WindowFrame(chain.window.of(piece[0], piece[-1] + DAY), frame, records)

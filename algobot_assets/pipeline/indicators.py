@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -13,67 +14,98 @@ import polars as pl
 from algobot_assets.compute.code_version import indicators_code_version
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
 from algobot_assets.declared.versions import effective
-from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, with_candle_ids
+from algobot_assets.pipeline.batches import compute_chains
+from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, rows_of_market
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Chain, computable_days, compute_stale
+from algobot_assets.pipeline.incremental import DAY, Chain, Rows, computable_days
 from algobot_assets.pipeline.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.run import TableRun, skip_on_error
+from algobot_assets.pipeline.reads import Reader
+from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import pieces
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.digests import SIZE
+from algobot_assets.store.recorded import Lineages, first_days
 
 
 def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iterator[WindowFrame]:
     """Yield the indicators of each market with recorded candles."""
-    settings = configurations.versions(history=True)
-    digests = ParameterDigests.read(run.store, "indicators")
-    recorded = market_data.recorded()
-    run.skip_unknown([f"{candles.symbol} {candles.interval}" for candles in recorded])
-    for candles in recorded:
-        if not run.includes(candles.symbol, candles.interval):
-            continue
-        yield from skip_on_error(run, _indicators(run, market_data, candles, settings, digests))
+    recorded = Lineages.read(run.store, ("market_data", "indicators"), run.first - DAY, run.end)
+    markets = [
+        market_data.window(symbol=symbol, interval=interval) for _, symbol, interval, _ in recorded.keys("market_data")
+    ]
+    markets = [candles for candles in markets if recorded.days(candles)]
+    run.skip_unknown([f"{candles.symbol} {candles.interval}" for candles in markets])
+    wanted = [candles for candles in markets if run.includes(candles.symbol, candles.interval)]
+    plan = _Plan(
+        run,
+        market_data,
+        recorded,
+        first_days(run.store, "market_data", {(candles.symbol, candles.interval) for candles in wanted}),
+        ParameterDigests.read(run.store, "indicators"),
+        Reader(run.store, recorded),
+        _windows_in_force(configurations.versions(history=True)),
+    )
+    chains = [plan.chain(candles) for candles in wanted]
+    yield from compute_chains(run, [chain for chain in chains if chain is not None], plan.reader)
 
 
-def _indicators(
-    run: TableRun, market_data: Table, candles: Window, settings: pl.DataFrame, digests: ParameterDigests
-) -> Iterator[WindowFrame]:
-    end = end_of_trading(candles.symbol, run.end)
-    if end <= run.first:
-        return
-    window = Window("indicators", run.first, end, candles.symbol, candles.interval, 0, candles.phase)
-    begin = market_data.first_day(candles)
-    upstream = market_data.lineage(candles)
-    own = market_data.lineage(window.of(run.first - DAY, end))
-    market = f"{candles.symbol} {candles.interval}"
-    days = computable_days(window, market, begin, [upstream], own, ["market_data"], market_data.last_complete)
-    run.start(days)
+def _windows_in_force(settings: pl.DataFrame) -> Callable[[date], IndicatorWindows]:
+    """Return a function from a day to the indicator windows in force on it."""
 
+    @cache
     def windows_on(day: date) -> IndicatorWindows:
         rows = effective(settings, day) if settings.height else settings
         return IndicatorWindows.from_configurations(dict(rows.select("config_name", "config_value").iter_rows()))
 
-    def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
-        part = candles.of(days[0], days[-1] + DAY)
-        prices = market_data.read(part, PRICES)
-        frame, states = compute_indicators(
-            prices, windows_on(days[0]), part.interval, days_of_candles(part, prices, days), state
-        )
-        return with_candle_ids(frame, prices, part, "indicators"), states
+    return windows_on
 
-    chain = Chain(
-        window,
-        days,
-        own,
-        inputs=lambda day: inputs_of_day([upstream], day),
-        parameters=lambda day: digests.on(0, day),
-        code_version=indicators_code_version(),
-        compute=compute,
-        warm_start=_WarmStart(market_data, candles, begin, windows_on) if begin else None,
-    )
-    yield from compute_stale(chain, run.day_counts, recompute=run.options.recompute)
+
+@dataclass(frozen=True)
+class _Plan:
+    """What decides the days of every market: lineage, the markets' first days, parameters in force."""
+
+    run: TableRun
+    market_data: Table
+    recorded: Lineages
+    begins: dict[tuple[str, str], date]
+    digests: ParameterDigests
+    reader: Reader
+    windows_on: Callable[[date], IndicatorWindows]
+
+    def chain(self, candles: Window) -> Chain | None:
+        """Return the days of a market; None if it ended before the run's days."""
+        run, interval = self.run, candles.interval
+        end = end_of_trading(candles.symbol, run.end)
+        if end <= run.first:
+            return None
+        window = candles.in_table("indicators").of(run.first, end)
+        upstream = self.recorded.days(candles)
+        own = self.recorded.days(window.of(run.first - DAY, end))
+        begin = self.begins.get((candles.symbol, interval))
+
+        def reads(days: Sequence[date]) -> list[Rows]:
+            return [Rows(candles.of(days[0], days[-1] + DAY), PRICES)]
+
+        def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
+            (prices,) = map(self.reader.get, reads(days))
+            of_day = days_of_candles(candles, prices, days)
+            frame, states = compute_indicators(prices, self.windows_on(days[0]), interval, of_day, state)
+            return rows_of_market(frame, window), states
+
+        market, last_complete = f"{candles.symbol} {interval}", self.market_data.last_complete
+        return Chain(
+            window,
+            computable_days(window, market, begin, [upstream], own, ["market_data"], last_complete),
+            own,
+            inputs=lambda day: inputs_of_day([upstream], day),
+            parameters=lambda day: self.digests.on(0, day),
+            code_version=indicators_code_version(),
+            compute=compute,
+            warm_start=_WarmStart(self.market_data, candles, begin, self.windows_on) if begin else None,
+            reads=reads,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,19 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from logging import Logger
 
 from algobot_assets.declared.state_file import StateFile
 from algobot_assets.errors import AlgobotError, ArchivedError, WindowError
 from algobot_assets.feed.open import CandleFeed
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import ComputableDays, DayCounts
+from algobot_assets.pipeline.frames import Frames, WindowFrame
+from algobot_assets.pipeline.incremental import ComputableDays
 from algobot_assets.pipeline.skipped import Skipped, by_cause
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.store import writer
+from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 
 
@@ -34,6 +36,14 @@ class RunOptions:
     """Compare the checksums of loaded files with those published now, and fetch replaced files again."""
     rewrite: bool = False
     """Correct declared versions that are stored with other values."""
+
+
+@dataclass
+class DayCounts:
+    """The number of days that a run checked, and of those that it computed or fetched."""
+
+    days: int = 0
+    computed: int = 0
 
 
 @dataclass
@@ -64,15 +74,43 @@ class TableRun:
         if days.skipped is not None:
             self.skip(replace(days.skipped, strategy=strategy))
         self.succeeded += bool(days.days)
+        self.day_counts.days += len(days.days)
 
-    def frames(self, made: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
-        """Yield the frames of the run. WindowError at the end if no market could be computed at all."""
-        yield from made
-        lines = by_cause(self.skipped)
-        if lines and not self.succeeded:
-            raise WindowError("\n".join(lines))
-        for line in lines:
-            self.log.warning(line)
+    def frames(self, made: Iterator[WindowFrame]) -> Frames:
+        """Return the frames of the run. In the end WindowError is raised if no market could be computed at all."""
+        written: set[tuple[str, str, str, int]] = set()
+
+        def yielded() -> Iterator[WindowFrame]:
+            for item in made:
+                written.add(item.window.key)
+                yield item
+
+        def refused(item: WindowFrame, error: AlgobotError) -> None:
+            if item.window.key in written:
+                written.discard(item.window.key)
+                self.succeeded -= isinstance(error, ArchivedError) or item.window.first <= self.first
+            self.skip(str(error))
+
+        def finish() -> None:
+            lines = by_cause(self.skipped)
+            if lines and not self.succeeded:
+                raise WindowError("\n".join(lines))
+            for line in lines:
+                self.log.warning(line)
+
+        return Frames(yielded(), refused, finish)
+
+    @cached_property
+    def archived(self) -> frozenset[date]:
+        """The first days of the archived months, as the run began."""
+        with self.store.transaction() as connection:
+            return frozenset(archived_months(connection))
+
+    def refuse_archived(self, item: WindowFrame) -> None:
+        """Raise ArchivedError if the frame would change rows of an archived month, so that its market is skipped."""
+        if item.window.table in MONTHLY and self.archived.intersection(writer.months_of(item.window)):
+            with self.store.transaction() as connection:
+                writer.refuse_archived(connection, item.window, item.frame, item.days)
 
     def includes(self, symbol: str, interval: str) -> bool:
         """Return whether the run includes this market."""
@@ -87,46 +125,6 @@ class TableRun:
                 f"{self.table} has no data for market {name!r}. "
                 f"Markets are written like {min(known, default='BTCUSDT 1m')!r}."
             )
-
-
-def interleave(streams: Sequence[Iterator[WindowFrame]]) -> Iterator[WindowFrame]:
-    """Yield one frame of each stream in turn until all have ended.
-
-    Strategies of one market advance month by month together, so that a month of candles is read once for all.
-    """
-    left = list(streams)
-    while left:
-        for stream in tuple(left):
-            frame = next(stream, None)
-            if frame is None:
-                left.remove(stream)
-            else:
-                yield frame
-
-
-def skip_on_error(run: TableRun, frames: Iterator[WindowFrame]) -> Iterator[WindowFrame]:
-    """Yield the frames of one market; an error written for people skips the rest of it, not the other markets.
-
-    A frame that would change rows of an archived month does the same.
-    """
-    began = False
-    try:
-        for item in frames:
-            refuse_archived(run.store, item)
-            began = True
-            yield item
-    except ArchivedError as error:
-        run.succeeded -= not began
-        run.skip(str(error))
-    except AlgobotError as error:
-        run.skip(str(error))
-
-
-def refuse_archived(store: Store, item: WindowFrame) -> None:
-    """Raise ArchivedError if the frame would change rows of an archived month, so that only its market is skipped."""
-    if item.window.table in MONTHLY:
-        with store.transaction() as connection:
-            writer.refuse_archived(connection, item.window, item.frame, item.days)
 
 
 def upstream_of(body: Callable[..., Iterator[WindowFrame]]) -> tuple[str, ...]:

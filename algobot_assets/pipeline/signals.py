@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,16 @@ from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import lifetimes
-from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, with_candle_ids
+from algobot_assets.pipeline.batches import attempt, compute_chains
+from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, rows_of_market
 from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Chain, computable_days, compute_stale
+from algobot_assets.pipeline.incremental import DAY, Chain, Rows, computable_days
 from algobot_assets.pipeline.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.run import TableRun, interleave, skip_on_error
+from algobot_assets.pipeline.reads import Reader
+from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.symbols import end_of_trading
-from algobot_assets.schema.windows import Window
+from algobot_assets.store.recorded import Lineages, first_days
 
 
 def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:
@@ -32,59 +34,73 @@ def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Ta
     if versions.is_empty():
         run.log.info("No strategy is stored, so there are no signals to compute.")
         return
-    digests = ParameterDigests.read(run.store, "signals")
-    # keep the last month read: every strategy of its market needs it
-    candles = lru_cache(maxsize=1)(lambda window: market_data.read(window, PRICES))
-    ordered = versions.sort("symbol", "interval", "id").iter_rows(named=True)
-    for market, of_market in groupby(ordered, key=lambda version: (version["symbol"], version["interval"])):
-        if not run.includes(*market):
-            continue
-        yield from interleave(
-            [skip_on_error(run, _signals(run, market_data, indicators, v, digests, candles)) for v in of_market]
-        )
-
-
-def _signals(
-    run: TableRun,
-    market_data: Table,
-    indicators: Table,
-    version: dict[str, Any],
-    digests: ParameterDigests,
-    prices_in: Callable[[Window], pl.DataFrame],
-) -> Iterator[WindowFrame]:
-    end = end_of_trading(version["symbol"], min(run.end, version["until"] or run.end))
-    if end <= run.first:
-        return
-    candles = market_data.window(end=end, symbol=version["symbol"], interval=version["interval"])
-    window = Window("signals", run.first, end, candles.symbol, candles.interval, version["id"], candles.phase)
-    columns = list(get_strategy(version["strategy_type"]).indicators)
-    begin = market_data.first_day(candles)
-    prices_of = market_data.lineage(candles)
-    values_of = indicators.window(end=end, symbol=candles.symbol, interval=candles.interval)
-    upstream = [prices_of, indicators.lineage(values_of)] if columns else [prices_of]
-    own = market_data.lineage(window.of(run.first - DAY, end))
-    sources = ["market_data", "indicators"] if columns else ["market_data"]
-    market = f"{candles.symbol} {candles.interval}"
-    days = computable_days(window, market, begin, upstream, own, sources, market_data.last_complete)
-    run.start(days, version["strategy_name"])
-    parameters = from_json(version["parameters"]).parameters
-
-    def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
-        part = candles.of(days[0], days[-1] + DAY)
-        prices = prices_in(part)
-        values = indicators.read(values_of.of(days[0], days[-1] + DAY), ["timestamp", *columns]) if columns else None
-        frame, states = compute_signals(
-            version["strategy_type"], prices, values, parameters, days_of_candles(part, prices, days), state
-        )
-        return with_candle_ids(frame, prices, window, "signals"), states
-
-    chain = Chain(
-        window,
-        days,
-        own,
-        inputs=lambda day: inputs_of_day(upstream, day),
-        parameters=lambda day: digests.on(version["id"], day),
-        code_version=strategy_code_version(version["strategy_type"]),
-        compute=compute,
+    wanted = [
+        version
+        for version in versions.sort("symbol", "interval", "id").iter_rows(named=True)
+        if run.includes(version["symbol"], version["interval"])
+    ]
+    recorded = Lineages.read(run.store, ("market_data", "indicators", "signals"), run.first - DAY, run.end)
+    plan = _Plan(
+        run,
+        market_data,
+        recorded,
+        first_days(run.store, "market_data", {(version["symbol"], version["interval"]) for version in wanted}),
+        ParameterDigests.read(run.store, "signals"),
+        Reader(run.store, recorded),
     )
-    yield from compute_stale(chain, run.day_counts, recompute=run.options.recompute)
+    chains = [attempt(run, partial(plan.chain, version)) for version in wanted]
+    yield from compute_chains(run, [chain for chain in chains if chain is not None], plan.reader)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What decides the days of every strategy version: lineage, the markets' first days, parameters in force."""
+
+    run: TableRun
+    market_data: Table
+    recorded: Lineages
+    begins: dict[tuple[str, str], date]
+    digests: ParameterDigests
+    reader: Reader
+
+    def chain(self, version: dict[str, Any]) -> Chain | None:
+        """Return the days of a version; None if it ended before the run's days."""
+        run, symbol, interval = self.run, version["symbol"], version["interval"]
+        end = end_of_trading(symbol, min(run.end, version["until"] or run.end))
+        if end <= run.first:
+            return None
+        strategy_type = version["strategy_type"]
+        columns = tuple(get_strategy(strategy_type).indicators)
+        candles = self.market_data.window(end=end, symbol=symbol, interval=interval)
+        window = candles.in_table("signals", version["id"])
+        sources = ["market_data", "indicators"] if columns else ["market_data"]
+        upstream = [self.recorded.days(candles.in_table(name)) for name in sources]
+        own = self.recorded.days(window.of(run.first - DAY, end))
+        parameters = from_json(version["parameters"]).parameters
+
+        def reads(days: Sequence[date]) -> list[Rows]:
+            part = candles.of(days[0], days[-1] + DAY)
+            prices = Rows(part, PRICES)
+            return [prices, Rows(part.in_table("indicators"), ("timestamp", *columns))] if columns else [prices]
+
+        def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
+            prices, *values = map(self.reader.get, reads(days))
+            of_day = days_of_candles(candles, prices, days)
+            frame, states = compute_signals(
+                strategy_type, prices, values[0] if values else None, parameters, of_day, state
+            )
+            return rows_of_market(frame, window), states
+
+        begin = self.begins.get((symbol, interval))
+        last_complete = self.market_data.last_complete
+        return Chain(
+            window,
+            computable_days(window, f"{symbol} {interval}", begin, upstream, own, sources, last_complete),
+            own,
+            inputs=lambda day: inputs_of_day(upstream, day),
+            parameters=lambda day: self.digests.on(version["id"], day),
+            code_version=strategy_code_version(strategy_type),
+            compute=compute,
+            strategy=version["strategy_name"],
+            reads=reads,
+        )

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
+import polars as pl
+
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import opens_window, piece_end
 
@@ -21,24 +23,29 @@ class Windowing:
     scope         the columns that hold a window's market or strategy
     natural_key   the columns that identify a row
     links         surrogate keys into other tables; they are not part of a row's content
+    linked_table  the table that the link leads to, and
+    linked_by     the columns by which the database finds the row there; frames carry these, never a link
     """
 
     time: str
     scope: tuple[str, ...]
     natural_key: tuple[str, ...]
     links: tuple[str, ...] = ()
+    linked_table: str = ""
+    linked_by: tuple[str, ...] = ()
 
 
 _MARKET = ("symbol", "interval")
+_TO_CANDLE = (("market_data_id",), "market_data", (*_MARKET, "timestamp"))
 WINDOWING: dict[str, Windowing] = {
     "market_data": Windowing("timestamp", _MARKET, (*_MARKET, "timestamp")),
-    "indicators": Windowing("timestamp", _MARKET, (*_MARKET, "timestamp"), ("market_data_id",)),
-    "signals": Windowing(
-        "timestamp", (*_MARKET, "strategy_id"), (*_MARKET, "strategy_id", "timestamp"), ("market_data_id",)
-    ),
+    "indicators": Windowing("timestamp", _MARKET, (*_MARKET, "timestamp"), *_TO_CANDLE),
+    "signals": Windowing("timestamp", (*_MARKET, "strategy_id"), (*_MARKET, "strategy_id", "timestamp"), *_TO_CANDLE),
     "trade_history": Windowing("day", ("strategy_id",), ("strategy_id", "entry_time")),
     # the strategy of a metrics row is that of its trade
-    "performance_metrics": Windowing("day", (), ("trade_id",), ("trade_id",)),
+    "performance_metrics": Windowing(
+        "day", (), ("trade_id",), ("trade_id",), "trade_history", ("strategy_id", "entry_time")
+    ),
     "backtest_results": Windowing("day", ("strategy_id",), ("strategy_id", "day")),
     "configurations": Windowing("effective_from", (), ("config_name", "effective_from")),
     "strategies": Windowing("effective_from", (), ("strategy_name", "effective_from")),
@@ -84,6 +91,10 @@ class Window:
         """Return the window of the same market or strategy over other days."""
         return Window(self.table, first, end, self.symbol, self.interval, self.strategy_id, self.phase)
 
+    def in_table(self, table: str, strategy_id: int = 0) -> Window:
+        """Return the window of the same market and days in another table."""
+        return Window(table, self.first, self.end, self.symbol, self.interval, strategy_id, self.phase)
+
     def pieces(self) -> Iterator[Window]:
         """Yield the parts that are read and written at once; see intervals.piece_end."""
         first = self.first
@@ -98,6 +109,13 @@ class Window:
         last = self.end.toordinal() - 1
         days = f"{self.first}" if last == self.first.toordinal() else f"{self.first} to {date.fromordinal(last)}"
         return f"{self.table}{market}{strategy}, {days}"
+
+
+def frame_schema(table: str) -> dict[str, pl.DataType]:
+    """Return the columns and dtypes of the table's frames: those of its rows, with natural keys instead of links."""
+    rule = WINDOWING[table]
+    columns = {name: dtype for name, dtype in schema_of(table).items() if name not in rule.links}
+    return columns | {name: schema_of(rule.linked_table)[name] for name in rule.linked_by if name not in columns}
 
 
 def canonical_order(table: str) -> list[str]:

@@ -19,6 +19,8 @@ from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database
 from algobot_assets.store.session import fetch_value
 
+#: The first number of the locks on candles that others refer to; the trigger function keep_candles knows it too.
+CANDLES_CLASS = 1_633_837_924
 _RUN_CLASS = zlib.crc32(b"algobot run") - 2**31
 #: Seconds between two checks of the connection that holds a run's lock; the server may be restarted during a run.
 _CHECK_EVERY = 15.0
@@ -90,6 +92,22 @@ def lock_months(connection: psycopg.Connection, table: str, months: Sequence[dat
         "SELECT pg_advisory_xact_lock(%s::int, month) FROM unnest(%s::int[]) AS month",
         (_table_class(table), [_month_number(month) for month in months]),
     )
+
+
+def keep_candles(connection: psycopg.Connection, months: Sequence[date]) -> None:
+    """Keep candles of ``months`` from being deleted or moved until the transaction ends; others may do the same.
+
+    A trigger on market_data takes the lock for itself alone before it lets such a change happen.
+    """
+    connection.execute(
+        "SELECT pg_advisory_xact_lock_shared(%s::int, month) FROM unnest(%s::int[]) AS month",
+        (CANDLES_CLASS, [_month_number(month) for month in months]),
+    )
+
+
+def keep_strategies(connection: psycopg.Connection, strategies: Sequence[int]) -> None:
+    """Keep strategies from being deleted until the transaction ends."""
+    connection.execute("SELECT FROM strategies WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", (list(strategies),))
 
 
 def _table_class(table: str) -> int:

@@ -205,6 +205,15 @@ def files_of(
     return [_file(row) for row in rows]
 
 
+def has_files(connection: psycopg.Connection, table: str, lo: datetime, hi: datetime) -> bool:
+    """Return whether rows of ``table`` that open in [lo, hi) are archived."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM archived_files WHERE table_name = %s AND last_open >= %s AND first_open < %s)",
+        (table, lo, hi),
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def files_of_month(connection: psycopg.Connection, month: date) -> list[ArchivedFile]:
     """Return all files of a month, candles first, because the other tables refer to them."""
     rows = connection.execute(

@@ -7,7 +7,7 @@ database's view stale_partitions derives stale partitions from it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -66,6 +66,7 @@ class DayLineage(DayInputs):
         ) == (inputs.complete_through, inputs.inputs, inputs.parameters, inputs.code_version, inputs.state_in)
 
 
+Key = tuple[str, str, str, int]
 _KEY = ("table_name", "symbol", "interval", "strategy_id", "day")
 _VALUES = (
     "rows",
@@ -133,19 +134,18 @@ def rows_by_day(connection: psycopg.Connection, table: str, first: date, end: da
 
 def write(
     connection: psycopg.Connection,
-    window: Window,
-    days: Iterable[tuple[DayInputs, int, bytes]],
+    days: Iterable[tuple[Key, DayInputs, int, bytes]],
     run_id: str,
     *,
     new: bool = False,
 ) -> None:
-    """Record days of the window, each with the number and digest of its rows, in one round trip.
+    """Record days of windows, each with its key and the number and digest of its rows.
 
-    ``new``: none of the days is recorded yet, so they are written by COPY.
+    ``new``: none of the days is recorded yet, so they are copied in; else they are staged first.
     """
     records: list[tuple[object, ...]] = [
         (
-            *window.key,
+            *key,
             day.day,
             rows,
             day.inputs,
@@ -158,17 +158,20 @@ def write(
             day.complete_through,
             run_id,
         )
-        for day, rows, output in days
+        for key, day, rows, output in days
     ]
+    if not records:
+        return
+    if not new:
+        connection.execute(_STAGE)
     with connection.cursor(binary=True) as cursor:
         cursor.adapters.register_dumper(np.ndarray, _StateDumper)
-        if not new:
-            cursor.executemany(_RECORD, records)
-            return
-        with cursor.copy(_COPY) as copy:
+        with cursor.copy(_copy("lineage" if new else "staged_lineage")) as copy:
             copy.set_types(_TYPES)
             for record in records:
                 copy.write_row(record)
+    if not new:
+        connection.execute(_RECORD)
 
 
 class _StateDumper(psycopg.adapt.Dumper):
@@ -184,29 +187,39 @@ class _StateDumper(psycopg.adapt.Dumper):
         return struct.pack(">iiIii", 1, 0, psycopg.postgres.types["float8"].oid, obj.size, 1) + numbers.tobytes()
 
 
-_COPY = sql.SQL("COPY lineage ({}) FROM STDIN (FORMAT BINARY)").format(
-    sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES)))
-)
+def _copy(table: str) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table), _COLUMNS)
+
+
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES)))
 #: Types of the columns _KEY and _VALUES.
 _TYPES = (
     *("text", "varchar", "varchar", "int8", "date", "int4", "bytea", "bytea", "text", "bytea", "float8[]", "bytea"),
     *("bytea", "timestamptz", "text"),
 )
-# one statement for any number of days: prepared once, sent in one round trip
+_STAGE = sql.SQL(
+    "DROP TABLE IF EXISTS pg_temp.staged_lineage; "
+    "CREATE TEMP TABLE staged_lineage ON COMMIT DROP AS SELECT {} FROM lineage WITH NO DATA"
+).format(_COLUMNS)
 _RECORD = sql.SQL(
-    "INSERT INTO lineage ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
+    "INSERT INTO lineage ({columns}) SELECT {columns} FROM pg_temp.staged_lineage "
+    "ON CONFLICT ({key}) DO UPDATE SET {updates}, written_at = now()"
 ).format(
-    columns=sql.SQL(", ").join(map(sql.Identifier, (*_KEY, *_VALUES))),
-    values=sql.SQL(", ").join(sql.Placeholder() for _ in (*_KEY, *_VALUES)),
+    columns=_COLUMNS,
     key=sql.SQL(", ").join(map(sql.Identifier, _KEY)),
     updates=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _VALUES),
 )
 
 
-def clear_dirty(connection: psycopg.Connection, window: Window) -> None:
-    """Remove the marks of days changed by hand; call it in the transaction that rewrites the window's days."""
+def clear_dirty(connection: psycopg.Connection, windows: Sequence[Window]) -> None:
+    """Remove the marks of days changed by hand; call it in the transaction that rewrites the windows' days."""
+    columns = [(*window.key, window.first, window.end) for window in windows]
     connection.execute(
-        """DELETE FROM dirty_days WHERE table_name = %s AND symbol = %s AND "interval" = %s AND strategy_id = %s
-              AND day >= %s AND day < %s""",
-        (*window.key, window.first, window.end),
+        """DELETE FROM dirty_days AS d
+            USING unnest(%s::text[], %s::varchar[], %s::varchar[], %s::bigint[], %s::date[], %s::date[])
+                  AS w (table_name, symbol, "interval", strategy_id, first_day, end_day)
+            WHERE (d.table_name, d.symbol, d."interval", d.strategy_id)
+                = (w.table_name, w.symbol, w."interval", w.strategy_id)
+              AND d.day >= w.first_day AND d.day < w.end_day""",
+        [list(column) for column in zip(*columns, strict=True)],
     )

@@ -1,44 +1,83 @@
-"""Write one window of a table in a single transaction.
+"""Write windows of one table, many in a single transaction.
 
-In this order: take a lock per table and month, ascending; skip the days whose digest is recorded; write each run of
-other days (merge.py), so that ids stay and a repeat writes nothing; record lineage; commit. A killed run leaves each
-window old or new, never half.
+In this order: lock the months, ascending; skip the days whose digest is recorded; write the other days (merge.py), so
+that ids stay and a repeat writes nothing; record lineage; commit. A killed run leaves each window old or new, never
+half. A window that cannot be written is left out and reported; the others are written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import psycopg
 
-from algobot_assets.errors import ArchivedError, StoreError
-from algobot_assets.schema.frames import schema_of
+from algobot_assets.errors import AlgobotError, ArchivedError, StoreError
 from algobot_assets.schema.intervals import consecutive, day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
-from algobot_assets.schema.windows import Window, canonical_order, content_columns
+from algobot_assets.schema.windows import WINDOWING, Window, canonical_order, content_columns, frame_schema
 from algobot_assets.store import archive, lineage
-from algobot_assets.store.advisory_locks import describe_holder, lock_months
+from algobot_assets.store.advisory_locks import describe_holder, keep_candles, keep_strategies, lock_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING, day_digests
 from algobot_assets.store.lineage import DayInputs, DayLineage
-from algobot_assets.store.merge import write_stretch
+from algobot_assets.store.merge import Counts, RefusedStretches, Stretch, write_stretches
 from algobot_assets.store.month_partitions import ensure_months
+from algobot_assets.store.recorded import Key, read_windows
 
 DayDigests = Mapping[date, tuple[int, bytes]]
+Recorded = Mapping[date, DayLineage]
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Written:
-    """Row counts of one written window."""
+class Record:
+    """Rows of further tables that belong to a window: ``store`` writes the payloads of a batch in its transaction."""
 
-    rows: int
-    inserted: int
-    updated: int
-    deleted: int
+    store: Callable[[psycopg.Connection, Sequence[Any]], None]
+    payload: Any
+
+
+@dataclass(frozen=True)
+class WindowFrame:
+    """The rows of one window, with the inputs of each of its days; days without rows are emptied.
+
+    ``frame`` has the columns and dtypes of ``frame_schema(window.table)``. Days of the window that are missing in
+    ``days`` are not touched. ``digests``: number of rows and digest of each day, if they are known already.
+    """
+
+    window: Window
+    frame: pl.DataFrame
+    days: Sequence[DayInputs]
+    records: Sequence[Record] = ()
+    digests: DayDigests | None = None
+
+
+@dataclass
+class Written:
+    """Row counts of a batch, and the errors of the windows that were left out, by their position."""
+
+    rows: int = 0
+    counts: Counts = field(default_factory=Counts)
+    errors: dict[int, AlgobotError] = field(default_factory=dict)
+
+    @property
+    def inserted(self) -> int:
+        """Rows inserted."""
+        return self.counts.inserted
+
+    @property
+    def updated(self) -> int:
+        """Rows updated."""
+        return self.counts.updated
+
+    @property
+    def deleted(self) -> int:
+        """Rows deleted."""
+        return self.counts.deleted
 
     @property
     def changed(self) -> int:
@@ -54,59 +93,201 @@ def write_window(
     before_commit: Callable[[psycopg.Connection], None] | None = None,
     digests: DayDigests | None = None,
 ) -> Written:
-    """Make the stored rows of the window's ``days`` equal to ``frame``, in one transaction with their lineage.
+    """Make the stored rows of one window's ``days`` equal to ``frame``, in one transaction with their lineage.
 
-    ``frame`` has the columns and dtypes of ``schema_of(window.table)`` and only rows of those days; days without
-    rows are emptied. ``before_commit`` runs in the same transaction, before lineage is recorded. ``digests``: the
-    frame's ``day_digests``, if the caller has them. If the frame does not fit the window or the database refuses,
+    ``before_commit`` runs in the same transaction. If the frame does not fit the window or the database refuses,
     StoreError is raised and nothing changes; ArchivedError if rows of an archived month would change.
     """
-    frame = _fit(window, frame)
-    day_by_row = row_days(window, frame)
-    wanted = {day.day: day for day in days}
-    strays = set(day_by_row.unique().to_list()) - set(wanted)
-    if strays:
-        raise StoreError(f"{window}: the frame has rows of {min(strays)}, outside its days. Nothing was written.")
-    outputs = day_digests(frame, content_columns(window.table), day_by_row) if digests is None else digests
+    records = [] if before_commit is None else [Record(lambda connection, _: before_commit(connection), None)]
+    written = write_windows(store, [WindowFrame(window, frame, days, records, digests)])
+    for error in written.errors.values():
+        raise error
+    return written
 
-    def work(connection: psycopg.Connection) -> Written:
-        archived = _lock(connection, window)
-        recorded = lineage.read(connection, window)
-        differing = _differing_days(wanted, recorded, outputs)
-        _refuse_archived_days(window, differing, archived)
-        inserted = updated = deleted = 0
-        if differing or any(day.damaged for day in recorded.values()):
-            connection.execute("SELECT set_config('algobot.writing', %s, true)", (window.table,))
+
+def write_windows(store: Store, items: Sequence[WindowFrame]) -> Written:
+    """Make the stored rows of windows of one table equal to their frames, in one transaction with their lineage.
+
+    A window that does not fit, that the database refuses, or that would change an archived month is left out, with its
+    error in the result. StoreError if the batch as a whole cannot be written; then nothing has changed.
+    """
+    written = Written()
+    todo: dict[int, _Prepared] = {}
+    for position, item in enumerate(items):
+        try:
+            todo[position] = _Prepared.of(item)
+        except StoreError as error:
+            written.errors[position] = error
+    table = items[0].window.table
+    if table in MONTHLY and todo:
+        months = {month for item in todo.values() for month in months_of(item.window)}
+        ensure_months(store, months)  # on its own: until it commits, writers of other months wait
+    _write(store, table, todo, written)
+    return written
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One window's rows in canonical order, with the day of each row, and the digest of each day."""
+
+    window: Window
+    frame: pl.DataFrame
+    row_days: pl.Series
+    wanted: Mapping[date, DayInputs]
+    outputs: DayDigests
+    records: Sequence[Record]
+
+    @classmethod
+    def of(cls, item: WindowFrame) -> _Prepared:
+        frame = _fit(item.window, item.frame)
+        days = row_days(item.window, frame)
+        wanted = {day.day: day for day in item.days}
+        strays = set(days.unique().to_list()) - set(wanted)
+        if strays:
+            raise StoreError(
+                f"{item.window}: the frame has rows of {min(strays)}, outside its days. Nothing was written."
+            )
+        outputs = item.digests
+        if outputs is None:
+            outputs = day_digests(frame, content_columns(item.window.table), days)
+        return cls(item.window, frame, days, wanted, outputs, item.records)
+
+    def stretches(self, differing: Sequence[date], recorded: Recorded) -> list[Stretch]:
+        """Return the rows to write: the runs of differing days, and of a day that has grown only its new rows."""
+        stretches = []
         for run in consecutive(differing):
-            part = window.of(run[0], run[-1] + _DAY)
-            rows = frame.filter(day_by_row.is_between(run[0], run[-1]))
-            counts = write_stretch(connection, part, rows)
-            inserted, updated, deleted = (a + b for a, b in zip((inserted, updated, deleted), counts, strict=True))
-            lineage.clear_dirty(connection, part)
-        if before_commit is not None and (differing or not archived):  # an archived month stays as it is
-            before_commit(connection)
-        lineage.write(
-            connection,
-            window,
-            [
-                (day, *outputs.get(day.day, (0, NOTHING)))
-                for day in wanted.values()
-                if day.day in differing or not recorded[day.day].same_inputs(day)
-            ],
-            store.run_id,
-            new=recorded.keys().isdisjoint(wanted),
-        )
-        return Written(frame.height, inserted, updated, deleted)
+            lo, hi = self.window.of(run[0], run[-1] + _DAY).bounds
+            rows = self.frame.filter(self.row_days.is_between(run[0], run[-1]))
+            known = self._stored_head(run[0], rows, recorded)
+            if known:
+                rows = rows[known:]
+                lo = rows["timestamp"][0]
+            stretches.append(Stretch(self.window.of(run[0], run[-1] + _DAY), rows, lo, hi))
+        return stretches
 
-    if window.table in MONTHLY:
-        ensure_months(store, months_of(window))  # on its own: until it commits, writers of other months wait
-    try:
-        return store.retrying(work, f"Writing {window}")
-    except StoreError as error:
-        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-            holder = describe_holder(store, window.table, months_of(window))
-            raise StoreError(f"{window} was not written: {holder} Run it again then.") from error
-        raise
+    def _stored_head(self, day: date, rows: pl.DataFrame, recorded: Recorded) -> int:
+        """Return how many of the first rows are stored already, because the day has only grown; 0 if it was changed."""
+        before = recorded.get(day)
+        if self.window.rule.time != "timestamp" or before is None or before.dirty or not before.rows:
+            return 0
+        if self.outputs.get(day, (0, NOTHING))[0] <= before.rows:
+            return 0
+        head = rows[: before.rows]
+        of_day = pl.Series([day], dtype=pl.Date).new_from_index(0, head.height)
+        known = day_digests(head, content_columns(self.window.table), of_day)
+        return before.rows if known[day][1] == before.output else 0
+
+
+def _write(store: Store, table: str, todo: Mapping[int, _Prepared], written: Written) -> None:
+    """Write the windows in one transaction; if some are refused, the others in one or more further transactions."""
+    left = dict(todo)
+    while left:
+        try:
+            rows, counts, archived = store.retrying(
+                lambda connection: _write_batch(connection, store.run_id, table, left), f"Writing {_subject(left)}"
+            )
+        except RefusedStretches as refused:
+            positions = list(left)
+            for n, reason in refused.reasons.items():
+                written.errors[positions[n]] = StoreError(reason)
+                del left[positions[n]]
+            continue
+        except StoreError as error:
+            cause = error.__cause__
+            if isinstance(cause, psycopg.errors.LockNotAvailable):
+                months = sorted({month for item in left.values() for month in months_of(item.window)})
+                holder = describe_holder(store, table, months)
+                raise StoreError(f"{_subject(left)} was not written: {holder} Run it again then.") from error
+            if not isinstance(cause, psycopg.DataError | psycopg.IntegrityError):
+                raise
+            if len(left) == 1:
+                written.errors[next(iter(left))] = error
+                return
+            # one of them holds a value that the database refuses: halve until it is found
+            positions = list(left)
+            middle = len(positions) // 2
+            for half in (positions[:middle], positions[middle:]):
+                _write(store, table, {position: left[position] for position in half}, written)
+            return
+        written.rows += rows
+        written.counts += counts
+        written.errors.update(archived)
+        return
+
+
+def _subject(items: Mapping[int, _Prepared]) -> str:
+    first = next(iter(items.values())).window
+    return f"{first}" if len(items) == 1 else f"{first} and {len(items) - 1} more"
+
+
+def _write_batch(
+    connection: psycopg.Connection, run_id: str, table: str, items: Mapping[int, _Prepared]
+) -> tuple[int, Counts, dict[int, AlgobotError]]:
+    """Write the windows; return their number of rows, what changed, and the windows that archived months refuse."""
+    archived = _lock(connection, table, list(items.values()))
+    recorded_by_key = read_windows(connection, [item.window for item in items.values()])
+    refused: dict[int, AlgobotError] = {}
+    stretches: list[Stretch] = []
+    owners: list[int] = []
+    differing_by_item: dict[int, list[date]] = {}
+    for number, (position, item) in enumerate(items.items()):
+        recorded = recorded_by_key.get(item.window.key, {})
+        differing = _differing_days(item.wanted, recorded, item.outputs)
+        try:
+            _refuse_archived_days(item.window, differing, archived)
+        except ArchivedError as error:
+            refused[position] = error
+            continue
+        differing_by_item[position] = differing
+        found = item.stretches(differing, recorded)
+        stretches += found
+        owners += [number] * len(found)
+    damaged = any(day.damaged for recorded in recorded_by_key.values() for day in recorded.values())
+    if stretches or damaged:
+        connection.execute("SELECT set_config('algobot.writing', %s, true)", (table,))
+    counts = Counts()
+    if stretches:
+        try:
+            counts = write_stretches(connection, table, stretches)
+        except RefusedStretches as error:
+            raise RefusedStretches({owners[n]: reason for n, reason in error.reasons.items()}) from None
+        lineage.clear_dirty(connection, [stretch.window for stretch in stretches])
+    kept = {position: items[position] for position in differing_by_item}
+    _store_records(connection, [i for p, i in kept.items() if differing_by_item[p] or not archived])
+    _record(connection, run_id, kept, differing_by_item, recorded_by_key)
+    return sum(item.frame.height for item in kept.values()), counts, refused
+
+
+def _store_records(connection: psycopg.Connection, items: Sequence[_Prepared]) -> None:
+    """Store the further records of the windows, together for each kind."""
+    payloads: dict[Callable[[psycopg.Connection, Sequence[Any]], None], list[Any]] = {}
+    for item in items:
+        for record in item.records:
+            payloads.setdefault(record.store, []).append(record.payload)
+    for store, payload in payloads.items():
+        store(connection, payload)
+
+
+def _record(
+    connection: psycopg.Connection,
+    run_id: str,
+    items: Mapping[int, _Prepared],
+    differing: Mapping[int, Sequence[date]],
+    recorded_by_key: Mapping[Key, Recorded],
+) -> None:
+    """Record the lineage of the days whose rows or inputs differ from what is recorded."""
+    days = []
+    new = True
+    for position, item in items.items():
+        recorded = recorded_by_key.get(item.window.key, {})
+        changed = set(differing[position])
+        new = new and not any(day in recorded for day in item.wanted)
+        days += [
+            (item.window.key, day, *item.outputs.get(day.day, (0, NOTHING)))
+            for day in item.wanted.values()
+            if day.day in changed or not recorded[day.day].same_inputs(day)
+        ]
+    lineage.write(connection, days, run_id, new=new)
 
 
 def refuse_archived(
@@ -117,10 +298,9 @@ def refuse_archived(
         return
     archived = archive.archived_months(connection, months_of(window))
     if archived:
-        frame = _fit(window, frame)
-        outputs = day_digests(frame, content_columns(window.table), row_days(window, frame))
-        recorded = lineage.read(connection, window)
-        _refuse_archived_days(window, _differing_days([day.day for day in days], recorded, outputs), archived)
+        item = _Prepared.of(WindowFrame(window, frame, days))
+        recorded = read_windows(connection, [window]).get(window.key, {})
+        _refuse_archived_days(window, _differing_days(item.wanted, recorded, item.outputs), archived)
 
 
 def row_days(window: Window, frame: pl.DataFrame) -> pl.Series:
@@ -145,8 +325,12 @@ def opens_in(window: Window, day: date, month: date) -> bool:
 
 
 def _fit(window: Window, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame's columns and rows in canonical order; StoreError if columns or dtypes are not the table's."""
-    schema = schema_of(window.table)
+    """Return the frame's columns and rows in canonical order; StoreError if columns or dtypes are not the table's.
+
+    Links are dropped: the database finds them.
+    """
+    schema = frame_schema(window.table)
+    frame = frame.drop(window.rule.links, strict=False)
     missing = [name for name in schema if name not in frame.columns]
     unknown = [name for name in frame.columns if name not in schema]
     if missing or unknown:
@@ -160,18 +344,20 @@ def _fit(window: Window, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(*schema).sort(canonical_order(window.table), maintain_order=True)
 
 
-def _lock(connection: psycopg.Connection, window: Window) -> list[date]:
-    """Lock the window's months and return those of them that are archived."""
-    months = months_of(window)
-    lock_months(connection, window.table, months)
-    if window.table not in MONTHLY:
+def _lock(connection: psycopg.Connection, table: str, items: Sequence[_Prepared]) -> list[date]:
+    """Lock the windows' months, and what their rows lead to; return the archived ones of the months."""
+    months = sorted({month for item in items for month in months_of(item.window)})
+    lock_months(connection, table, months)
+    if WINDOWING[table].linked_table == "market_data":
+        keep_candles(connection, months)
+    if table == "signals":
+        keep_strategies(connection, sorted({item.window.strategy_id for item in items}))
+    if table not in MONTHLY:
         return []
     return archive.archived_months(connection, months)
 
 
-def _differing_days(
-    wanted: Iterable[date], recorded: Mapping[date, DayLineage], outputs: Mapping[date, tuple[int, bytes]]
-) -> list[date]:
+def _differing_days(wanted: Iterable[date], recorded: Recorded, outputs: DayDigests) -> list[date]:
     """Return the days whose rows differ from lineage."""
     return [
         day

@@ -51,6 +51,19 @@ def accepted_gaps(connection: psycopg.Connection, symbol: str, interval: str) ->
     return [AcceptedGap(first, last, reason, who, at.astimezone(UTC)) for first, last, reason, who, at in rows]
 
 
+def accepted_by_market(store: Store) -> dict[tuple[str, str], list[AcceptedGap]]:
+    """Return the accepted gaps of every market, oldest first."""
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT symbol, "interval", first_day, last_day, reason, accepted_by, accepted_at FROM accepted_gaps
+                ORDER BY symbol, "interval", first_day"""
+        ).fetchall()
+    found: dict[tuple[str, str], list[AcceptedGap]] = {}
+    for symbol, interval, first, last, reason, who, at in rows:
+        found.setdefault((symbol, interval), []).append(AcceptedGap(first, last, reason, who, at.astimezone(UTC)))
+    return found
+
+
 def accept_gap(store: Store, symbol: str, interval: str, first: date, last: date, reason: str) -> AcceptedGap:
     """Record that the candles missing on the days first to last do not exist; the next run closes these days.
 

@@ -1,14 +1,15 @@
 """Read the inputs of a simulated ledger: candles, decisions, minutes, and the terms in force on each day.
 
-Settings are read once per table and run, candles and signals window by window.
+Settings and lineage are read once per table and run, candles and signals batch by batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
+from itertools import groupby
 from typing import Any
 
 import polars as pl
@@ -18,15 +19,19 @@ from algobot_assets.compute.ledger.terms import CostTerms, RiskTerms, RuleTerms,
 from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import effective, lifetimes, settings
 from algobot_assets.errors import WindowError
-from algobot_assets.pipeline.incremental import DAY, Recorded
+from algobot_assets.pipeline.by_candle import inputs_of_day
+from algobot_assets.pipeline.incremental import DAY, Recorded, Rows
 from algobot_assets.pipeline.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.reads import Reader
 from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.table import Table
-from algobot_assets.schema.intervals import day_of, interval_ms, midnight, month_start
+from algobot_assets.schema.intervals import day_of, interval_ms, month_start
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
+from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING
 from algobot_assets.store.reader import read_table
+from algobot_assets.store.recorded import Lineages, first_days
 
 PRICES = ("timestamp", "open", "high", "low", "close")
 
@@ -40,135 +45,136 @@ def minute_days(interval: str, day: date) -> list[date]:
 
 @dataclass
 class LedgerInputs:
-    """The inputs of one run's ledgers: tables as given by the IO manager, settings as frames."""
+    """The inputs of one run's ledgers: settings and lineage of all versions, read once; rows come from ``reader``."""
 
     run: TableRun
     market_data: Table
-    signals: Table
     strategies: pl.DataFrame
-    risks: pl.DataFrame
     configurations: pl.DataFrame
-    rules: pl.DataFrame
+    risks: Mapping[int, Sequence[Mapping[str, Any]]]
+    rules: Mapping[str, pl.DataFrame]
     digests: ParameterDigests
+    recorded: Lineages
+    begins: Mapping[tuple[str, str], date]
+    closing_days: Mapping[int, date]
+    reader: Reader
 
     @classmethod
     def read(
         cls,
         run: TableRun,
         market_data: Table,
-        signals: Table,
         strategies: Table,
         risk_parameters: Table,
         configurations: Table,
     ) -> LedgerInputs:
-        """Read the settings; candles and signals are read later, window by window."""
+        """Read settings and lineage; the number of statements does not depend on markets, versions or days."""
         versions = strategies.versions(history=True)
-        inputs = cls(
+        ending = lifetimes(versions) if versions.height else versions.with_columns(pl.lit(None, pl.Date).alias("until"))
+        begun = ending.filter(pl.col("effective_from") < run.end)
+        if begun.is_empty():
+            run.log.info(f"No strategy is in force by the run's days, so there is nothing to compute in {run.table}.")
+        # minutes inside a long candle lie before the run's first day
+        reach = max(
+            (len(minute_days(row["interval"], run.first)) for row in begun.to_dicts() if _by_minutes(row)), default=1
+        )
+        tables = ("market_data", "signals", "trade_history", run.table)
+        recorded = Lineages.read(run.store, tables, run.first - reach * DAY, run.end)
+        markets = {(row["symbol"], row["interval"]) for row in begun.iter_rows(named=True)}
+        rules = read_table(run.store, "symbol_rules", "effective_from")
+        risks = risk_parameters.versions(history=True).sort("effective_from").to_dicts()
+        return cls(
             run,
             market_data,
-            signals,
-            lifetimes(versions) if versions.height else versions.with_columns(pl.lit(None, pl.Date).alias("until")),
-            risk_parameters.versions(history=True),
+            begun,
             configurations.versions(history=True),
-            read_table(run.store, "symbol_rules", "effective_from"),
+            {key: list(rows) for key, rows in groupby(sorted(risks, key=_strategy), _strategy)},
+            {symbol: rows for (symbol,), rows in rules.partition_by("symbol", as_dict=True).items()},
             ParameterDigests.read(run.store, "ledger"),
+            recorded,
+            first_days(run.store, "market_data", markets),
+            closing_days(run.store, ending.filter(pl.col("until").is_not_null())),
+            Reader(run.store, recorded),
         )
-        if inputs.strategies.filter(pl.col("effective_from") < run.end).is_empty():
-            run.log.info(f"No strategy is in force by the run's days, so there is nothing to compute in {run.table}.")
-        return inputs
 
     def versions(self) -> list[dict[str, Any]]:
-        """Return the strategy versions that have begun by the end of the run, by market and id."""
-        begun = self.strategies.filter(pl.col("effective_from") < self.run.end)
-        return begun.sort("symbol", "interval", "id").to_dicts()
+        """Return the run's strategy versions that have begun by its end, by market and id."""
+        rows = self.strategies.sort("symbol", "interval", "id").iter_rows(named=True)
+        return [version for version in rows if self.run.includes(version["symbol"], version["interval"])]
 
-    def span(self, version: dict[str, Any]) -> tuple[date, date]:
+    def span(self, version: Mapping[str, Any]) -> tuple[date, date]:
         """Return the first day and end (exclusive) of a version's ledger.
 
         The version closes its lots at the first candle that opens on or after the day it is replaced or retired, and
         the ledger ends with the day of that candle.
         """
-        until = version["until"]
         last = end_of_trading(version["symbol"], self.run.end)
-        if until is None or until >= last:
-            return version["effective_from"], last
-        candles = self.candles(version, until, last)
-        for day, item in sorted(self.market_data.lineage(candles).items()):
-            if item.rows and candles.of(day, day + DAY).bounds[0] >= midnight(until):
-                return version["effective_from"], day + DAY
-        return version["effective_from"], last
+        closing = self.closing_days.get(version["id"], last)
+        return version["effective_from"], min(last, closing + DAY)
 
-    def candles(self, version: dict[str, Any], first: date, end: date) -> Window:
+    def candles(self, version: Mapping[str, Any], first: date, end: date) -> Window:
         """Return the window of the version's market."""
         return self.market_data.window(first, end, version["symbol"], version["interval"])
 
-    def upstream(self, version: dict[str, Any], first: date, end: date) -> list[Recorded]:
+    def upstream(self, version: Mapping[str, Any], first: date, end: date) -> list[Recorded]:
         """Return the recorded days of candles and signals.
 
         From the day a version ends on, its signals are replaced by empty ones, so that its lots can close at the next
         candle.
         """
-        candles = self.market_data.lineage(self.candles(version, first, end))
-        signals = self.market_data.lineage(
-            self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
-        )
+        window = self.candles(version, first, end)
+        candles = self.recorded.days(window)
+        signals: Recorded = self.recorded.days(window.in_table("signals", version["id"]))
         if version["until"] is not None:
-            signals |= {day: replace(c, output=NOTHING) for day, c in candles.items() if day >= version["until"]}
+            ended = {day: replace(candles[day], output=NOTHING) for day in candles if day >= version["until"]}
+            signals = {**signals, **ended} if ended else signals
         return [candles, signals]
 
-    def of_day(self, version: dict[str, Any], upstream: Sequence[Recorded], day: date) -> tuple[bytes, datetime]:
+    def of_day(self, version: Mapping[str, Any], upstream: Sequence[Recorded], day: date) -> tuple[bytes, datetime]:
         """Return the input digest of one day and the time up to which it is complete."""
-        items = [by_day[day] for by_day in upstream]
-        content = b"".join(item.output for item in items)
-        if from_json(version["parameters"]).stop_path:
+        content, through = inputs_of_day(upstream, day)
+        if _by_minutes(version):
             days = minute_days(version["interval"], day)
-            recorded = self._minute_lineage(version, days[0], days[-1] + DAY)
-            content += b"".join(recorded[d].output if d in recorded else NOTHING for d in days)
-        return content, min(item.complete_through for item in items)
+            minutes = self.recorded.days(self._minutes(version, days[0], days[-1] + DAY))
+            content += b"".join(minutes[d].output if d in minutes else NOTHING for d in days)
+        return content, through
 
-    def _minute_lineage(self, version: dict[str, Any], first: date, end: date) -> Recorded:
-        return self.market_data.lineage(self.market_data.window(first, end, version["symbol"], "1m"))
+    def _minutes(self, version: Mapping[str, Any], first: date, end: date) -> Window:
+        return self.market_data.window(first, end, version["symbol"], "1m")
 
-    @cached_property
-    def prices(self) -> Callable[[Window], pl.DataFrame]:
-        """A reader of a window's candles; it caches the last window for the other strategies of the market."""
-        return lru_cache(maxsize=1)(lambda candles: self.market_data.read(candles, PRICES))
-
-    def decisions(self, version: dict[str, Any], first: date, end: date) -> pl.DataFrame:
-        """Return timestamp and signal of the version's days."""
-        window = self.signals.window(first, end, version["symbol"], version["interval"], version["id"])
-        return self.signals.read(window, ["timestamp", "signal"])
-
-    def minutes(self, version: dict[str, Any], candles: Window) -> pl.DataFrame | None:
-        """Return the stored minutes of a window's candles; None if the strategy does not follow minutes."""
-        if not from_json(version["parameters"]).stop_path:
-            return None
-        first = minute_days(version["interval"], candles.first)[0]
-        return self.market_data.read(self.market_data.window(first, candles.end, version["symbol"], "1m"), PRICES)
+    def reads(self, version: Mapping[str, Any], days: Sequence[date]) -> list[Rows]:
+        """Return the rows that the ledger over ``days`` reads: candles, signals, and minutes if it follows them."""
+        window = self.candles(version, days[0], days[-1] + DAY)
+        rows = [Rows(window, PRICES), Rows(window.in_table("signals", version["id"]), ("timestamp", "signal"))]
+        if _by_minutes(version):
+            first = minute_days(version["interval"], days[0])[0]
+            rows.append(Rows(self._minutes(version, first, window.end), PRICES))
+        return rows
 
     @staticmethod
-    def cut_by(version: dict[str, Any]) -> str:
+    def cut_by(version: Mapping[str, Any]) -> str:
         """Return the interval that sets the size of the version's pieces of days.
 
         This is the interval of its candles; none if the strategy follows minutes, of which a year is too much at once.
         """
-        return "" if from_json(version["parameters"]).stop_path else version["interval"]
+        return "" if _by_minutes(version) else version["interval"]
 
     @staticmethod
     def days(candles: Window, rows: pl.DataFrame, days: Sequence[date]) -> Days:
         """Return ``days`` and the day of each candle, in the form that the ledger expects."""
         return Days(days, rows.select(day_of(candles.interval, candles.phase).alias("day"))["day"])
 
-    def terms(self, version: dict[str, Any], day: date) -> Terms:
+    def terms(self, version: Mapping[str, Any], day: date) -> Terms:
         """Return the version's terms of trade on ``day``. WindowError if no risk parameters are stored for it."""
-        risks = self.risks.filter(pl.col("strategy_id") == version["id"], pl.col("effective_from") <= day)
-        if risks.is_empty():
+        risks = [row for row in self.risks.get(version["id"], ()) if row["effective_from"] <= day]
+        if not risks:
             raise WindowError(
                 f"{version['strategy_name']} has no risk parameters in force on {day}: run `algobot apply`, or "
                 "materialise risk_parameters for the day from which they hold."
             )
-        risk = risks.sort("effective_from").row(-1, named=True)
+        risk = risks[-1]
         stored = from_json(version["parameters"])
+        rules = self.rules.get(version["symbol"])
         return Terms(
             StrategyTerms(
                 version["initial_balance"],
@@ -184,9 +190,40 @@ class LedgerInputs:
                 risk["stop_loss_percentage"],
                 risk["take_profit_percentage"],
             ),
-            rules_on(self.rules, version["symbol"], day),
-            costs_on(self.configurations, day),
+            RuleTerms() if rules is None else rules_on(rules, version["symbol"], day),
+            self._costs(day),
         )
+
+    @cached_property
+    def _costs(self) -> Callable[[date], CostTerms]:
+        return cache(lambda day: costs_on(self.configurations, day))
+
+
+def _strategy(row: Mapping[str, Any]) -> int:
+    return int(row["strategy_id"])
+
+
+def _by_minutes(version: Mapping[str, Any]) -> bool:
+    """Return whether the strategy decides stops by the minutes inside its candles."""
+    return from_json(version["parameters"]).stop_path is not None
+
+
+def closing_days(store: Store, ended: pl.DataFrame) -> dict[int, date]:
+    """Return, for each version in ``ended``, the day of the first candle that opens on or after the day it ended."""
+    if ended.is_empty():
+        return {}
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT v.id, (SELECT min(l.day) FROM lineage AS l
+                              WHERE l.table_name = 'market_data' AND l.symbol = v.symbol AND l."interval" = v."interval"
+                                AND l.rows > 0 AND l.day >= v.until AND v.until <= CASE v."interval"
+                                    WHEN '3d' THEN l.day - 2 WHEN '1w' THEN l.day - 6
+                                    WHEN '1M' THEN date_trunc('month', l.day)::date ELSE l.day END)
+                 FROM unnest(%s::bigint[], %s::varchar[], %s::varchar[], %s::date[])
+                      AS v (id, symbol, "interval", until)""",
+            [ended[name].to_list() for name in ("id", "symbol", "interval", "until")],
+        ).fetchall()
+    return {version: day for version, day in rows if day is not None}
 
 
 def rules_on(rules: pl.DataFrame, symbol: str, day: date) -> RuleTerms:

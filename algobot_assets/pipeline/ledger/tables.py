@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -20,23 +19,24 @@ import psycopg
 
 from algobot_assets.compute.code_version import ledger_code_version
 from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, run_ledger
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Chain, ComputableDays, Recorded, computable_days, compute_stale
+from algobot_assets.pipeline.batches import compute_chains
+from algobot_assets.pipeline.frames import Record, WindowFrame
+from algobot_assets.pipeline.incremental import DAY, Chain, ComputableDays, Recorded, Rows, computable_days
 from algobot_assets.pipeline.ledger.inputs import LedgerInputs
-from algobot_assets.pipeline.run import TableRun, interleave, skip_on_error
+from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.skipped import Skipped
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import consecutive, end_of, midnight
-from algobot_assets.schema.windows import Window
+from algobot_assets.schema.windows import Window, frame_schema
 from algobot_assets.store.copy import copy_in
 from algobot_assets.store.digests import digest, state_digest
-from algobot_assets.store.reader import read_window
 
 CODE_VERSION = ledger_code_version()
 #: Walks of this process, newest last; a key holds every digest the walk depends on, so an entry cannot be stale.
 _walks: OrderedDict[bytes, LedgerRun] = OrderedDict()
 _WALKS_KEPT = 512
+_Unfilled = dict[tuple[int, date], pl.DataFrame]
 
 
 def trade_history(
@@ -48,50 +48,52 @@ def trade_history(
     configurations: Table,
 ) -> Iterator[WindowFrame]:
     """Yield the trades of each strategy version, from its effective date on."""
-    inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
-    yield from _by_market(run, inputs, lambda version: _ledger(run, inputs, version))
+    inputs = LedgerInputs.read(run, market_data, strategies, risk_parameters, configurations)
+    unfilled: _Unfilled = {}
+    chains = [chain for version in inputs.versions() if (chain := _ledger(run, inputs, version, unfilled)) is not None]
+    for item in compute_chains(run, chains, inputs.reader):
+        counts = unfilled.pop((item.window.strategy_id, item.window.first))
+        yield replace(item, records=[Record(_store_unfilled, (item.window, counts))])
 
 
-def _by_market(
-    run: TableRun, inputs: LedgerInputs, frames_of: Callable[[dict[str, Any]], Iterator[WindowFrame]]
-) -> Iterator[WindowFrame]:
-    """Yield the frames of every version; those of one market are interleaved."""
-    for market, of_market in groupby(inputs.versions(), key=lambda version: (version["symbol"], version["interval"])):
-        if not run.includes(*market):
-            continue
-        yield from interleave([skip_on_error(run, frames_of(version)) for version in of_market])
+def _store_unfilled(connection: psycopg.Connection, windows: Sequence[tuple[Window, pl.DataFrame]]) -> None:
+    """Replace the windows' counts of signals that led to no order."""
+    connection.execute(
+        """DELETE FROM unfilled_signals AS u USING unnest(%s::bigint[], %s::date[], %s::date[]) AS w (id, lo, hi)
+            WHERE u.strategy_id = w.id AND u.day >= w.lo AND u.day < w.hi""",
+        [[getattr(window, name) for window, _ in windows] for name in ("strategy_id", "first", "end")],
+    )
+    rows = [counts.with_columns(pl.lit(w.strategy_id, pl.Int64).alias("strategy_id")) for w, counts in windows]
+    copy_in(connection, "unfilled_signals", pl.concat(rows).select(list(schema_of("unfilled_signals"))))
 
 
-def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Iterator[WindowFrame]:
+def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any], unfilled: _Unfilled) -> Chain | None:
+    """Return the days of a version's ledger; None if it has none in the run."""
     strategy = version["id"]
     begin, end = inputs.span(version)
     if run.first >= end or begin >= run.end:
-        return
-    candles = inputs.candles(version, run.first, end)
+        return None
     window = Window("trade_history", max(run.first, begin), end, strategy_id=strategy)
-    recorded = inputs.market_data.first_day(candles)
+    recorded = inputs.begins.get((version["symbol"], version["interval"]))
     upstream = inputs.upstream(version, window.first, end)
-    own = inputs.market_data.lineage(window.of(window.first - DAY, end))
+    own = inputs.recorded.days(window.of(window.first - DAY, end))
     # the ledger begins on the strategy's effective date, even if the market has earlier days
     start = None if recorded is None else max(begin, recorded)
     market = f"{version['symbol']} {version['interval']}"
     last_complete = inputs.market_data.last_complete
     computable = computable_days(window, market, start, upstream, own, ["market_data", "signals"], last_complete)
-    run.start(computable, version["strategy_name"])
-
-    unfilled: dict[date, pl.DataFrame] = {}
 
     def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, list[np.ndarray]]:
         walk = _walk(inputs, version, days, state, upstream)
-        unfilled[days[0]] = walk.unfilled
         frame = walk.trades.with_columns(
             pl.lit(strategy, dtype=pl.Int64).alias("strategy_id"),
             pl.lit(version["symbol"]).alias("symbol"),
             pl.lit(version["interval"]).alias("interval"),
         ).select(list(schema_of("trade_history")))
+        unfilled[strategy, days[0]] = walk.unfilled
         return frame, [walk.states[day] for day in days]
 
-    chain = Chain(
+    return Chain(
         window,
         computable,
         own,
@@ -100,21 +102,29 @@ def _ledger(run: TableRun, inputs: LedgerInputs, version: dict[str, Any]) -> Ite
         code_version=CODE_VERSION,
         compute=compute,
         interval=inputs.cut_by(version),
+        strategy=version["strategy_name"],
+        reads=lambda days: inputs.reads(version, days),
     )
-    for item in compute_stale(chain, run.day_counts, recompute=run.options.recompute):
-        counts = unfilled.pop(item.window.first)
-        yield replace(item, before_commit=partial(_store_unfilled, window=item.window, counts=counts))
 
 
-def _store_unfilled(connection: psycopg.Connection, window: Window, counts: pl.DataFrame) -> None:
-    """Replace the window's counts of signals that led to no order."""
-    strategy = window.strategy_id
-    connection.execute(
-        "DELETE FROM unfilled_signals WHERE strategy_id = %s AND day >= %s AND day < %s",
-        (strategy, window.first, window.end),
+def _walk_key(
+    inputs: LedgerInputs,
+    version: dict[str, Any],
+    days: Sequence[date],
+    state: np.ndarray | None,
+    upstream: Sequence[Recorded],
+) -> tuple[bytes, datetime]:
+    """Return a digest of everything a walk over ``days`` depends on, and the time up to which its last day is known."""
+    parts = [inputs.of_day(version, upstream, day) for day in days]
+    through = parts[-1][1]
+    key = digest(
+        CODE_VERSION.encode(),
+        str((version["id"], days[0], days[-1], through)).encode(),
+        state_digest(state) or b"",
+        *(content for content, _ in parts),
+        *(inputs.digests.on(version["id"], day) for day in days),
     )
-    rows = counts.with_columns(pl.lit(strategy, pl.Int64).alias("strategy_id"))
-    copy_in(connection, "unfilled_signals", rows.select(list(schema_of("unfilled_signals"))))
+    return key, through
 
 
 def _walk(
@@ -125,16 +135,9 @@ def _walk(
     upstream: Sequence[Recorded],
 ) -> LedgerRun:
     """Return the ledger over ``days`` from ``state``; computed once per process for the same inputs."""
-    parts = [inputs.of_day(version, upstream, day) for day in days]
-    key = digest(
-        CODE_VERSION.encode(),
-        str((version["id"], days[0], days[-1], parts[-1][1])).encode(),
-        state_digest(state) or b"",
-        *(content for content, _ in parts),
-        *(inputs.digests.on(version["id"], day) for day in days),
-    )
+    key, through = _walk_key(inputs, version, days, state, upstream)
     if key not in _walks:
-        _walks[key] = _walked(inputs, version, days, state, parts[-1][1])
+        _walks[key] = _walked(inputs, version, days, state, through)
         while len(_walks) > _WALKS_KEPT:
             _walks.popitem(last=False)
     return _walks[key]
@@ -145,8 +148,7 @@ def _walked(
 ) -> LedgerRun:
     candles = inputs.candles(version, days[0], days[-1] + DAY)
     label = f"{version['strategy_name']} on {version['symbol']} {version['interval']}"
-    prices = inputs.prices(candles)
-    decided = inputs.decisions(version, days[0], days[-1] + DAY)
+    prices, decided, *minutes = map(inputs.reader.get, inputs.reads(version, days))
     signal = prices.select("timestamp").join(decided, on="timestamp", how="left")["signal"].fill_null(0)
     as_of = None if through >= midnight(days[-1] + DAY) else round(through.timestamp() * 1000)
     runs: list[LedgerRun] = []
@@ -164,7 +166,7 @@ def _walked(
             None,
             inputs.terms(version, part_days[0]),
             state,
-            minutes=inputs.minutes(version, part),
+            minutes=minutes[0] if minutes else None,
             as_of_ms=as_of if part_days[-1] == days[-1] else None,
             label=label,
         )
@@ -181,21 +183,26 @@ def _walked(
 
 def _derived(
     run: TableRun,
-    trade_history: Table,
     inputs: LedgerInputs,
-    version: dict[str, Any],
-    rows: Callable[[int, LedgerRun, Sequence[date]], pl.DataFrame],
+    rows: Callable[[int, LedgerRun], pl.DataFrame],
 ) -> Iterator[WindowFrame]:
     """Yield the windows of a table that follows trade_history day by day: the same walks, from its stored states."""
+    chains = [chain for version in inputs.versions() for chain in _days_of_ledger(run, inputs, version, rows)]
+    yield from compute_chains(run, chains, inputs.reader)
+
+
+def _days_of_ledger(
+    run: TableRun, inputs: LedgerInputs, version: dict[str, Any], rows: Callable[[int, LedgerRun], pl.DataFrame]
+) -> Iterator[Chain]:
+    """Yield one chain for each run of days that trade_history has recorded."""
     strategy = version["id"]
     begin, end = inputs.span(version)
     if run.first >= end or begin >= run.end:
         return
     window = Window(run.table, max(run.first, begin), end, strategy_id=strategy)
-    ledger = trade_history.lineage(Window("trade_history", window.first - DAY, end, strategy_id=strategy))
-    first = trade_history.first_day(Window("trade_history", window.first, end, strategy_id=strategy))
-    own = trade_history.lineage(window)
-    days = [day for day in sorted(ledger) if day >= window.first]
+    ledger = inputs.recorded.days(Window("trade_history", window.first - DAY, end, strategy_id=strategy))
+    own = inputs.recorded.days(window)
+    days = [day for day in ledger if day >= window.first]
     if not days:
         market, last = f"{version['symbol']} {version['interval']}", window.end - DAY
         reason = "no trade_history stored"
@@ -203,17 +210,22 @@ def _derived(
             Skipped(run.table, reason, "", market, version["strategy_name"], window.first, last, None, window.first)
         )
         return
-    run.succeeded += 1
     upstream = inputs.upstream(version, window.first, end)
 
+    def state_before(day: date) -> np.ndarray | None:
+        before = ledger.get(day - DAY)
+        return None if before is None or ledger[day].state_in is None else before.state_out
+
+    def reads(chunk: Sequence[date]) -> Sequence[Rows]:
+        key, _ = _walk_key(inputs, version, chunk, state_before(chunk[0]), upstream)
+        return () if key in _walks else inputs.reads(version, chunk)
+
     def compute(chunk: Sequence[date], _: np.ndarray | None) -> tuple[pl.DataFrame, None]:
-        before = ledger.get(chunk[0] - DAY)
-        state = None if chunk[0] == first or before is None else before.state_out
-        walk = _walk(inputs, version, chunk, state, upstream)
-        return rows(strategy, walk, chunk).select(list(schema_of(run.table))), None
+        walk = _walk(inputs, version, chunk, state_before(chunk[0]), upstream)
+        return rows(strategy, walk).select(list(frame_schema(run.table))), None
 
     for run_of_days in consecutive(days):
-        chain = Chain(
+        yield Chain(
             window,
             ComputableDays(tuple(run_of_days), True),
             own,
@@ -225,8 +237,9 @@ def _derived(
             code_version=CODE_VERSION,
             compute=compute,
             interval=inputs.cut_by(version),
+            strategy=version["strategy_name"],
+            reads=reads,
         )
-        yield from compute_stale(chain, run.day_counts, recompute=run.options.recompute)
 
 
 def performance_metrics(
@@ -239,14 +252,8 @@ def performance_metrics(
     configurations: Table,
 ) -> Iterator[WindowFrame]:
     """Yield performance_metrics: one row per closed trade."""
-    inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
-
-    def figures(strategy: int, walk: LedgerRun, days: Sequence[date]) -> pl.DataFrame:
-        of_days = Window("trade_history", days[0], days[-1] + DAY, strategy_id=strategy)
-        trades = read_window(run.store, of_days, ["id", "entry_time"])
-        return walk.metrics.join(trades, on="entry_time", how="left").rename({"id": "trade_id"})
-
-    yield from _by_market(run, inputs, lambda version: _derived(run, trade_history, inputs, version, figures))
+    inputs = LedgerInputs.read(run, market_data, strategies, risk_parameters, configurations)
+    yield from _derived(run, inputs, lambda strategy, walk: _of(strategy, walk.metrics))
 
 
 def backtest_results(
@@ -259,9 +266,9 @@ def backtest_results(
     configurations: Table,
 ) -> Iterator[WindowFrame]:
     """Yield backtest_results: one row per strategy version and day."""
-    inputs = LedgerInputs.read(run, market_data, signals, strategies, risk_parameters, configurations)
+    inputs = LedgerInputs.read(run, market_data, strategies, risk_parameters, configurations)
+    yield from _derived(run, inputs, lambda strategy, walk: _of(strategy, walk.results))
 
-    def results(strategy: int, walk: LedgerRun, _: Sequence[date]) -> pl.DataFrame:
-        return walk.results.with_columns(pl.lit(strategy, dtype=pl.Int64).alias("strategy_id"))
 
-    yield from _by_market(run, inputs, lambda version: _derived(run, trade_history, inputs, version, results))
+def _of(strategy: int, rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.lit(strategy, pl.Int64).alias("strategy_id"))
