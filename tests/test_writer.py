@@ -211,7 +211,7 @@ def test_ids_at_the_end_of_their_type_are_compared_exactly(store):
         assert write_window(store, window, frame, inputs()).changed == 96
         assert read_window(store, window).equals(frame)
     run = CheckRun("indicators", store, WINDOW.first, WINDOW.end, ())
-    rows, candles_ = run.per_day(window), run.per_day(WINDOW)
+    rows, candles_ = run.per_day([window])[window], run.per_day([WINDOW])[WINDOW]
     assert rows["links"].equals(candles_["links"]) and rows["links"][3] == sum(opens["id"][72:])
 
 

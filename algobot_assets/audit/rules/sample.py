@@ -6,7 +6,7 @@ stored now: at least three days and 200 rows if the run has them, at most 5,000 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -29,7 +29,12 @@ from algobot_assets.store.reader import read_window
 AHEAD, AGAIN = "no_look_ahead", "computes_the_same_again"
 LEAST_DAYS, LEAST_ROWS, MOST_ROWS = 3, 200, 5_000
 #: Part of the descriptions of checks.
-BOUND = "Checks the newest of the run's days: three days or 200 candles, at most 5,000 candles, cut at 8 places."
+BOUND = (
+    "Checks the newest of the run's days: three days or 200 candles, at most 5,000 candles, cut at 8 places; of "
+    "at most four markets or strategies, others each day, and at least one of each strategy type."
+)
+#: Markets or strategies sampled in one run, if they are computed by fewer kinds of code.
+MOST_SAMPLES = 4
 
 Recorded = dict[date, DayLineage]
 
@@ -40,6 +45,23 @@ class Sample:
 
     window: Window
     state: np.ndarray | None
+
+
+def sampled(kinds: Mapping[Window, str], end: date) -> list[Window]:
+    """Choose the windows to sample in a run that ends on ``end``; ``kinds`` names the code that computes each.
+
+    Each kind gets at least one, and all together MOST_SAMPLES if there are so many. Each day it is the turn of others.
+    """
+    turns: dict[str, list[Window]] = {}
+    for window, kind in kinds.items():
+        turns.setdefault(kind, []).append(window)
+    share = max(1, MOST_SAMPLES // max(1, len(turns)))
+    chosen = []
+    for windows in turns.values():
+        number = min(share, len(windows))
+        begin = end.toordinal() * number
+        chosen += [windows[(begin + i) % len(windows)] for i in range(number)]
+    return chosen
 
 
 def choose(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import polars as pl
 
 from algobot_assets.audit.rules import candles as rules
 from algobot_assets.audit.rules.check_run import DAY, CheckRun, slot_sql
 from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.schema.frames import UTC
+from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.reader import read_window
 
 CONSISTENT, ONE, CLOSED = "candles_are_consistent", "one_candle_per_open", "candles_had_closed"
+#: A candle opens at most this many days before its day.
+_REACH = timedelta(days=31)
 GAPS, RECORDED = "gaps_are_recorded", "rows_are_as_recorded"
 
 
@@ -28,21 +33,31 @@ GAPS, RECORDED = "gaps_are_recorded", "rows_are_as_recorded"
 )
 def checks(run: CheckRun) -> None:
     """Count each day on the server, and read only days whose counts differ from those of a day without gaps."""
-    wrong = " AND ".join(f"({condition})" for condition in rules.CONSISTENT.values())
-    for window, days in run.recorded():
-        slot = slot_sql(window.interval, window.phase)
-        stored = run.per_day(
-            window,
-            wrong=f"count(*) FILTER (WHERE NOT ({wrong}))",
-            off_grid=f'count(*) FILTER (WHERE "timestamp" <> {slot})',
-        )
+    gaps = _gaps(run)
+    for window, stored in _counted(run).items():
+        days = run.recorded[window]
         who = f"{window.symbol} {window.interval}"
         for found in run.findings.values():
             found.seen += int(stored["rows"].sum())
         run.findings[RECORDED].add(rules.miscounted("market_data", who, stored, days))
-        gaps = _gaps(run, window)
         for month in window.pieces():
-            _month(run, month, days, stored, gaps)
+            _month(run, month, days, stored, gaps.get((window.symbol, window.interval), gaps[""]))
+
+
+def _counted(run: CheckRun) -> dict[Window, pl.DataFrame]:
+    """Return, per market, day, rows, and the numbers of rows that contradict themselves or lie off the grid."""
+    wrong = " AND ".join(f"({condition})" for condition in rules.CONSISTENT.values())
+    grids: dict[str, list[Window]] = {}
+    for window in run.recorded:
+        grids.setdefault(slot_sql(window.interval, window.phase), []).append(window)
+    counted: dict[Window, pl.DataFrame] = {}
+    for slot, windows in grids.items():
+        counted |= run.per_day(
+            windows,
+            wrong=f"count(*) FILTER (WHERE NOT ({wrong}))",
+            off_grid=f'count(*) FILTER (WHERE "timestamp" <> {slot})',
+        )
+    return counted
 
 
 def _month(run: CheckRun, window: Window, days: pl.DataFrame, stored: pl.DataFrame, gaps: pl.DataFrame) -> None:
@@ -72,11 +87,16 @@ def _month(run: CheckRun, window: Window, days: pl.DataFrame, stored: pl.DataFra
     run.findings[GAPS].add(rules.unrecorded(window, wanted.filter(pl.col("day").is_in(odd.implode())), candles, gaps))
 
 
-def _gaps(run: CheckRun, window: Window) -> pl.DataFrame:
-    lo, hi = window.bounds
-    return run.rows(
-        """SELECT first_open, end_open FROM gaps
-            WHERE symbol = %s AND "interval" = %s AND first_open < %s AND end_open > %s ORDER BY first_open""",
-        (window.symbol, window.interval, hi, lo),
-        {"first_open": UTC, "end_open": UTC},
+def _gaps(run: CheckRun) -> dict[tuple[str, str] | str, pl.DataFrame]:
+    """Return the recorded gaps around the run's days by market, and none for all other markets under ""."""
+    schema = {"symbol": pl.String(), "interval": pl.String(), "first_open": UTC, "end_open": UTC}
+    lo, hi = midnight(run.first - _REACH), midnight(run.end)
+    rows = run.rows(
+        """SELECT symbol, "interval", first_open, end_open FROM gaps
+            WHERE first_open < %s AND end_open > %s ORDER BY first_open""",
+        (hi, lo),
+        schema,
     )
+    keys = ("symbol", "interval")
+    parts = rows.partition_by(keys, as_dict=True, include_key=False, maintain_order=True)
+    return {"": rows.clear().drop(keys), **{(symbol, interval): part for (symbol, interval), part in parts.items()}}

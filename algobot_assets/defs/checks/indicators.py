@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import cache
 
 import polars as pl
 
 from algobot_assets.audit.rules import indicators as rules
-from algobot_assets.audit.rules.check_run import CheckRun, day_sql
+from algobot_assets.audit.rules.check_run import DAY, CheckRun, day_sql
 from algobot_assets.audit.rules.rows import unlike_candles
-from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report
+from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report, sampled
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.code_version import indicators_code_version
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
@@ -44,18 +44,21 @@ def checks(run: CheckRun) -> None:
         rows = effective(settings, day) if settings.height else settings
         return IndicatorWindows.from_configurations(dict(rows.select("config_name", "config_value").iter_rows()))
 
-    for window, days in run.recorded():
-        candles = run.handle("market_data").window(symbol=window.symbol, interval=window.interval)
-        stored = run.per_day(window, **rules.per_day())
-        rows = int(stored["rows"].sum())
+    stored_by_window = run.per_day(run.recorded, **rules.per_day())
+    candles = run.per_day(run.candles(window) for window in run.recorded)
+    before = _candles_before(run)
+    lost = _nulls_with_volume(run, stored_by_window)
+    for window, days in run.recorded.items():
+        stored = stored_by_window[window]
         for name in (ROWS, BOUNDS, WARM):
-            run.findings[name].seen += rows
-        run.findings[ROWS].add(unlike_candles(window, stored, run.per_day(candles), days))
+            run.findings[name].seen += int(stored["rows"].sum())
+        run.findings[ROWS].add(unlike_candles(window, stored, candles[run.candles(window)], days))
         run.findings[BOUNDS].add(rules.out_of_bounds(window, stored))
-        before = _candles_before(run, window, stored)
-        lost = _nulls_with_volume(run, window, stored)
-        run.findings[WARM].add(rules.warmth(window, stored, before, windows_on, lost))
-        _sample(run, window, candles, windows_on, rows)
+        counts = stored["rows"].cum_sum() - stored["rows"] + before.get((window.symbol, window.interval), 0)
+        earlier = dict(zip(stored["day"], counts, strict=True))
+        run.findings[WARM].add(rules.warmth(window, stored, earlier, windows_on, lost.get(window, {})))
+    for window in sampled(dict.fromkeys(run.recorded, "indicators"), run.end):
+        _sample(run, window, run.candles(window), windows_on, int(stored_by_window[window]["rows"].sum()))
 
 
 def _sample(
@@ -75,34 +78,45 @@ def _sample(
     report(run, who, sample.window, answers)
 
 
-def _candles_before(run: CheckRun, window: Window, stored: pl.DataFrame) -> dict[date, int]:
-    """Count the market's candles before each stored day."""
-    earlier = run.rows(
-        """SELECT coalesce(sum(rows), 0)::bigint AS rows FROM lineage
-            WHERE table_name = 'indicators' AND symbol = %s AND "interval" = %s AND day < %s""",
-        (window.symbol, window.interval, window.first),
-        {"rows": pl.Int64()},
-    ).item()
-    counts = stored["rows"].cum_sum() - stored["rows"] + earlier
-    return dict(zip(stored["day"], counts, strict=True))
+def _candles_before(run: CheckRun) -> dict[tuple[str, str], int]:
+    """Count each market's candles before the run's days."""
+    rows = run.rows(
+        """SELECT symbol, "interval", sum(rows)::bigint FROM lineage
+            WHERE table_name = 'indicators' AND day < %s GROUP BY 1, 2""",
+        (run.first,),
+        {"symbol": pl.String(), "interval": pl.String(), "rows": pl.Int64()},
+    )
+    return {(symbol, interval): number for symbol, interval, number in rows.iter_rows()}
 
 
-def _nulls_with_volume(run: CheckRun, window: Window, stored: pl.DataFrame) -> dict[date, int]:
-    """Count candles with volume but without vwap, per day with NULLs in vwap."""
-    found: dict[date, int] = {}
-    days = stored.filter(pl.col("null_vwap") > 0)["day"]
-    if days.is_empty():
-        return found
-    day = day_sql(window.interval, window.phase).replace('"timestamp"', 'i."timestamp"')
-    for part in window.pieces():
-        lo, hi = part.bounds
+def _nulls_with_volume(run: CheckRun, stored: Mapping[Window, pl.DataFrame]) -> dict[Window, dict[date, int]]:
+    """Count candles with volume but without vwap, per market and day with NULLs in vwap."""
+    grids: dict[str, list[tuple[Window, date]]] = {}
+    for window, counts in stored.items():
+        for day in counts.filter(pl.col("null_vwap") > 0)["day"]:
+            grids.setdefault(day_sql(window.interval, window.phase), []).append((window, day))
+    found: dict[Window, dict[date, int]] = {}
+    for day_of_row, days in grids.items():
+        bounds = [window.of(day, day + DAY).bounds for window, day in days]
+        day = day_of_row.replace('"timestamp"', 'i."timestamp"')
         rows = run.rows(
-            f"""SELECT {day} AS day, count(*) FROM indicators AS i JOIN market_data AS m
-                    ON m.id = i.market_data_id AND m."timestamp" = i."timestamp"
-                 WHERE i.symbol = %s AND i."interval" = %s AND i."timestamp" >= %s AND i."timestamp" < %s
-                   AND m."timestamp" >= %s AND m."timestamp" < %s AND i.vwap IS NULL AND m.volume > 0 GROUP BY 1""",
-            (window.symbol, window.interval, lo, hi, lo, hi),
-            {"day": pl.Date(), "rows": pl.Int64()},
+            f"""SELECT n, {day} AS day, count(*)
+                  FROM unnest(%s::int[], %s::varchar[], %s::varchar[], %s::timestamptz[], %s::timestamptz[])
+                       AS w (n, symbol, "interval", lo, hi)
+                  JOIN indicators AS i USING (symbol, "interval")
+                  JOIN market_data AS m ON m.id = i.market_data_id AND m."timestamp" = i."timestamp"
+                 WHERE i."timestamp" >= w.lo AND i."timestamp" < w.hi AND i."timestamp" >= %s AND i."timestamp" < %s
+                   AND m."timestamp" >= %s AND m."timestamp" < %s AND i.vwap IS NULL AND m.volume > 0 GROUP BY 1, 2""",
+            (
+                list(range(len(days))),
+                [window.symbol for window, _ in days],
+                [window.interval for window, _ in days],
+                [lo for lo, _ in bounds],
+                [hi for _, hi in bounds],
+                *(min(lo for lo, _ in bounds), max(hi for _, hi in bounds)) * 2,
+            ),
+            {"n": pl.Int64(), "day": pl.Date(), "rows": pl.Int64()},
         )
-        found.update(rows.iter_rows())
+        for n, found_day, number in rows.iter_rows():
+            found.setdefault(days[n][0], {})[found_day] = number
     return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import polars as pl
+from psycopg import sql
 
 from algobot_assets.audit.rules import figures as rules
 from algobot_assets.audit.rules.check_run import DAY, CheckRun
@@ -21,7 +23,7 @@ from algobot_assets.defs.checks.factory import define_checks
 from algobot_assets.schema.frames import PRICE, UTC, schema_of
 from algobot_assets.schema.intervals import candle_end, day_of, floor_open, midnight
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.reader import read_window
+from algobot_assets.store.copy import copy_out, select_columns
 
 PER_TRADE, CAPITAL, COUNTS, FIGURES = (
     "one_row_per_trade",
@@ -46,17 +48,18 @@ _FOLLOW = "total_return, annual_return, win_rate, avg_profit_pct, risk_reward_ra
 )
 def metrics(run: CheckRun) -> None:
     """Replay each strategy's trades in order, starting from the sums of those before the run's days."""
-    settings = Settings.read(run)
-    for window, days in run.recorded():
-        account = _Account.read(run, settings, window, days.select(pl.col("day").max()).item())
-        _metrics(run, account)
+    accounts = _read_accounts(run)
+    marks = _marks(run, accounts)
+    stored = _stored_metrics(run)
+    for account, of_account in zip(accounts, marks, strict=True):
+        _metrics(run, account, of_account, stored)
 
 
-def _metrics(run: CheckRun, account: _Account) -> None:
-    stored = _stored_metrics(run, account.window)
+def _metrics(
+    run: CheckRun, account: _Account, marks: Sequence[rules.Mark], stored: Mapping[int, Mapping[str, Any]]
+) -> None:
     for found in run.findings.values():
         found.seen += account.trades.height
-    marks = _marks(run, account)
     groups = groupby(account.trades.iter_rows(named=True), key=lambda trade: trade["slot"])
     for mark, (slot, trades) in zip(marks, groups, strict=True):
         end = candle_end(account.candles.interval, slot)
@@ -85,21 +88,31 @@ def _metrics(run: CheckRun, account: _Account) -> None:
                 run.findings[FIGURES].add(f"{what} {wrong}. {rules.remedy(trade['day'])}")
 
 
-def _marks(run: CheckRun, account: _Account) -> list[rules.Mark]:
-    """Return the account after each candle with closed trades. Prices are read only if trades stay open."""
-    closes, lots = list(account.closes()), account.lots()
-    marks = list(rules.replay(account.initial, account.before, closes, lots, {}))
-    needed = [item.slot for item, mark in zip(closes, marks, strict=True) if mark.equity is None]
+def _marks(run: CheckRun, accounts: Sequence[_Account]) -> list[list[rules.Mark]]:
+    """Return each account after each candle with closed trades. Prices are read only if trades stay open."""
+    marks = [account.marks({}) for account in accounts]
+    needed = [
+        (n, account.candles.symbol, account.candles.interval, item.slot)
+        for n, account in enumerate(accounts)
+        for item, mark in zip(account.closes(), marks[n], strict=True)
+        if mark.equity is None
+    ]
     if not needed:
         return marks
+    slots = [slot for *_, slot in needed]
     rows = run.rows(
-        """SELECT "timestamp", close FROM market_data
-            WHERE symbol = %s AND "interval" = %s AND "timestamp" BETWEEN %s AND %s AND "timestamp" = ANY(%s)""",
-        (account.candles.symbol, account.candles.interval, needed[0], needed[-1], needed),
-        {"timestamp": UTC, "close": PRICE},
+        """SELECT w.n, m."timestamp", m.close
+             FROM unnest(%s::int[], %s::varchar[], %s::varchar[], %s::timestamptz[])
+                  AS w (n, symbol, "interval", "timestamp")
+             JOIN market_data AS m USING (symbol, "interval", "timestamp")
+            WHERE m."timestamp" BETWEEN %s AND %s""",
+        (*(list(column) for column in zip(*needed, strict=True)), min(slots), max(slots)),
+        {"n": pl.Int64(), "timestamp": UTC, "close": PRICE},
     )
-    prices = {opened: rules.units(close) for opened, close in rows.iter_rows()}
-    return list(rules.replay(account.initial, account.before, closes, lots, prices))
+    prices: dict[int, dict[datetime, int]] = {}
+    for n, opened, close in rows.iter_rows():
+        prices.setdefault(n, {})[opened] = rules.units(close)
+    return [accounts[n].marks(prices[n]) if n in prices else of_account for n, of_account in enumerate(marks)]
 
 
 @define_checks(
@@ -113,12 +126,17 @@ def _marks(run: CheckRun, account: _Account) -> list[rules.Mark]:
 def backtests(run: CheckRun) -> None:
     """Check each strategy's days against sums of its trades computed on the server."""
     settings = Settings.read(run)
-    for window, _ in run.recorded():
+    rows_by_strategy = _read_rows(run, "backtest_results", list(schema_of("backtest_results")))
+    before = totals_before(run)
+    totals_by_day = _totals_by_day(run)
+    for window in run.recorded:
         who = settings.who(window)
         initial = settings.strategies[window.strategy_id]["initial_balance"]
-        rows = read_window(run.store, window)
-        totals = totals_before(run, window.strategy_id, window.first)
-        by_day = _totals_by_day(run, window)
+        rows = rows_by_strategy.get(window.strategy_id)
+        if rows is None:
+            continue
+        totals = before.get(window.strategy_id, rules.Totals())
+        by_day = totals_by_day.get(window.strategy_id, {})
         due = sorted(by_day)
         for row in rows.iter_rows(named=True):
             while due and due[0] <= row["day"]:
@@ -144,22 +162,51 @@ _SUMS = """count(*), count(*) FILTER (WHERE net_profit > 0),
            coalesce(sum(profit_pct), 0), count(*) FILTER (WHERE ambiguous)"""
 
 
-def totals_before(run: CheckRun, strategy_id: int, day: date) -> rules.Totals:
-    """Sum up a strategy's trades before ``day`` in one aggregate on the server."""
-    with run.store.transaction() as connection:
-        row = connection.execute(
-            f"SELECT {_SUMS} FROM trade_history WHERE strategy_id = %s AND day < %s", (strategy_id, day)
-        ).fetchone()
-    return _totals(row)
-
-
-def _totals_by_day(run: CheckRun, window: Window) -> dict[date, rules.Totals]:
+def totals_before(run: CheckRun) -> dict[int, rules.Totals]:
+    """Sum up each strategy's trades before the run's days, on the server."""
     with run.store.transaction() as connection:
         rows = connection.execute(
-            f"SELECT day, {_SUMS} FROM trade_history WHERE strategy_id = %s AND day >= %s AND day < %s GROUP BY day",
-            (window.strategy_id, window.first, window.end),
+            f"SELECT strategy_id, {_SUMS} FROM trade_history WHERE strategy_id = ANY(%s) AND day < %s GROUP BY 1",
+            (_strategies(run), run.first),
+        ).fetchall()
+    return {strategy: _totals(row) for strategy, *row in rows}
+
+
+def _strategies(run: CheckRun) -> list[int]:
+    return [window.strategy_id for window in run.recorded]
+
+
+def _totals_by_day(run: CheckRun) -> dict[int, dict[date, rules.Totals]]:
+    found: dict[int, dict[date, rules.Totals]] = {}
+    with run.store.transaction() as connection:
+        rows = connection.execute(
+            f"""SELECT strategy_id, day, {_SUMS} FROM trade_history
+                 WHERE strategy_id = ANY(%s) AND day >= %s AND day < %s GROUP BY 1, 2""",
+            (_strategies(run), run.first, run.end),
         )
-        return {day: _totals(row) for day, *row in rows}
+        for strategy, day, *row in rows:
+            found.setdefault(strategy, {})[day] = _totals(row)
+    return found
+
+
+def _read_rows(run: CheckRun, table: str, columns: Sequence[str]) -> dict[int, pl.DataFrame]:
+    """Return the columns of the run's days of a ledger table, by strategy."""
+    schema = schema_of(table, generated=True)
+    sent = {"of_strategy": pl.Int64(), **{name: schema[name] for name in columns}}
+    query = sql.SQL("SELECT {}, {} FROM {} WHERE {} = ANY(%s) AND t.day >= %s AND t.day < %s ORDER BY t.day").format(
+        sql.SQL("h.strategy_id" if table == "performance_metrics" else "t.strategy_id"),
+        select_columns({name: schema[name] for name in columns}, "t"),
+        sql.SQL(
+            "performance_metrics AS t JOIN trade_history AS h ON h.id = t.trade_id"
+            if table == "performance_metrics"
+            else f"{table} AS t"
+        ),
+        sql.SQL("h.strategy_id" if table == "performance_metrics" else "t.strategy_id"),
+    )
+    parameters = (_strategies(run), run.first, run.end)
+    rows = run.store.retrying(lambda connection: copy_out(connection, query, parameters, sent), f"Checking {run.table}")
+    parts = rows.partition_by("of_strategy", as_dict=True, include_key=False, maintain_order=True)
+    return {strategy: part for (strategy,), part in parts.items()}
 
 
 def _totals(row: Any) -> rules.Totals:
@@ -167,13 +214,31 @@ def _totals(row: Any) -> rules.Totals:
     return rules.Totals(closed, won, rules.units(sum_won), rules.units(sum_lost), rules.units(percent), ambiguous)
 
 
-def _stored_metrics(run: CheckRun, window: Window) -> dict[int, dict[str, Any]]:
-    columns = list(schema_of("performance_metrics"))
-    return {
-        row["trade_id"]: row
-        for month in window.pieces()
-        for row in read_window(run.store, month, columns).iter_rows(named=True)
-    }
+def _stored_metrics(run: CheckRun) -> dict[int, dict[str, Any]]:
+    found = _read_rows(run, "performance_metrics", list(schema_of("performance_metrics")))
+    return {row["trade_id"]: row for rows in found.values() for row in rows.iter_rows(named=True)}
+
+
+def _read_accounts(run: CheckRun) -> list[_Account]:
+    """Read the account of each strategy with recorded days; trades after the last of them do not count."""
+    settings = Settings.read(run)
+    trades = _read_rows(run, "trade_history", _TRADE)
+    before = totals_before(run)
+    last = {window.strategy_id: days["day"][-1] for window, days in run.recorded.items()}
+    states = run.states("trade_history", last)
+    none = pl.DataFrame(schema={name: schema_of("trade_history", generated=True)[name] for name in _TRADE})
+    return [
+        _Account.of(
+            settings.who(window),
+            settings.candles(run, window),
+            settings,
+            window,
+            trades.get(window.strategy_id, none).filter(pl.col("day") <= last[window.strategy_id]),
+            before.get(window.strategy_id, rules.Totals()),
+            _open_lots(states.get(window.strategy_id)),
+        )
+        for window in run.recorded
+    ]
 
 
 @dataclass(frozen=True)
@@ -181,7 +246,6 @@ class _Account:
     """The trades of one strategy version in the run's days, in order of closing, with the account around them."""
 
     who: str
-    window: Window
     candles: Window
     start: datetime
     initial: int
@@ -190,28 +254,30 @@ class _Account:
     still_open: tuple[rules.OpenLot, ...]
 
     @classmethod
-    def read(cls, run: CheckRun, settings: Settings, window: Window, last: date) -> _Account:
-        """Read the account; ``window`` is of performance_metrics, recorded through ``last``."""
+    def of(
+        cls,
+        who: str,
+        candles: Window,
+        settings: Settings,
+        window: Window,
+        trades: pl.DataFrame,
+        before: rules.Totals,
+        still_open: tuple[rules.OpenLot, ...],
+    ) -> _Account:
+        """Return the account of a strategy; ``trades``: the columns _TRADE of its trades in the run's days."""
         version = settings.strategies[window.strategy_id]
-        candles = settings.candles(run, window)
-        ledger = Window("trade_history", window.first, last + DAY, strategy_id=window.strategy_id)
-        trades = pl.concat([read_window(run.store, month, _TRADE) for month in ledger.pieces()])
         slot = floor_open(candles.interval, candles.phase, "exit_time").alias("slot")
         trades = trades.with_columns(slot).sort("slot", "exit_time", "entry_time")
         if trades.height:
             entered = trades.select(day_of(candles.interval, candles.phase, "entry_time").min()).item()
-            costs, limits = settings.costs(entered, ledger.end), settings.limits(window.strategy_id)
+            costs, limits = settings.costs(entered, window.end), settings.limits(window.strategy_id)
             trades = with_terms(trades, candles, costs, limits).sort("slot", "exit_time", "entry_time")
-        return cls(
-            settings.who(window),
-            window,
-            candles,
-            midnight(version["effective_from"]),
-            rules.units(version["initial_balance"]),
-            totals_before(run, window.strategy_id, window.first),
-            trades,
-            _open_lots(run, ledger, last),
-        )
+        start, initial = midnight(version["effective_from"]), rules.units(version["initial_balance"])
+        return cls(who, candles, start, initial, before, trades, still_open)
+
+    def marks(self, prices: Mapping[datetime, int]) -> list[rules.Mark]:
+        """Return the account after each candle with closed trades; ``prices``: closes, needed while lots are open."""
+        return list(rules.replay(self.initial, self.before, self.closes(), self.lots(), prices))
 
     def closes(self) -> Iterator[rules.Close]:
         """Yield the candles in which trades closed."""
@@ -236,11 +302,11 @@ class _Account:
         return [*closed, *self.still_open]
 
 
-def _open_lots(run: CheckRun, ledger: Window, last: date) -> tuple[rules.OpenLot, ...]:
-    recorded = run.handle().lineage(ledger.of(last, last + DAY)).get(last)
-    if recorded is None or recorded.state_out is None:
+def _open_lots(state: np.ndarray | None) -> tuple[rules.OpenLot, ...]:
+    """Return the lots that are open in a ledger's state."""
+    if state is None:
         return ()
-    account = read_state(recorded.state_out)
+    account = read_state(state)
     return tuple(
         rules.OpenLot(
             lot.entry_time,

@@ -9,7 +9,7 @@ import polars as pl
 from algobot_assets.audit.rules.check_run import CheckRun
 from algobot_assets.audit.rules.messages import failed
 from algobot_assets.audit.rules.rows import unlike_candles
-from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report
+from algobot_assets.audit.rules.sample import AGAIN, AHEAD, BOUND, choose, examine, report, sampled
 from algobot_assets.compute.carry import Days
 from algobot_assets.compute.code_version import strategy_code_version
 from algobot_assets.compute.signals import compute_signals
@@ -34,24 +34,23 @@ ROWS, VALUES = "one_row_per_candle", "values_are_known"
     blocking=(VALUES,),
 )
 def checks(run: CheckRun) -> None:
-    """Count each day on the server, and recompute a sample of each strategy version."""
+    """Count each day on the server, and recompute samples."""
     versions = {row["id"]: row for row in run.handle("strategies").versions(history=True).iter_rows(named=True)}
-    counted: dict[tuple[str, str], pl.DataFrame] = {}
-    for window, days in run.recorded():
-        market = window.symbol, window.interval
-        candles = run.handle("market_data").window(symbol=window.symbol, interval=window.interval)
-        if market not in counted:
-            counted[market] = run.per_day(candles)
-        stored = run.per_day(window, unknown="count(*) FILTER (WHERE signal NOT IN (1, -1, 0))")
-        rows = int(stored["rows"].sum())
+    stored_by_window = run.per_day(run.recorded, unknown="count(*) FILTER (WHERE signal NOT IN (1, -1, 0))")
+    candles = run.per_day(run.candles(window) for window in run.recorded)
+    for window, days in run.recorded.items():
+        stored = stored_by_window[window]
         for name in (ROWS, VALUES):
-            run.findings[name].seen += rows
-        run.findings[ROWS].add(unlike_candles(window, stored, counted[market], days))
+            run.findings[name].seen += int(stored["rows"].sum())
+        run.findings[ROWS].add(unlike_candles(window, stored, candles[run.candles(window)], days))
         for day, number in stored.filter(pl.col("unknown") > 0).select("day", "unknown").iter_rows():
             run.findings[VALUES].add(
                 f"{window}: {number} signals of {day} are not 1, -1 or 0. Materialise signals of {day} again."
             )
-        _sample(run, window, candles, versions[window.strategy_id], rows)
+    kinds = {window: versions[window.strategy_id]["strategy_type"] for window in run.recorded}
+    for window in sampled(kinds, run.end):
+        rows = int(stored_by_window[window]["rows"].sum())
+        _sample(run, window, run.candles(window), versions[window.strategy_id], rows)
 
 
 def _sample(run: CheckRun, window: Window, candles: Window, version: dict[str, Any], rows: int) -> None:

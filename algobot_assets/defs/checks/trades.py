@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from collections.abc import Collection, Sequence
+from datetime import datetime
 
+import numpy as np
 import polars as pl
 from psycopg import sql
 
@@ -45,48 +47,57 @@ _AROUND = {
     },
 )
 def checks(run: CheckRun) -> None:
-    """Check month by month each trade with the candles and the signal around it."""
+    """Check piece by piece each trade with the candles and the signal around it."""
+    if not run.recorded:
+        return
     settings = Settings.read(run)
-    for window, days in run.recorded():
-        who, candles = settings.who(window), settings.candles(run, window)
-        oldest = _oldest(run, candles)
-        parts = []
-        for month in window.pieces():
-            trades = read_trades(run, month, candles.of(month.first, month.end))
-            if trades.is_empty():
+    candles = {window: settings.candles(run, window) for window in run.recorded}
+    oldest = _oldest(run, {(market.symbol, market.interval) for market in candles.values()})
+    held: dict[Window, list[pl.DataFrame]] = {window: [] for window in run.recorded}
+    sample = next(iter(run.recorded))
+    for piece in sample.pieces():
+        found = read_trades(run, piece, [market.of(piece.first, piece.end) for market in candles.values()])
+        for window, market in candles.items():
+            trades = found.get(window.strategy_id)
+            if trades is None:
                 continue
-            entered = trades.select(day_of(candles.interval, candles.phase, "entry_time").min()).item()
-            costs = settings.costs(entered, month.end)
-            trades = rules.with_terms(trades, candles, costs, settings.limits(window.strategy_id))
-            run.findings[PLACED].add(rules.misplaced(who, trades, oldest))
+            who = settings.who(window)
+            entered = trades.select(day_of(market.interval, market.phase, "entry_time").min()).item()
+            costs = settings.costs(entered, piece.end)
+            trades = rules.with_terms(trades, market, costs, settings.limits(window.strategy_id))
+            first = oldest.get((market.symbol, market.interval))
+            run.findings[PLACED].add(rules.misplaced(who, trades, first))
             run.findings[COSTS].add(rules.mischarged(who, trades))
             run.findings[SUMS].add(rules.misadded(who, trades))
-            parts.append(trades.select(list(_HELD)))
-            for found in run.findings.values():
-                found.seen += trades.height
-        last: date = days.select(pl.col("day").max()).item()
-        lots = _still_open(run, window, last)
-        limits = settings.limits(window.strategy_id)
-        held = pl.concat([pl.DataFrame(schema=_HELD), *parts])
-        run.findings[LIMIT].add(rules.crowded(who, held, lots, limits.select(pl.col("max_open").max()).item()))
+            held[window].append(trades.select(list(_HELD)))
+            for item in run.findings.values():
+                item.seen += trades.height
+    states = run.states(run.table, {w.strategy_id: days["day"][-1] for w, days in run.recorded.items()})
+    for window, parts in held.items():
+        lots = _still_open(states.get(window.strategy_id))
+        if parts or lots:
+            limits = settings.limits(window.strategy_id).select(pl.col("max_open").max()).item()
+            all_parts = pl.concat([pl.DataFrame(schema=_HELD), *parts])
+            run.findings[LIMIT].add(rules.crowded(settings.who(window), all_parts, lots, limits))
 
 
-def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
-    """Return the window's trades with id and the market around them.
+def read_trades(run: CheckRun, piece: Window, candles: Sequence[Window]) -> dict[int, pl.DataFrame]:
+    """Return the trades of a piece of days with id and the market around them, by strategy.
 
     The added columns are the open of the entry's candle (entry_open), the signal before it (decided), whether a candle
     opens between the two (between), and the open of the candle that opens at the exit (exit_open); null if missing.
     """
-    who = window.strategy_id, window.first, window.end
+    strategies = [window.strategy_id for window in run.recorded]
+    who = strategies, piece.first, piece.end
     earliest = run.rows(
-        "SELECT min(entry_signal_time) FROM trade_history WHERE strategy_id = %s AND day >= %s AND day < %s",
+        "SELECT min(entry_signal_time) FROM trade_history WHERE strategy_id = ANY(%s) AND day >= %s AND day < %s",
         who,
         {"at": UTC},
     ).item()
     schema = {name: dtype for name, dtype in schema_of("trade_history", generated=True).items() if name[-3:] != "_at"}
     if earliest is None:
-        return pl.DataFrame(schema=schema | _AROUND)
-    hi = candles.bounds[1]
+        return {}
+    hi = max(window.bounds[1] for window in candles)
     market = '{0}.symbol = h.symbol AND {0}."interval" = h."interval" AND {0}."timestamp" BETWEEN %s AND %s'
     query = sql.SQL(
         f"""SELECT {{columns}}, e.open, s.signal, EXISTS (
@@ -99,31 +110,34 @@ def read_trades(run: CheckRun, window: Window, candles: Window) -> pl.DataFrame:
                    AND s."timestamp" = h.entry_signal_time
               LEFT JOIN market_data AS x ON {market.format("x")}
                    AND x."timestamp" = h.exit_time
-             WHERE h.strategy_id = %s AND h.day >= %s AND h.day < %s ORDER BY h.exit_time, h.entry_time"""
+             WHERE h.strategy_id = ANY(%s) AND h.day >= %s AND h.day < %s ORDER BY h.exit_time, h.entry_time"""
     ).format(columns=select_columns(schema, "h"))
-    return run.store.retrying(
+    rows = run.store.retrying(
         lambda connection: copy_out(connection, query, [*[earliest, hi] * 4, *who], schema | _AROUND),
-        f"Checking {window}",
+        f"Checking {piece}",
     )
+    parts = rows.partition_by("strategy_id", as_dict=True, maintain_order=True)
+    return {strategy: part for (strategy,), part in parts.items()}
 
 
-def _oldest(run: CheckRun, candles: Window) -> datetime | None:
-    """Return the open of the first candle after the newest archived month."""
+def _oldest(run: CheckRun, markets: Collection[tuple[str, str]]) -> dict[tuple[str, str], datetime | None]:
+    """Return the open of each market's first candle after its newest archived month."""
     found = run.rows(
-        """SELECT greatest(min("timestamp"),
-                           (SELECT max(month) + interval '1 month' FROM archived_files
-                             WHERE table_name = 'market_data' AND symbol = %s AND "interval" = %s))
-             FROM market_data WHERE symbol = %s AND "interval" = %s""",
-        (candles.symbol, candles.interval) * 2,
-        {"at": UTC},
+        """SELECT w.symbol, w."interval",
+                  greatest((SELECT min(m."timestamp") FROM market_data AS m
+                             WHERE m.symbol = w.symbol AND m."interval" = w."interval"),
+                           (SELECT max(a.month) + interval '1 month' FROM archived_files AS a
+                             WHERE a.table_name = 'market_data' AND a.symbol = w.symbol
+                               AND a."interval" = w."interval"))
+             FROM unnest(%s::varchar[], %s::varchar[]) AS w (symbol, "interval")""",
+        ([symbol for symbol, _ in markets], [interval for _, interval in markets]),
+        {"symbol": pl.String(), "interval": pl.String(), "at": UTC},
     )
-    moment: datetime | None = found.item()
-    return moment
+    return {(symbol, interval): opened for symbol, interval, opened in found.iter_rows()}
 
 
-def _still_open(run: CheckRun, window: Window, last: date) -> list[tuple[datetime, str]]:
-    """Return entry time and side of the trades that are open at the end of the run's last day."""
-    state = run.handle().lineage(window.of(last, window.end))[last].state_out
+def _still_open(state: np.ndarray | None) -> list[tuple[datetime, str]]:
+    """Return entry time and side of the trades that are open in a ledger's state."""
     if state is None:
         return []
     account = read_state(state)
