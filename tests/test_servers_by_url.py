@@ -292,6 +292,7 @@ def test_roles_on_the_systems_version(port: int, straight, monkeypatch: pytest.M
         monkeypatch.setenv("ALGOBOT_DATABASE_URL", reached)
         migrate.downgrade()
         with administrator(port) as admin:
+            admin.execute("REVOKE SET ON PARAMETER session_replication_role FROM privileges_owner")
             for name in ("robot", "visitor", *(f"privileges_{purpose}" for purpose in roles.PURPOSES)):
                 admin.execute(f"DROP ROLE {name}")
 

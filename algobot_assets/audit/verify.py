@@ -18,13 +18,13 @@ from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.run import RunOptions, TableRun, upstream_of
 from algobot_assets.pipeline.skipped import by_cause
 from algobot_assets.pipeline.table import Table
-from algobot_assets.schema.frames import schema_of
+from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING, day_digests, state_digest
-from algobot_assets.store.reader import read_window
+from algobot_assets.store.reader import query, read_window
 from algobot_assets.store.writer import row_days
 
 #: The key of a window in lineage, and one of its days.
@@ -110,12 +110,11 @@ def _unseen(store: Store, table: str, first: date, end: date, seen: set[_Day]) -
 def _difference(store: Store, item: WindowFrame) -> str | None:
     """Describe the first difference between computed and stored rows, digests or states of a window."""
     window = item.window
-    names = [name for name in schema_of(window.table) if name in item.frame.columns]
-    keys = [name for name in window.rule.natural_key if name in names]
+    names = list(item.frame.columns)
     # trades that close in the same candle share their figures; only their keys differ
-    order = list(dict.fromkeys([*canonical_order(window.table), *keys]))
-    stored = read_window(store, window, names).sort(order)
-    computed = item.frame.select(names).sort(order)
+    order = list(dict.fromkeys([*canonical_order(window.table), *_keys(window)]))
+    stored = _stored(store, window).select(names).sort(order)
+    computed = item.frame.sort(order)
     if not stored.equals(computed, null_equal=True) or _bits(stored) != _bits(computed):
         return _first_row(window, stored, computed)
     outputs = day_digests(computed, content_columns(window.table), row_days(window, computed))
@@ -133,13 +132,34 @@ def _difference(store: Store, item: WindowFrame) -> str | None:
     return None
 
 
+def _keys(window: Window) -> list[str]:
+    """Return the columns that identify a row of a frame: of a trade's metrics, those of the trade."""
+    rule = window.rule
+    return list(rule.linked_by if set(rule.natural_key) <= set(rule.links) else rule.natural_key)
+
+
+def _stored(store: Store, window: Window) -> pl.DataFrame:
+    """Return the stored rows with the columns of a frame."""
+    stored = read_window(store, window)
+    if window.rule.linked_table != "trade_history":
+        return stored
+    # the trade may be stored under another day than its metrics, if one of them was changed by hand
+    trades = query(
+        store,
+        "SELECT id AS trade_id, strategy_id, entry_time FROM trade_history WHERE strategy_id = %s",
+        (window.strategy_id,),
+        {"entry_time": UTC},
+    )
+    return stored.join(trades, on="trade_id", how="left")
+
+
 def _bits(frame: pl.DataFrame) -> list[bytes]:
     """Return the float columns as bytes: 0.0 equals -0.0, but their bits differ."""
     return [column.fill_null(0.0).to_numpy().tobytes() for column in frame if column.dtype == pl.Float64]
 
 
 def _first_row(window: Window, stored: pl.DataFrame, computed: pl.DataFrame) -> str:
-    key = [name for name in window.rule.natural_key if name in stored.columns] or canonical_order(window.table)
+    key = _keys(window)
     both = stored.with_columns(pl.lit(True).alias("_s")).join(
         computed.with_columns(pl.lit(True).alias("_c")), on=key, how="full", coalesce=True, suffix=" computed"
     )

@@ -50,7 +50,15 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     root = Path(given) if given and Path(given, "dagster.yaml").is_file() else require_project()
     artefacts = settings.home / "dagster"
     artefacts.mkdir(parents=True, exist_ok=True)
-    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(artefacts), config_dir=str(root))) as opened:
+    logs: dict[str, Any] = {
+        "compute_logs": {
+            "module": "algobot_assets.defs.instance.step_logs",
+            "class": "StepLogs",
+            "config": {"base_dir": str(artefacts / "storage")},
+        }
+    }
+    reference = InstanceRef.from_dir(str(artefacts), config_dir=str(root), overrides=logs)
+    with dg.DagsterInstance.from_ref(reference) as opened:
         yield opened
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -73,11 +75,21 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
+@lru_cache(maxsize=2)
 def parse(text: str) -> Node:
-    """Return the document in ``text``. Raises Problem if it is not the YAML accepted here."""
+    """Return the document in ``text``, which callers do not change. Raises Problem if it is not the YAML accepted here.
+
+    A run parses the same file for several tables, so the last results are kept.
+    """
     if len(text) > MAX_CHARACTERS:
         raise Problem(1, f"the file is longer than {MAX_CHARACTERS} characters; is it the right one?")
-    events = _events(text)
+    if yaml.__with_libyaml__:
+        with suppress(Problem):  # ten times faster, but its messages are others
+            return _document(_events(text, yaml.CSafeLoader))
+    return _document(_events(text, yaml.SafeLoader))
+
+
+def _document(events: Iterator[yaml.Event]) -> Node:
     root: Node | None = None
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -89,10 +101,10 @@ def parse(text: str) -> Node:
     return root
 
 
-def _events(text: str) -> Iterator[yaml.Event]:
+def _events(text: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Iterator[yaml.Event]:
     line = 1
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=loader):
             line, _ = _position(event)
             yield event
     except yaml.MarkedYAMLError as error:
@@ -129,7 +141,7 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
         case yaml.ScalarEvent():
             if unfit := _UNFIT.search(event.value):
                 raise Problem(line, f"the text holds the character U+{ord(unfit[0]):04X}; remove it")
-            return Scalar(event.value, event.style is None, line, column)
+            return Scalar(event.value, not event.style, line, column)
         case yaml.SequenceStartEvent():
             items = []
             while not isinstance(event := next(events), yaml.SequenceEndEvent):

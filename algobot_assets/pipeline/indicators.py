@@ -44,7 +44,7 @@ def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iter
         recorded,
         first_days(run.store, "market_data", {(candles.symbol, candles.interval) for candles in wanted}),
         ParameterDigests.read(run.store, "indicators"),
-        Reader(run.store, recorded),
+        Reader(run.store, recorded, from_database=run.options.recompute),
         _windows_in_force(configurations.versions(history=True)),
     )
     chains = [plan.chain(candles) for candles in wanted]

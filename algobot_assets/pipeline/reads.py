@@ -28,8 +28,9 @@ _Group = tuple[str, tuple[str, ...], datetime, datetime]
 class Reader:
     """The rows that the computations of one run read; those of a batch are held until the next batch is read."""
 
-    def __init__(self, store: Store, recorded: Lineages) -> None:
-        self._store, self._recorded = store, recorded
+    def __init__(self, store: Store, recorded: Lineages, *, from_database: bool = False) -> None:
+        """Prepare to read; ``from_database``: even what this process has just computed."""
+        self._store, self._recorded, self._from_database = store, recorded, from_database
         self._held: dict[Rows, pl.DataFrame] = {}
 
     def height(self, rows: Rows) -> int:
@@ -62,6 +63,8 @@ class Reader:
 
     def _handed_on(self, rows: Rows) -> pl.DataFrame | None:
         recorded = self._recorded.days(rows.window)
+        if self._from_database or any(day.dirty for day in recorded.values()):
+            return None
         found = handed_on(rows.window, {day: recorded[day].output for day in recorded})
         if found is None or not set(rows.columns) <= set(found.columns):
             return None

@@ -46,7 +46,7 @@ def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Ta
         recorded,
         first_days(run.store, "market_data", {(version["symbol"], version["interval"]) for version in wanted}),
         ParameterDigests.read(run.store, "signals"),
-        Reader(run.store, recorded),
+        Reader(run.store, recorded, from_database=run.options.recompute),
     )
     chains = [attempt(run, partial(plan.chain, version)) for version in wanted]
     yield from compute_chains(run, [chain for chain in chains if chain is not None], plan.reader)

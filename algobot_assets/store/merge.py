@@ -114,7 +114,7 @@ class _Among:
     def inside(self) -> sql.Composed:
         """The condition that a row t of the table lies in the stretch w; the constants let the planner skip months."""
         time = sql.Identifier("t", self.rule.time)
-        conditions = [sql.SQL("{0} >= w.lo AND {0} < w.hi").format(time), self.between]
+        conditions: list[sql.Composable] = [sql.SQL("{0} >= w.lo AND {0} < w.hi").format(time), self.between]
         if self.table == "performance_metrics":
             conditions.append(sql.SQL("t.trade_id IN (SELECT id FROM trade_history WHERE strategy_id = w.strategy_id)"))
         else:
@@ -267,7 +267,7 @@ def _linked(part: _Among, stage: sql.Identifier) -> tuple[sql.Composed, list[str
     if not rule.links:
         return sql.SQL("{} AS s").format(stage), columns
     (link,) = rule.links
-    within = sql.SQL("")
+    within: sql.Composable = sql.SQL("")
     if rule.linked_table == "market_data":
         within = sql.SQL(' AND l."timestamp" >= {} AND l."timestamp" < {}').format(
             sql.Literal(min(s.lo for s in part.stretches)), sql.Literal(max(s.hi for s in part.stretches))
@@ -302,9 +302,7 @@ def _without_link(connection: psycopg.Connection, part: _Among, stage: sql.Ident
         found = counts.get(tuple(getattr(stretch.window, name) for name in scope))
         if found:
             what = "candle" if rule.linked_table == "market_data" else "trade"
-            reasons[n] = (
-                f"{stretch.window}: {found} rows have no stored {what}. Nothing of it was written. Run it again."
-            )
+            reasons[n] = f"{stretch.window}: {found} rows have no stored {what}. None was written. Run it again."
     if reasons:
         return RefusedStretches(reasons)
     # without its strategy, a signal leads nowhere either

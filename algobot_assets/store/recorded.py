@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -105,9 +106,10 @@ class Lineages:
         strategies: Collection[int] = (),
     ) -> Lineages:
         """Read with one statement. ``symbols`` and ``strategies``: only these; the other tables' keys are empty."""
-        statement, parameters = _SELECT, [list(tables), first, end]
+        statement: sql.Composable = _SELECT
+        parameters: list[Any] = [list(tables), first, end]
         if symbols or strategies:
-            statement += sql.SQL(" AND (l.symbol = ANY(%s) OR (l.symbol = '' AND l.strategy_id = ANY(%s)))")
+            statement = _SELECT + sql.SQL(" AND (l.symbol = ANY(%s) OR (l.symbol = '' AND l.strategy_id = ANY(%s)))")
             parameters += [list(symbols), list(strategies)]
 
         def work(connection: psycopg.Connection) -> pl.DataFrame:
@@ -117,7 +119,7 @@ class Lineages:
 
     def keys(self, table: str) -> list[Key]:
         """Return the keys that have a recorded day in ``table``, ascending."""
-        return sorted(key for key in self._by_key if key[0] == table)  # type: ignore[type-var]
+        return sorted(key for key in self._by_key if key[0] == table)
 
     def of(self, key: Key) -> RecordedDays:
         """Return all days that were read of one market or strategy."""
@@ -156,7 +158,7 @@ def first_days(store: Store, table: str, markets: Collection[tuple[str, str]]) -
     return {(symbol, interval): day for symbol, interval, day in rows if day is not None}
 
 
-def _record(row: tuple) -> DayLineage:
+def _record(row: tuple[Any, ...]) -> DayLineage:
     (*_, day, through, inputs, parameters, code, state_in, state_out, state, output, rows, dirty) = row
     numbers = None if state_out is None else np.array(state_out[1:-1].split(",") if state_out != "{}" else [], "f8")
     recorded = None if state is None else bytes.fromhex(state)

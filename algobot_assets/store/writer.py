@@ -23,10 +23,10 @@ from algobot_assets.store import archive, lineage
 from algobot_assets.store.advisory_locks import describe_holder, keep_candles, keep_strategies, lock_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.digests import NOTHING, day_digests
-from algobot_assets.store.lineage import DayInputs, DayLineage
+from algobot_assets.store.lineage import DayInputs, DayLineage, Key
 from algobot_assets.store.merge import Counts, RefusedStretches, Stretch, write_stretches
 from algobot_assets.store.month_partitions import ensure_months
-from algobot_assets.store.recorded import Key, read_windows
+from algobot_assets.store.recorded import read_windows
 
 DayDigests = Mapping[date, tuple[int, bytes]]
 Recorded = Mapping[date, DayLineage]
@@ -231,7 +231,7 @@ def _write_batch(
     owners: list[int] = []
     differing_by_item: dict[int, list[date]] = {}
     for number, (position, item) in enumerate(items.items()):
-        recorded = recorded_by_key.get(item.window.key, {})
+        recorded: Recorded = recorded_by_key.get(item.window.key, {})
         differing = _differing_days(item.wanted, recorded, item.outputs)
         try:
             _refuse_archived_days(item.window, differing, archived)
@@ -279,7 +279,7 @@ def _record(
     days = []
     new = True
     for position, item in items.items():
-        recorded = recorded_by_key.get(item.window.key, {})
+        recorded: Recorded = recorded_by_key.get(item.window.key, {})
         changed = set(differing[position])
         new = new and not any(day in recorded for day in item.wanted)
         days += [
@@ -299,7 +299,7 @@ def refuse_archived(
     archived = archive.archived_months(connection, months_of(window))
     if archived:
         item = _Prepared.of(WindowFrame(window, frame, days))
-        recorded = read_windows(connection, [window]).get(window.key, {})
+        recorded: Recorded = read_windows(connection, [window]).get(window.key, {})
         _refuse_archived_days(window, _differing_days(item.wanted, recorded, item.outputs), archived)
 
 

@@ -94,7 +94,7 @@ class LedgerInputs:
             recorded,
             first_days(run.store, "market_data", markets),
             closing_days(run.store, ending.filter(pl.col("until").is_not_null())),
-            Reader(run.store, recorded),
+            Reader(run.store, recorded, from_database=run.options.recompute),
         )
 
     def versions(self) -> list[dict[str, Any]]:
