@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         problem = None
         try:
-            super().__init__(_env_file=_base() / ".env", **values)
+            super().__init__(**{"_env_file": _base() / ".env", **values})
         except ValidationError as error:
             problem = "; ".join(
                 f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"

@@ -75,6 +75,9 @@ class Folder:
 
     def first_open(self, symbol: str, interval: str) -> datetime | None:
         """Return the open of the market's first candle in the folder."""
+        earliest = min(self._market(symbol, interval), key=lambda piece: piece.lo)
+        if earliest.file.name is None:  # measured by its candles, not named after a period
+            return earliest.lo
         for stretch in self.fetch(symbol, interval, *self._extent(symbol, interval)):
             if stretch.frame.height:
                 first: datetime = stretch.frame["timestamp"][0]
