@@ -5,7 +5,8 @@
 A size is a number of markets with twelve months of minutes each, their indicators and the signals of one strategy. The
 first, seeded market is fetched and computed by the product; the others are made of it inside the database by INSERT ..
 SELECT, with its lineage, and keys and references are made and checked afterwards. All that is measured goes through the
-product. A size for which the disk has no room is left out, and said so. README.md says how to read the figures.
+product. A size for which the disk has no room is skipped, and the result says so. README.md says how to read the
+figures.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_one_message_after_three_failures_and_one_recovery(webhook, world):
     assert len(webhook.received) == 2, "two failures are no problem yet"
 
 
-def test_what_breaks_together_is_one_message(webhook, world):
+def test_problems_of_one_tick_make_one_message(webhook, world):
     world("one", "two", times=3)
     assert [item["assets"] for item in webhook.received] == [["one", "two"]]
     world("two")
@@ -130,7 +130,7 @@ def test_a_failing_check_counts_and_belongs_to_its_asset(webhook, world):
     assert [item["assets"] for item in webhook.received] == [["two"], ["one"]]
 
 
-def test_a_webhook_that_is_down_is_told_later_and_its_url_is_not_shown(webhook, world, caplog):
+def test_messages_wait_until_the_webhook_answers_and_its_url_is_not_shown(webhook, world, caplog):
     webhook.down = True
     with caplog.at_level(logging.DEBUG, logger="dagster"):
         said = world("one", times=3)
@@ -143,7 +143,7 @@ def test_a_webhook_that_is_down_is_told_later_and_its_url_is_not_shown(webhook, 
     assert "S3cret" not in said + caplog.text
 
 
-def test_nobody_listens_or_nobody_is_named(world, monkeypatch, caplog):
+def test_alerts_need_a_webhook(world, monkeypatch, caplog):
     monkeypatch.setenv("ALGOBOT_ALERT_WEBHOOK", "http://127.0.0.1:9/hook/S3cret")
     said = world("one", times=3)
     assert "no answer" in said and "S3cret" not in said + caplog.text
@@ -151,7 +151,7 @@ def test_nobody_listens_or_nobody_is_named(world, monkeypatch, caplog):
     assert "ALGOBOT_ALERT_WEBHOOK is not set" in world.tick()
 
 
-def test_what_was_before_the_first_tick_is_not_told(webhook):
+def test_failures_before_the_first_tick_are_not_reported(webhook):
     with dg.DagsterInstance.ephemeral() as instance:
         BROKEN.update({"one"})
         for _ in range(3):

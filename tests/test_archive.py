@@ -73,7 +73,7 @@ def zip_of(*members: tuple[str, bytes]) -> bytes:
         ),
     ],
 )
-def test_names_of_the_archive(name: ArchiveName, path: str) -> None:
+def test_archive_file_names_are_parsed(name: ArchiveName, path: str) -> None:
     assert name.path == path
     assert name_of(path) == name
     assert name_of("anywhere/" + path) == name
@@ -90,7 +90,7 @@ def test_names_of_the_archive(name: ArchiveName, path: str) -> None:
         "data/spot/daily/trades/BTCUSDT/BTCUSDT-trades-2023-02-03.zip",
     ],
 )
-def test_what_is_no_name_of_the_archive(path: str) -> None:
+def test_unknown_archive_file_names_are_refused(path: str) -> None:
     assert name_of(path) is None
 
 
@@ -132,13 +132,13 @@ def test_a_file_made_before_its_day_was_over_answers_through_its_last_candle() -
 
 
 @needs_data
-def test_the_outage_is_a_hole_the_file_answers_for() -> None:
+def test_an_outage_in_an_archive_file_is_a_gap() -> None:
     path = DATA / "archive/data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2023-03-24.zip"
     stretch = read_zip(path.read_bytes(), ArchiveName("BTCUSDT", "1m", "daily", date(2023, 3, 24)), "-")
     assert stretch.frame.height == 1360
     assert (stretch.lo, stretch.hi) == (utc(2023, 3, 24), utc(2023, 3, 25))
-    hole = stretch.frame.filter(pl.col("timestamp").is_between(utc(2023, 3, 24, 12, 40), utc(2023, 3, 24, 13, 59)))
-    assert hole.is_empty()
+    outage = stretch.frame.filter(pl.col("timestamp").is_between(utc(2023, 3, 24, 12, 40), utc(2023, 3, 24, 13, 59)))
+    assert outage.is_empty()
 
 
 def test_a_zip_must_hold_the_one_csv_it_promises() -> None:
@@ -189,7 +189,7 @@ def test_a_checksum_that_does_not_fit_is_refused(line: str | None, what: str) ->
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_checksum_lines_as_they_are_written(end: str) -> None:
+def test_checksum_files_of_either_form_are_read(end: str) -> None:
     digest = hashlib.sha256(b"data").hexdigest()
     assert check_sum(b"data", f"{digest}  {DAY.stem}.zip{end}", DAY) == digest
     assert check_sum(b"data", f"{digest.upper()} *{DAY.stem}.zip{end}", DAY) == digest
@@ -209,7 +209,7 @@ def test_fetched_day_and_month_agree(archive: Archive) -> None:
     assert archive.checksum(MONTH) == month.origin.sha256
 
 
-def test_what_is_not_published_is_none(archive: Archive, simulated: SimulatedExchange) -> None:
+def test_an_unpublished_archive_file_is_none(archive: Archive, simulated: SimulatedExchange) -> None:
     simulated.set_time(utc(2024, 5, 9, 1, 59))
     assert archive.read(DAY) is None
     assert archive.checksum(DAY) is None
@@ -232,7 +232,7 @@ def test_a_checksum_wrong_once_is_a_file_being_replaced(archive: Archive, simula
         (faults.truncated(".zip", 0.5), "checksum"),
     ],
 )
-def test_a_file_that_cannot_be_trusted(
+def test_an_untrustworthy_archive_file_is_refused(
     archive: Archive, simulated: SimulatedExchange, fault: faults.Fault, what: str
 ) -> None:
     fault.times = 4
@@ -242,14 +242,16 @@ def test_a_file_that_cannot_be_trusted(
 
 
 @pytest.mark.parametrize("fault", [faults.error("", 503), faults.broken_off(".zip"), faults.too_many("", 30)])
-def test_passing_faults_are_waited_out(archive: Archive, simulated: SimulatedExchange, fault: faults.Fault) -> None:
+def test_transient_archive_errors_are_retried(
+    archive: Archive, simulated: SimulatedExchange, fault: faults.Fault
+) -> None:
     fault.times = 1
     simulated.faults.append(fault)
     assert archive.read(DAY) is not None
     assert fault.times == 0
 
 
-def test_lasting_faults_end_in_a_sentence(archive: Archive, simulated: SimulatedExchange) -> None:
+def test_lasting_archive_errors_are_one_sentence(archive: Archive, simulated: SimulatedExchange) -> None:
     simulated.faults.append(faults.error("", 500, times=100))
     with pytest.raises(SourceUnavailable, match=f"{DAY.stem}.zip from .* HTTP 500, 6 times"):
         archive.read(DAY)
@@ -319,7 +321,7 @@ def test_a_folder_of_parquet_files_is_a_source() -> None:
 
 
 @needs_data
-def test_a_folder_of_archive_files_answers_only_for_its_files() -> None:
+def test_a_folder_of_archive_files_covers_only_their_periods() -> None:
     folder = Folder(DATA / "archive")
     stretches = list(folder.fetch("ARBUSDT", "1m", utc(2023, 1, 1), utc(2024, 1, 1)))
     assert [(s.lo, s.hi, s.frame.height) for s in stretches] == [
@@ -402,7 +404,7 @@ def test_a_daily_file_is_taken_before_the_monthly_one(tmp_path: Path) -> None:
     assert "has no CHECKSUM" in stretches[1].notes[0]
 
 
-def test_an_early_daily_file_gives_way_where_it_ends(tmp_path: Path) -> None:
+def test_a_daily_file_published_early_covers_only_its_candles(tmp_path: Path) -> None:
     write_zip(tmp_path, ArchiveName("XUSDT", "1h", "monthly", date(2024, 4, 1)), list(range(720)), utc(2024, 5, 2))
     early = ArchiveName("XUSDT", "1h", "daily", date(2024, 4, 2))
     write_zip(tmp_path, early, list(range(5)), utc(2024, 4, 2, 5))

@@ -118,7 +118,7 @@ def test_today_is_recomputed_from_yesterdays_state(project: Project, database_ur
     assert content(other) == whole
 
 
-def test_a_day_whose_predecessor_is_missing_is_left_out_with_the_cure(project: Project, database_url):
+def test_a_day_without_its_day_before_is_skipped_and_the_remedy_named(project: Project, database_url):
     assert project.run(START).success
     later = START + timedelta(days=4)
     assert project.run(later, tables=["market_data"]).success
@@ -131,7 +131,7 @@ def test_a_day_whose_predecessor_is_missing_is_left_out_with_the_cure(project: P
     assert counts(database_url)["indicators"] == 24
 
 
-def test_a_day_after_an_incomplete_one_is_left_out(project: Project, database_url):
+def test_a_day_after_an_incomplete_one_is_skipped(project: Project, database_url):
     today = LAST + timedelta(days=1)
     assert project.run(START, today).success
     project.publish(published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 11))
@@ -160,7 +160,7 @@ def test_unknown_markets_alone_fail_the_run_with_a_sentence(project: Project, da
     assert "BTCUSTD" in result.error and "Traceback" not in result.error
 
 
-def test_malformed_yaml_is_a_sentence_with_its_line(project: Project, database_url):
+def test_malformed_yaml_is_refused_with_its_line(project: Project, database_url):
     project.declare("markets:\n  - {symbol: BTCUSDT, interval: 7h, start: 2024-01-30}\n")
     result = project.run(START)
     assert not result.success
@@ -266,7 +266,7 @@ def test_published_digits_are_what_select_shows(project: Project, database_url):
         ]
 
 
-def test_a_gap_is_recorded_and_not_asked_for_again(project: Project, database_url):
+def test_a_confirmed_gap_is_recorded_and_not_fetched_again(project: Project, database_url):
     whole = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9)
     project.publish(pl.concat([whole.head(30), whole.tail(-34)]))
     assert project.run(START, LAST).success
@@ -291,7 +291,7 @@ def test_real_and_simulated_rows_never_mix(project: Project, database_url, monke
     assert "must not mix" in result.error
 
 
-def test_an_unreachable_database_is_a_sentence(project: Project, monkeypatch):
+def test_an_unreachable_database_is_one_sentence(project: Project, monkeypatch):
     monkeypatch.setenv("ALGOBOT_DATABASE_URL", "postgresql://nobody:secret-word@127.0.0.1:9/none")
     monkeypatch.setenv("ALGOBOT_CONNECT_TIMEOUT", "1")
     result = project.run(date(2024, 1, 30))

@@ -130,7 +130,7 @@ def test_the_close_asks_once_more_for_days_that_had_not_settled(project: Project
         assert isinstance(scheduled(instance, project, at, daily_close), dg.SkipReason)
 
 
-def test_holes_are_asked_for_and_confirmed_gaps_are_not(project: Project, database_url, store):
+def test_missing_candles_are_fetched_and_confirmed_gaps_are_not(project: Project, database_url, store):
     candles = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9 + 7)
     hours = [round(datetime(2024, 2, 3, hour, tzinfo=UTC).timestamp() * 1000) for hour in (3, 4)]
     project.publish(candles.filter(~pl.col("open_time").is_in(hours)))
@@ -203,7 +203,7 @@ def test_a_proposal_is_not_repeated_while_its_run_is_unfinished(defs):
             assert isinstance(propose(instance, run, "other"), dg.RunRequest)
 
 
-def test_what_failed_is_proposed_again_later_and_not_for_ever(defs):
+def test_a_failed_run_is_proposed_again_a_limited_number_of_times(defs):
     run = RangeRun(("market_data",), START, LAST, "a reason")
     job = defs.resolve_implicit_global_asset_job_def()
 

@@ -1,4 +1,4 @@
-"""Batches of windows: one transaction, a fixed number of statements, and a bad window is left out alone."""
+"""Batches of windows: one transaction, a fixed number of statements, and a bad window is skipped alone."""
 
 from __future__ import annotations
 

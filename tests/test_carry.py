@@ -92,7 +92,7 @@ GOLDEN_WILDER = [
 ]
 
 
-def test_golden_bits() -> None:
+def test_averages_have_golden_bits() -> None:
     """Pinned: another compiler, library or written form that changes one bit fails here."""
     prices = [27_123.45, 27_130.01, 27_090.99, 27_111.11, 27_140.5, 27_155.55, 27_099.1]
     chunk, x = one_day(*prices)
@@ -111,7 +111,7 @@ def test_averages_pass_over_nulls_and_start_at_the_nth_value() -> None:
     assert chunk.states()[0, 1:].tolist() == [3.0, 5.0]
 
 
-def test_what_is_not_finite_is_no_value() -> None:
+def test_values_that_are_not_finite_count_as_missing() -> None:
     chunk, x = one_day(1.0, float("nan"), 3.0, float("inf"), 5.0)
     assert chunk.ema(x, 2).to_list() == [None, None, 2.0, None, 4.0]
     assert chunk.previous(x).to_list() == [None, 1.0, None, 3.0, None]
@@ -157,7 +157,7 @@ def test_session_sum_restarts_with_each_day() -> None:
         ([1.0, 3.0], [2.0, float("nan")], False, False),
     ],
 )
-def test_crossings(a: list, b: list, above: bool, below: bool) -> None:
+def test_crossings_are_found_where_two_series_cross(a: list, b: list, above: bool, below: bool) -> None:
     chunk, a_series = one_day(*a)
     b_series = series(*b)
     assert chunk.crosses_above(a_series, b_series).to_list() == [False, above]
@@ -165,7 +165,7 @@ def test_crossings(a: list, b: list, above: bool, below: bool) -> None:
     assert chunk.states().shape == (1, 3)  # the last a and the last b, once
 
 
-def test_crossings_of_a_level() -> None:
+def test_crossings_of_a_number_are_found() -> None:
     chunk, x = one_day(29.0, 30.0, 31.0, 30.0, 29.0, None, 31.0)
     assert chunk.crosses_above(x, 30.0).arg_true().to_list() == [2]
     assert chunk.crosses_below(x, 30).arg_true().to_list() == [4]
@@ -194,12 +194,12 @@ def all_primitives(chunk: Chunk, candles: pl.DataFrame) -> dict[str, pl.Series]:
         "signal": signal,
         "previous": before,
         "wilder": chunk.wilder((close - before).abs(), 14),
-        "with holes": chunk.ema(traded, 5),
+        "with nulls": chunk.ema(traded, 5),
         "of a ratio": chunk.wilder(close / volume, 3),
         "rolling": chunk.rolling_sum(close * volume, 20),
-        "rolling with holes": chunk.rolling_sum(traded, 3),
+        "rolling with nulls": chunk.rolling_sum(traded, 3),
         "session": chunk.session_sum(volume),
-        "session with holes": chunk.session_sum(traded),
+        "session with nulls": chunk.session_sum(traded),
         "above": chunk.crosses_above(macd, signal),
         "below": chunk.crosses_below(macd, signal),
         "level": chunk.crosses_above(macd, 0.0),

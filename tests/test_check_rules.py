@@ -41,7 +41,7 @@ def candle(**numbers: str) -> pl.DataFrame:
         ({"taker_buy_base": "5.00000001"}, "takers bought more"),
     ],
 )
-def test_each_inconsistency_of_a_candle_has_its_sentence(numbers: dict[str, str], what: str):
+def test_each_inconsistency_of_a_candle_has_its_message(numbers: dict[str, str], what: str):
     window = Window("market_data", date(2024, 1, 1), date(2024, 1, 2), "BTCUSDT", "1h")
     assert rules_candles.inconsistent(window, candle()) == []
     (sentence,) = rules_candles.inconsistent(window, candle(**numbers))
@@ -219,7 +219,7 @@ def test_the_account_is_replayed_with_marks_of_open_lots():
     assert next(iter(rules_figures.replay(1_000 * UNIT, before, closes, lots, {}))).equity is None
 
 
-def test_figures_by_hand():
+def test_figures_equal_values_computed_by_hand():
     totals = Totals(4, 3, 30 * UNIT, -10 * UNIT, 8 * UNIT)
     figures = rules_figures.figures(totals, 100 * UNIT, 120 * UNIT, 365.0)
     assert figures == pytest.approx(

@@ -144,7 +144,7 @@ def test_demo_status_verify_and_a_second_backfill(algobot):
     assert due["due"] == ["2024-01", "2024-02"] and due["archived"] == []
 
 
-def test_the_database_is_told_of(algobot):
+def test_status_shows_the_database_in_use(algobot):
     said = algobot("db", "status", "--json")
     assert said.returncode == 0
     told = json.loads(said.stdout)
@@ -155,7 +155,7 @@ def test_the_database_is_told_of(algobot):
     assert set(schema["tables"]) == set(metadata.tables)
 
 
-def test_errors_are_sentences_and_a_traceback_is_there_for_who_asks(algobot, monkeypatch):
+def test_errors_are_one_sentence_and_traceback_is_an_option(algobot, monkeypatch):
     with pytest.raises(SettingsError, match="There is no table candles"):
         algobot("--traceback", "backfill", "2024-01-30", "--table", "candles")
     failed = algobot("backfill", "2024-01-30", "--table", "candles", "--json")
@@ -210,7 +210,7 @@ def sentence(result: Said) -> str:
     return result.stderr
 
 
-def test_bad_input_ends_in_a_sentence_and_changes_nothing(algobot, folder):
+def test_bad_input_is_refused_in_one_sentence_and_changes_nothing(algobot, folder):
     assert algobot("backfill", "2024-01-30").returncode == 0
     before = counts(algobot.url)
     assert "lies before the first partition, 2017-07-01" in sentence(algobot("backfill", "2016-01-01", "2016-01-02"))
@@ -229,7 +229,7 @@ def test_bad_input_ends_in_a_sentence_and_changes_nothing(algobot, folder):
     assert counts(algobot.url) == before
 
 
-def test_days_that_make_no_sense_are_answered_in_one_sentence(algobot, folder):
+def test_impossible_days_are_refused_in_one_sentence(algobot, folder):
     assert algobot("backfill", "2024-01-30", "2024-02-07").returncode == 0
     for command in (("backfill",), ("verify",)):
         assert "before it starts on 2024-02-01" in sentence(algobot(*command, "2024-02-01", "2024-01-30"))
@@ -269,7 +269,7 @@ def test_a_refresh_with_nothing_newer_succeeds_and_says_until_when(algobot, fold
         assert "Materialising" not in again.stderr, "there is nothing to run"
 
 
-def test_unreachable_servers_are_sentences(algobot):
+def test_unreachable_servers_are_one_sentence(algobot):
     said = sentence(algobot("status", ALGOBOT_DATABASE_URL="postgresql://u:hidden-word@127.0.0.1:9/d"))
     assert "127.0.0.1:9" in said and "hidden-word" not in said
     said = sentence(
@@ -285,7 +285,7 @@ def test_unreachable_servers_are_sentences(algobot):
     assert "no answer" in said
 
 
-def test_bad_candles_are_sentences(algobot, folder):
+def test_bad_candles_are_refused_in_one_sentence(algobot, folder):
     good = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9)
     path = folder / "spot" / "BTCUSDT-1h-all.parquet"
     upside_down = pl.when(pl.int_range(pl.len()) == 30).then(pl.lit("1.00")).otherwise(pl.col("high")).alias("high")

@@ -160,12 +160,12 @@ def test_ranges_are_half_open_in_utc_across_months(client: Client, start: object
         )
 
 
-def test_columns_come_as_asked(client: Client) -> None:
+def test_candles_have_the_requested_columns(client: Client) -> None:
     frame = client.candles("BTCUSDT", "1h", "2024-02-01", "2024-02-02", columns=["close", "id", "timestamp"]).frame
     assert frame.schema == {"close": PRICE, "id": pl.Int64(), "timestamp": UTC_TYPE}
 
 
-def test_candles_with_indicators_are_both(client: Client) -> None:
+def test_candles_with_indicators_join_both_tables(client: Client) -> None:
     span = ("BTCUSDT", "1h", "2024-01-30", "2024-02-03")
     values = client.indicators(*span).frame
     assert values.schema == schema_of("indicators")
@@ -326,7 +326,7 @@ def test_a_result_prints_its_age(client: Client) -> None:
 # --- declared state and catalogue ----------------------------------------------------------------------
 
 
-def test_configuration_of_a_day(client: Client) -> None:
+def test_the_configuration_in_force_on_a_day_is_returned(client: Client) -> None:
     def slippage(day: object = None) -> list[tuple]:
         frame = client.configuration(day).frame
         assert frame.schema == schema_of("configurations")
@@ -418,7 +418,7 @@ def test_complete_through_ends_at_the_first_gap(store: Store, database_url: str,
     assert found == (datetime(2024, 1, 3, tzinfo=UTC) if missing == "day" else datetime(2024, 1, 2, 5, tzinfo=UTC))
 
 
-def test_what_is_known_but_not_computed_has_no_rows(store: Store, database_url: str) -> None:
+def test_a_table_that_is_not_computed_yet_has_no_rows(store: Store, database_url: str) -> None:
     with connect(database_url=database_url) as client:
         assert client.markets().frame.is_empty()
         assert client.trades().newest is None
@@ -457,7 +457,7 @@ def test_what_is_known_but_not_computed_has_no_rows(store: Store, database_url: 
         (lambda c: c.trades("cross", "2024-02-02", "2024-02-01"), "ends .* before it starts"),
     ],
 )
-def test_errors_are_sentences(client: Client, ask: Callable[[Client], object], words: str) -> None:
+def test_client_errors_are_one_sentence(client: Client, ask: Callable[[Client], object], words: str) -> None:
     with pytest.raises(WindowError, match=words):
         ask(client)
 
@@ -469,7 +469,7 @@ def test_times_are_read_as_utc() -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_nothing_can_be_written(client: Client, inside: bool) -> None:
+def test_the_client_cannot_write(client: Client, inside: bool) -> None:
     opened = client._store.transaction if inside else client._store.connection
     for statement in ("INSERT INTO exchange VALUES (true, 'x')", "SELECT ensure_month('2030-01-01')"):
         refused = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)
@@ -497,7 +497,7 @@ def test_statements_have_the_timeouts_of_the_settings(filled: str) -> None:
         client._store.retrying(lambda connection: connection.execute("SELECT pg_sleep(5)"), "Sleeping")
 
 
-def test_a_database_that_is_not_there_is_not_made(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_creates_no_database(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALGOBOT_DATABASE_URL", url_of(server, "test_absent"))
     for source in ("binance", "simulated"):
         monkeypatch.setenv("ALGOBOT_SOURCE", source)
@@ -534,7 +534,7 @@ def test_a_bot_needs_no_dagster() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-def test_missing_tables_are_a_sentence(server: Server) -> None:
+def test_missing_tables_are_one_sentence(server: Server) -> None:
     server.ensure_database("test_client_bare")
     try:
         with connect(database_url=url_of(server, "test_client_bare")) as client:

@@ -29,7 +29,7 @@ from algobot_assets.store.writer import write_window
 DAY = date(2024, 1, 31)
 
 
-def test_a_writer_that_waits_in_vain_says_for_whom(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_writer_that_times_out_names_the_session_it_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "ATTEMPTS", 1)
     window = Window("market_data", DAY, DAY + timedelta(days=1), "BTCUSDT", "1h")
     inputs = [DayInputs(DAY, datetime(2024, 2, 1, tzinfo=UTC))]
@@ -45,7 +45,7 @@ def test_a_writer_that_waits_in_vain_says_for_whom(store: Store, monkeypatch: py
         assert write_window(second, window, empty("market_data"), inputs).rows == 0
 
 
-def test_a_writer_that_waits_for_something_else_says_for_what(store: Store, new_database, monkeypatch):
+def test_a_writer_that_times_out_on_a_table_lock_says_so(store: Store, new_database, monkeypatch):
     """Not for a writer of the same month in another database of the server, nor for one of another month."""
     monkeypatch.setattr(connections, "ATTEMPTS", 1)
     window = Window("market_data", DAY, DAY + timedelta(days=1), "BTCUSDT", "1h")

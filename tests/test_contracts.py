@@ -9,13 +9,14 @@ import psycopg
 import pytest
 from test_symbols import CONTRACT, DELIVERY, LIFE, PRICES
 
-from algobot_assets.audit.gaps import holes
-from algobot_assets.audit.staleness import first_incomplete, stale
+from algobot_assets.audit.gaps import missing_days
+from algobot_assets.audit.staleness import complete_through, stale
 from algobot_assets.cli import runs
 from algobot_assets.cli.summary import CONFIRMED_GAPS
 from algobot_assets.defs.checks.candle_age import find_late_markets
 from algobot_assets.defs.resources import FeedResource, StateResource
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
+from algobot_assets.schema.intervals import midnight
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
 
@@ -47,8 +48,8 @@ def expect_an_end(url: str, now: datetime) -> None:
     assert gaps == [(DELIVERY, datetime(2021, 3, 27, tzinfo=UTC), "delivery")]
     assert rows(url, CONFIRMED_GAPS) == []
     with Store.open(Settings()) as store:
-        assert first_incomplete(store) == TODAY
-        assert holes(store, MARKETS) == []
+        assert complete_through(store) == midnight(TODAY) + timedelta(hours=12)
+        assert missing_days(store, MARKETS) == []
         assert stale(store).is_empty()
         assert find_late_markets(store, MARKETS, now, timedelta(hours=2)) == []
 

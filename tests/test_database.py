@@ -63,13 +63,13 @@ def test_the_url_reaches_each_library_whole() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
-def test_usual_schemes_and_defaults(scheme: str) -> None:
+def test_usual_url_schemes_and_defaults_are_accepted(scheme: str) -> None:
     database = Database.from_url(of(f"{scheme}://bot@db.example", connect_timeout=3, database="fallback"))
     assert database.name == "fallback"
     assert conninfo_to_dict(database.conninfo())["connect_timeout"] == "3"
 
 
-def test_several_hosts_stay_several() -> None:
+def test_a_url_with_several_hosts_keeps_them() -> None:
     database = Database.from_url(of("postgresql://bot@one:5432,two:5433/prices?target_session_attrs=read-write"))
     assert conninfo_to_dict(database.conninfo())["host"] == "one,two"
     engine = sqlalchemy.create_engine(database.sqlalchemy_url())
@@ -100,7 +100,7 @@ def test_the_password_never_shows(unreachable: str) -> None:
         "postgresql://bot:S3cret@db.example/prices?sslmodus=S3cret",
     ],
 )
-def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
+def test_an_invalid_url_is_refused_without_showing_it(url: str) -> None:
     for variable, settings in (
         ("ALGOBOT_DATABASE_URL", of(url)),
         ("ALGOBOT_DIRECT_URL", of("postgresql://bot@db.example/prices", direct_url=url)),

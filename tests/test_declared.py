@@ -253,7 +253,7 @@ def test_text_means_what_is_written_not_what_yaml_1_1_guesses():
 
 
 @pytest.mark.parametrize("mark", ["\n", "\r\n"])
-def test_line_ends_and_byte_order_mark(tmp_path, mark):
+def test_line_ends_and_byte_order_marks_are_accepted(tmp_path, mark):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", mark).encode())
     assert load(path, TYPES) == read(GOOD)
@@ -262,7 +262,7 @@ def test_line_ends_and_byte_order_mark(tmp_path, mark):
         load(path, TYPES)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_declared_files_are_refused(tmp_path):
     with pytest.raises(SettingsError, match="Put the file there"):
         load(tmp_path / "absent.yaml", TYPES)
     latin = tmp_path / "latin.yaml"
@@ -272,7 +272,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "~\n"])
-def test_an_empty_file(text):
+def test_an_empty_declared_file_is_refused(text):
     refusal(text, 1, "empty", "declare at least one market")
 
 
@@ -304,7 +304,7 @@ def test_an_empty_file(text):
         ("marktes: []\n", 1, ["unknown key `marktes`", "did you mean `markets`?"]),
     ],
 )
-def test_syntax_refusals(text, line, words):
+def test_invalid_yaml_is_refused_with_its_line(text, line, words):
     refusal(text, line, *words)
 
 
@@ -483,12 +483,12 @@ def test_refusals_name_the_line(old, new, words):
         ),
     ],
 )
-def test_refusals_of_what_is_missing_or_contradicts(old, new, at, words):
+def test_missing_and_contradictory_entries_are_refused(old, new, at, words):
     text = changed(old, new)
     refusal(text, line_of(text, at), *words)
 
 
-def test_all_problems_are_said_at_once_in_order_of_lines():
+def test_all_problems_are_reported_at_once_in_order_of_lines():
     text = changed("type: ema_cross", "type: x").replace("type: btc", "type: y").replace("value: 0.001", "value: 9")
     said = refusals(text)
     assert [part.split(":")[0] for part in said] == [
@@ -852,7 +852,7 @@ def test_writing_the_same_value_otherwise_is_no_difference():
     assert against(text) == []
 
 
-def test_retirement_is_welcome_and_taking_it_back_is_a_correction():
+def test_retiring_a_version_is_a_change_and_undoing_it_a_correction():
     open_ended = changed("    effective_to: 2025-01-01\n", "")
     (retired,) = against(GOOD, open_ended)
     assert (retired.kind, retired.affected_from) == (Kind.RETIREMENT, date(2025, 1, 1))
@@ -865,7 +865,7 @@ def test_retirement_is_welcome_and_taking_it_back_is_a_correction():
         diff.refuse([sooner])
 
 
-def test_what_disappears_is_refused_even_when_rewriting():
+def test_entries_that_disappear_are_refused_even_with_rewrite():
     start = GOOD.index("  trend:\n")
     without = GOOD[:start] + GOOD[GOOD.index("  rules:\n") :]
     found = against(without)
@@ -879,7 +879,7 @@ def test_what_disappears_is_refused_even_when_rewriting():
         diff.rows_to_hold("strategies", read(without), stored_as(read(GOOD)), START, date(2024, 1, 2), rewrite=True)
 
 
-def test_a_moved_date_is_told_from_a_loss():
+def test_a_moved_date_is_told_apart_from_a_removed_entry():
     found = against(changed("start: 2023-06-01", "start: 2023-05-01"))
     gone = [item for item in found if item.kind is Kind.DISAPPEARED and item.table == "strategies"]
     assert [item.hint for item in gone] == [
@@ -887,7 +887,7 @@ def test_a_moved_date_is_told_from_a_loss():
     ]
 
 
-def test_a_risk_version_of_its_own():
+def test_risk_parameters_have_versions_of_their_own():
     text = changed("effective_from: 2024-03-01", "effective_from: 2024-03-02")
     assert [(item.kind, item.table, item.day) for item in against(text)] == [
         (Kind.DISAPPEARED, "risk_parameters", date(2024, 3, 1)),

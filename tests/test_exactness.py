@@ -34,7 +34,7 @@ def played(world, plan, server, instance) -> None:
         check(world, plan, server, instance, Path(folder))
 
 
-def test_corrections_and_older_history(server, dagster_instance):
+def test_corrections_and_older_history_give_the_same_bits(server, dagster_instance):
     """One plan with something of everything, so that what matters most does not depend on chance."""
     plan = Plan(
         (
@@ -54,7 +54,7 @@ def test_corrections_and_older_history(server, dagster_instance):
 
 
 @WORLDS
-def test_any_plan(world, server, dagster_instance):
+def test_any_plan_of_runs_and_corrections_gives_the_same_bits(world, server, dagster_instance):
     @given(plan=plans(world).filter(lambda plan: len(plan.steps) > 2))
     @settings(max_examples=1, derandomize=True, **COMMON)
     def example(plan):
@@ -65,7 +65,7 @@ def test_any_plan(world, server, dagster_instance):
 
 @pytest.mark.slow
 @WORLDS
-def test_many_plans(world, server, dagster_instance):
+def test_many_plans_of_runs_and_corrections_give_the_same_bits(world, server, dagster_instance):
     @given(plan=plans(world))
     @settings(max_examples=int(os.environ.get("ALGOBOT_PLANS", "40")), **COMMON)
     def example(plan):

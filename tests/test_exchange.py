@@ -87,7 +87,7 @@ def expected(simulated: SimulatedExchange, symbol: str, interval: str, lo: datet
         ("BTCUSDT", "1M", utc(2023, 11, 1), utc(2024, 4, 1)),
     ],
 )
-def test_what_is_fetched_is_what_the_market_did(
+def test_fetched_candles_equal_those_of_the_market(
     exchange: Exchange, simulated: SimulatedExchange, symbol: str, interval: str, lo: datetime, hi: datetime
 ) -> None:
     stretches = list(exchange.fetch(symbol, interval, lo, hi))
@@ -113,7 +113,9 @@ def test_the_forming_candle_is_never_handed_on(exchange: Exchange, simulated: Si
     assert stretches[-1].hi.timestamp() * 1000 == raw[-1][0]
 
 
-def test_the_exchange_decides_what_time_it_is(exchange: Exchange, simulated: SimulatedExchange) -> None:
+def test_the_clock_of_the_exchange_decides_which_candles_are_closed(
+    exchange: Exchange, simulated: SimulatedExchange
+) -> None:
     simulated.clock_skew = timedelta(minutes=-10)
     assert exchange.server_time() == NOW - timedelta(minutes=10)
     stretches = list(exchange.fetch("BTCUSDT", "1m", NOW - timedelta(hours=1), NOW))
@@ -129,7 +131,7 @@ def test_a_candle_is_closed_from_its_last_instant_on(exchange: Exchange, simulat
     assert list(exchange.fetch("BTCUSDT", "1m", lo, lo + timedelta(hours=1))) == []
 
 
-def test_listing_delisting_and_outage(simulated: SimulatedExchange, exchange: Exchange) -> None:
+def test_listings_delistings_and_outages_are_told_apart(simulated: SimulatedExchange, exchange: Exchange) -> None:
     assert exchange.first_open("DOGEUSDT", "1m") == utc(2019, 7, 5, 12)
     assert exchange.first_open("DOGEUSDT", "1d") == utc(2019, 7, 5)
     assert exchange.next_open("DOGEUSDT", "1m", utc(2019, 1, 1), utc(2019, 7, 1)) is None
@@ -141,7 +143,7 @@ def test_listing_delisting_and_outage(simulated: SimulatedExchange, exchange: Ex
     assert after[-1].hi == utc(2024, 10, 1)
 
 
-def test_rules_of_spot_and_futures(exchange: Exchange, simulated: SimulatedExchange) -> None:
+def test_order_rules_of_spot_and_futures_are_read(exchange: Exchange, simulated: SimulatedExchange) -> None:
     rules = exchange.rules("BTCUSDT")
     assert (rules.tick, rules.step, rules.min_notional) == (Decimal("0.01"), Decimal("0.00001"), Decimal(5))
     assert (rules.status, rules.base_asset, rules.quote_asset) == ("TRADING", "BTC", "USDT")
@@ -169,7 +171,7 @@ def test_an_unknown_symbol_is_answered_with_the_nearest(exchange: Exchange, wait
     assert waits == []
 
 
-def test_an_unknown_interval_is_said_at_once(exchange: Exchange, waits: list[float]) -> None:
+def test_an_unknown_interval_is_refused_at_once(exchange: Exchange, waits: list[float]) -> None:
     with pytest.raises(SourceError, match="BTCUSDT: 7m is not an interval"):
         exchange.first_open("BTCUSDT", "7m")
     with pytest.raises(SourceError, match="BTCUSDT: 1s is not an interval"):  # known to us, not to this exchange
@@ -197,7 +199,7 @@ def test_the_test_network_is_refused(address: str) -> None:
     ],
     ids=["503", "-1000", "-1007", "half a JSON", "broken off", "no list"],
 )
-def test_a_passing_fault_is_waited_out(
+def test_transient_exchange_errors_are_retried(
     exchange: Exchange, simulated: SimulatedExchange, waits: list[float], fault: Fault
 ) -> None:
     fault.times = 2
@@ -207,7 +209,7 @@ def test_a_passing_fault_is_waited_out(
     assert fault.times == 0
 
 
-def test_silence_in_the_middle_of_an_answer_is_not_waited_for(simulated: SimulatedExchange, waits: list[float]) -> None:
+def test_a_response_that_stops_half_way_is_given_up(simulated: SimulatedExchange, waits: list[float]) -> None:
     exchange = Exchange(simulated.url, timeout=(5.0, 1.0), retry=Retry(sleep=waits.append, chance=lambda: 0.0))
     exchange.server_time()
     simulated.faults.append(faults.stalled("time", 30.0))
@@ -216,7 +218,7 @@ def test_silence_in_the_middle_of_an_answer_is_not_waited_for(simulated: Simulat
     assert waits == [0.5]
 
 
-def test_a_lasting_fault_ends_in_a_sentence(
+def test_lasting_exchange_errors_are_one_sentence(
     exchange: Exchange, simulated: SimulatedExchange, waits: list[float]
 ) -> None:
     simulated.faults.append(faults.error("klines", 503, times=100))
@@ -226,7 +228,7 @@ def test_a_lasting_fault_ends_in_a_sentence(
     assert simulated.requests["/api/v3/klines"] == 6
 
 
-def test_an_exchange_that_is_not_there(waits: list[float]) -> None:
+def test_an_unreachable_exchange_is_one_sentence(waits: list[float]) -> None:
     exchange = Exchange("http://127.0.0.1:9", retry=Retry(attempts=2, sleep=waits.append))
     with pytest.raises(SourceUnavailable, match=r"the exchange's clock from .*127.0.0.1:9.*ConnectionError"):
         exchange.server_time()
@@ -279,7 +281,7 @@ def test_a_long_ban_is_not_waited_for_and_not_prolonged(
         (faults.error("klines", 404), SourceError, "refused the request"),
     ],
 )
-def test_what_repeating_cannot_cure_is_said_at_once(
+def test_permanent_exchange_errors_are_not_retried(
     exchange: Exchange,
     simulated: SimulatedExchange,
     waits: list[float],
@@ -323,7 +325,7 @@ def test_rows_that_cannot_be_candles_stop_the_fetch(exchange: Exchange, simulate
         list(exchange.fetch("BTCUSDT", "1m", utc(2024, 5, 10, 10), utc(2024, 5, 10, 11)))
 
 
-def test_an_answer_that_ignores_the_question_is_refused(exchange: Exchange, simulated: SimulatedExchange) -> None:
+def test_candles_outside_the_requested_range_are_refused(exchange: Exchange, simulated: SimulatedExchange) -> None:
     elsewhere = simulated.answer("/api/v3/klines?symbol=BTCUSDT&interval=1m&startTime=0&limit=3").body
     simulated.faults.append(Fault("klines", lambda a: faults.Answer(200, elsewhere, {})))
     with pytest.raises(BadCandles, match="candles before the requested ones"):
@@ -344,7 +346,7 @@ def test_backoff_is_jittered_and_bounded() -> None:
     assert sum(waits) <= 60.0
 
 
-def test_the_grid_of_the_forming_candle() -> None:
+def test_the_forming_candle_is_found_on_the_grid() -> None:
     assert floor_to_grid("1m", NOW) == utc(2024, 5, 10, 12, 34)
     assert floor_to_grid("4h", NOW) == utc(2024, 5, 10, 12)
     assert floor_to_grid("1w", NOW) == utc(2024, 5, 6)

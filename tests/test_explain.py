@@ -105,7 +105,7 @@ def test_every_trade_is_explained_by_its_own_signals(own_store, filled):
 
 
 @pytest.mark.parametrize("world", [HISTORY, pytest.param(MINUTES, marks=pytest.mark.slow)], ids=lambda w: w.name)
-def test_every_trade_of_real_markets(world, server, dagster_instance, tmp_path):
+def test_every_trade_of_real_markets_is_explained(world, server, dagster_instance, tmp_path):
     """Across gaps, 3d candles, a replaced version, changed risk, and stops that follow the stored minutes."""
     with database(server, "real_trades") as url:
         played = Played(world, Project(tmp_path, dagster_instance), url)
@@ -160,7 +160,7 @@ def test_rules_are_shown_as_written_with_their_parameters(own_store, filled):
     assert labels >= {"close", "ema", "rsi", "atr", "vwap", "previous(atr)"}
 
 
-def test_a_stored_signal_that_is_another_is_named(own_store, filled):
+def test_a_stored_signal_that_differs_is_named(own_store, filled):
     row = next(r for r in trades(filled) if r["exit_reason"] == "signal")
     change = 'UPDATE signals SET signal = %s WHERE strategy_id = %s AND "timestamp" = %s'
     with psycopg.connect(filled) as connection:
@@ -177,7 +177,7 @@ def test_a_stored_signal_that_is_another_is_named(own_store, filled):
     assert result.exit_code == 5 and "PROBLEM" in result.output
 
 
-def test_a_candle_changed_by_hand_is_said_to_be(own_store, filled):
+def test_explain_reports_a_candle_changed_by_hand(own_store, filled):
     row = trades(filled)[-1]
     change = 'UPDATE market_data SET volume = volume + %s WHERE "timestamp" = %s'
     with psycopg.connect(filled) as connection:
@@ -190,7 +190,7 @@ def test_a_candle_changed_by_hand_is_said_to_be(own_store, filled):
     assert "changed by hand" in as_text(found)
 
 
-def test_a_state_that_is_gone_is_said_to_be(own_store, filled):
+def test_explain_reports_a_missing_state(own_store, filled):
     row = next(r for r in trades(filled) if r["entry_signal_time"].hour > 0 and r["entry_signal_time"].date() > START)
     before = row["entry_signal_time"].date() - timedelta(days=1)
     where = "WHERE table_name = 'signals' AND strategy_id = %s AND day = %s"
@@ -204,7 +204,7 @@ def test_a_state_that_is_gone_is_said_to_be(own_store, filled):
     assert found.decisions[0].signal in (1, -1) and found.decisions[0].inputs == ()
 
 
-def test_an_unknown_id_is_a_sentence(own_store, filled, store_of_nothing):
+def test_an_unknown_trade_id_is_one_sentence(own_store, filled, store_of_nothing):
     ids = [row["id"] for row in trades(filled)]
     with pytest.raises(WindowError, match=f"no trade 0: the {len(ids)} stored trades have ids from 1 to {max(ids)}"):
         explain_trade(own_store, 0)
@@ -221,7 +221,7 @@ def store_of_nothing(new_database, monkeypatch) -> Iterator[Store]:
         yield opened
 
 
-def test_json_holds_the_same(own_store, filled):
+def test_json_has_the_same_content_as_the_text(own_store, filled):
     row = trades(filled)[0]
     result = CliRunner().invoke(cli, ["explain", "trade", str(row["id"]), "--json"])
     assert result.exit_code == 0, result.output
@@ -284,7 +284,7 @@ def test_tracing_changes_nothing(own_rule, kind: str, name: str):
         assert whole.signal[candle] == (0 if decided is None else whole.rules[decided].signal)
 
 
-def test_labels_of_a_rule_of_ones_own(own_rule):
+def test_rules_of_a_user_file_are_labelled(own_rule):
     candles = klines("spot/BTCUSDT-4h-2017_2026-04").head(60)
     found = trace(own_rule, candles, None, {"n": 6}, days_of(candles, "4h"), None)
     assert [str(item) for item in found.inputs] == [

@@ -260,7 +260,7 @@ def test_the_suite_finds_a_writer_without_transactions(store, monkeypatch):
             refused(store, planted, "23505", "planted")
 
 
-def test_a_statement_that_takes_too_long(store):
+def test_a_statement_that_takes_too_long_is_ended(store):
     hasty = replace(store.database, statement_timeout=0.1)
     with Store(hasty, "hasty") as other:
         with pytest.raises(StoreError, match=r"Writing market_data.*ALGOBOT_STATEMENT_TIMEOUT"):
@@ -270,7 +270,7 @@ def test_a_statement_that_takes_too_long(store):
         assert stored(other)[0].is_empty(), "its connection is of use again"
 
 
-def test_a_deadlock_with_a_stranger(store, database_url):
+def test_a_deadlock_with_another_session_is_retried(store, database_url):
     """A stranger holds the second month and asks for the first while the writer has it."""
     write_window(store, WINDOW, candles(), inputs())
     with psycopg.connect(database_url) as stranger:
@@ -385,7 +385,7 @@ def test_connections_are_cut_many_times(store, database_url, tmp_path, monkeypat
         print(f"\n{made} cuts of a connection, seed {SEED}")
 
 
-def test_out_of_connections(database_url):
+def test_a_server_without_free_connections_is_one_sentence(database_url):
     with psycopg.connect(database_url, autocommit=True) as owner:
         owner.execute("CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
         owner.execute("GRANT pg_read_all_data, pg_write_all_data TO crowded")
@@ -405,7 +405,7 @@ def test_out_of_connections(database_url):
             owner.execute("DROP ROLE crowded")
 
 
-def test_a_carried_state_is_tampered_with(undisturbed, server, monkeypatch):
+def test_a_tampered_state_is_noticed_and_healed(undisturbed, server, monkeypatch):
     """Verify names it, the next run computes the day again, a run that would start from it refuses."""
     server.ensure_database("test_tampered", template="template_first")
     url = url_of(server, "test_tampered")
@@ -432,7 +432,7 @@ def test_a_carried_state_is_tampered_with(undisturbed, server, monkeypatch):
         server.drop_database("test_tampered")
 
 
-def test_a_migration_is_killed_half_way(server, tmp_path):
+def test_a_killed_migration_is_repeated_from_its_start(server, tmp_path):
     name = f"test_migration_{os.getpid()}"
     url = server.sqlalchemy_url(name)
     draw = random.Random(SEED)
@@ -453,7 +453,7 @@ def test_a_migration_is_killed_half_way(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_any_time_zone(undisturbed, server):
+def test_any_time_zone_gives_the_same_rows(undisturbed, server):
     name = f"test_zone_{os.getpid()}"
     server.ensure_database(name, template=TEMPLATE)
     url = url_of(server, name)
@@ -517,7 +517,7 @@ def server_dies(own: Settings, undisturbed: Undisturbed, draw: random.Random, vi
     return ended.success
 
 
-def test_postgresql_is_killed_during_a_run(own, undisturbed):
+def test_a_run_survives_a_killed_postgresql(own, undisturbed):
     server_dies(own, undisturbed, random.Random(SEED), "server")
 
 
@@ -531,7 +531,7 @@ def test_postgresql_is_killed_many_times(own, undisturbed, capsys):
         print(f"\n{KILLS // 5} kills of PostgreSQL or a backend, seed {SEED}; runs that went on: {dict(survived)}")
 
 
-def test_the_disk_is_full(own, tmp_path):
+def test_a_full_disk_changes_nothing(own, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("a small disk can only be mounted by root")
     url = migrated(own)

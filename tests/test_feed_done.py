@@ -171,7 +171,7 @@ def test_a_year_of_minutes_is_stored_to_the_last_digit(shared_data: Path, projec
     ingest_parquet(project, database_url, [shared_data / "klines" / "spot" / LARGE])
 
 
-def test_six_columns_are_refused_with_a_sentence(shared_data: Path, project: Project, database_url: str):
+def test_candles_of_six_columns_are_refused_in_one_sentence(shared_data: Path, project: Project, database_url: str):
     for path in sorted((shared_data / "klines" / "spot-ohlcv6").glob("*.parquet")):
         for old in project.klines.rglob("*.parquet"):
             old.unlink()

@@ -132,7 +132,7 @@ with dg.DagsterInstance.ephemeral() as instance:
 """
 
 
-def test_a_killed_backfill_goes_on_where_it_was(live, database_url, new_database, monkeypatch):
+def test_a_killed_backfill_resumes(live, database_url, new_database, monkeypatch):
     there = live(utc(2024, 5, 10, 12))
     there.declare("BTCUSDT 15m 2024-01-01")
 
@@ -231,7 +231,7 @@ def test_a_delisted_market_has_one_gap_that_grows(live, database_url, store: Sto
     assert rows(database_url, "SELECT status FROM symbol_rules") == [("BREAK",)]
 
 
-def test_a_halt_is_a_halt_until_trading_goes_on(live, database_url):
+def test_a_halt_ends_when_trading_resumes(live, database_url):
     halt = (utc(2024, 5, 9, 10), utc(2024, 5, 10, 15))
     there = live(utc(2024, 5, 10, 12), prices=SimulatedPrices(outages=(halt,)))
     there.declare("BTCUSDT 1h 2024-05-08")
@@ -249,14 +249,14 @@ def test_a_halt_is_a_halt_until_trading_goes_on(live, database_url):
 
 
 def test_a_symbol_used_for_another_coin_is_flagged(project: Project, database_url):
-    start, hole = utc(2024, 1, 30), timedelta(hours=437)
+    start, gap = utc(2024, 1, 30), timedelta(hours=437)
     before = published_candles(start, 24 * 15, price=0.00005, decimals=8)
-    after = published_candles(start + timedelta(days=15) + hole, 24 * 5, price=1.0, decimals=8, seed=2)
+    after = published_candles(start + timedelta(days=15) + gap, 24 * 5, price=1.0, decimals=8, seed=2)
     project.publish(pl.concat([before, after]))
-    for last in (date(2024, 2, 29), date(2024, 3, 6)):  # the hole lies in two months, fetched one after the other
+    for last in (date(2024, 2, 29), date(2024, 3, 6)):  # the gap lies in two months, fetched one after the other
         assert project.run(start.date(), last, CANDLES).success
     [(first, end, reason, evidence)] = rows(database_url, GAPS)
-    assert (first, end, reason) == (start + timedelta(days=15), start + timedelta(days=15) + hole, "reuse?")
+    assert (first, end, reason) == (start + timedelta(days=15), start + timedelta(days=15) + gap, "reuse?")
     assert f"its price went from {float(before['close'][-1]):.8f}".rstrip("0") in evidence and " to 1" in evidence
     # as long a gap without another price is an outage
     project.publish(pl.concat([before, published_candles(start, 2000, price=0.00005, decimals=8).slice(24 * 33, 120)]))
@@ -264,7 +264,7 @@ def test_a_symbol_used_for_another_coin_is_flagged(project: Project, database_ur
     assert [row[2] for row in rows(database_url, GAPS)] == ["outage"]
 
 
-def test_what_the_source_has_to_say_is_kept_with_the_candles(live, database_url, caplog):
+def test_notes_of_the_source_are_stored_with_the_candles(live, database_url, caplog):
     there = live(utc(2024, 5, 10, 12))
     there.declare("ETHUSDT 1h 2024-03-01")
     there.simulated.faults.append(faults.wrong_checksum("2024-04.zip.CHECKSUM", times=9))

@@ -101,7 +101,7 @@ def test_a_csv_covers_its_period_only_through_its_last_candle(tmp_path: Path) ->
     assert (stretch.frame.height, stretch.hi) == (30, utc(2024, 4, 2, 6))
 
 
-def test_one_file_per_market_beside_each_other(tmp_path: Path) -> None:
+def test_a_folder_with_one_file_per_market_is_read(tmp_path: Path) -> None:
     (tmp_path / "BTCUSDT-1h-2024-04.csv").write_text(table())
     (tmp_path / "ETHUSDT-1h-2024-04.csv").write_text(table("ETHUSDT"))
     (tmp_path / "futures" / "um").mkdir(parents=True)

@@ -9,8 +9,9 @@ import pytest
 from conftest import START, STATE, Project, days, published_candles
 from tables import content
 
-from algobot_assets.audit.staleness import due, edited_days, first_incomplete, stale
+from algobot_assets.audit.staleness import complete_through, due, edited_days, stale
 from algobot_assets.audit.verify import COMPUTED, verify
+from algobot_assets.schema.intervals import midnight
 from algobot_assets.store.connection import Store
 
 LAST = START + timedelta(days=8)
@@ -57,10 +58,10 @@ def test_nothing_is_stale_after_a_run(full, store):
     assert reasons(store) == {}
     assert due(store) is None
     assert [f.difference for f in verify(store, START, LAST)] == [None] * 6
-    assert first_incomplete(store) == LAST + timedelta(days=1)
+    assert complete_through(store) == midnight(LAST + timedelta(days=1))
 
 
-def test_one_candle_changed_by_sql(full, store, database_url):
+def test_a_candle_changed_by_sql_makes_exactly_its_dependants_stale(full, store, database_url):
     day = START + timedelta(days=3)
     before = content(database_url)
     with psycopg.connect(database_url) as connection:
@@ -109,7 +110,7 @@ def test_session_vwap_of_a_change_stays_within_its_day(full, store, database_url
 
 @pytest.mark.parametrize("table", ["indicators", "signals", "trade_history", "performance_metrics", "backtest_results"])
 @pytest.mark.parametrize("change", ["UPDATE", "DELETE"])
-def test_rows_changed_by_hand_come_back(full, store, database_url, table, change):
+def test_rows_changed_by_hand_are_recomputed(full, store, database_url, table, change):
     before = content(database_url)
     column = {"indicators": "rsi", "signals": "signal", "trade_history": "net_profit"}.get(table, "final_capital")
     with psycopg.connect(database_url) as connection:
@@ -123,7 +124,7 @@ def test_rows_changed_by_hand_come_back(full, store, database_url, table, change
 
 
 @pytest.mark.parametrize("table", ["indicators_2024_02", "signals", "trade_history", "backtest_results"])
-def test_rows_truncated_by_hand_come_back(full, store, database_url, table):
+def test_truncated_rows_are_recomputed(full, store, database_url, table):
     before = content(database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute(f"TRUNCATE {table} CASCADE")
@@ -134,7 +135,7 @@ def test_rows_truncated_by_hand_come_back(full, store, database_url, table):
     assert content(database_url) == before
 
 
-def test_a_candle_deleted_by_hand_takes_its_followers_along(full, store, database_url):
+def test_a_candle_deleted_by_hand_deletes_the_rows_that_refer_to_it(full, store, database_url):
     day = START + timedelta(days=2)
     moment = datetime(day.year, day.month, day.day, 5, tzinfo=UTC)
     before = content(database_url)
@@ -195,7 +196,7 @@ def test_other_code_makes_its_tables_stale(full, store):
     refresh(full, store)  # a run registers the code in force again
 
 
-def test_older_history_in_front_is_taken_up(project, store, database_url, new_database, monkeypatch):
+def test_older_history_is_picked_up(project, store, database_url, new_database, monkeypatch):
     late = START + timedelta(days=4)
     assert project.run(START, START, REFERENCE).success
     assert project.run(late, LAST).success
@@ -212,7 +213,7 @@ def test_older_history_in_front_is_taken_up(project, store, database_url, new_da
     equal_to_one_pass(project, database_url, new_database, monkeypatch)
 
 
-def test_a_late_repair_of_a_gap_is_taken_up(project, store, database_url, new_database, monkeypatch):
+def test_candles_that_arrive_late_are_picked_up(project, store, database_url, new_database, monkeypatch):
     import polars as pl
 
     whole = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9)

@@ -83,7 +83,7 @@ ROWS = st.lists(
 )
 
 
-def test_rows_of_rest(outcomes):
+def test_fuzzed_rest_rows_are_read_or_refused(outcomes):
     @given(ROWS)
     @settings(**COMMON)
     def one(rows):
@@ -96,7 +96,7 @@ def lines(rows: list[list[object]]) -> bytes:
     return "\n".join(",".join(map(str, row)) for row in rows).encode("utf-8", "replace")
 
 
-def test_csv_of_the_archive(outcomes):
+def test_fuzzed_archive_csvs_are_read_or_refused(outcomes):
     damage = st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=3)), max_size=2)
 
     @given(ROWS.map(lines) | st.binary(max_size=80), damage)
@@ -121,7 +121,7 @@ def read_zip(data: bytes) -> object:
     return archive.read_zip(data, NAME, sha256(data).hexdigest())
 
 
-def test_zips_of_the_archive(outcomes):
+def test_fuzzed_archive_zips_are_read_or_refused(outcomes):
     good = zipped([(f"{NAME.stem}.csv", lines([GOOD]))])
     damage = st.lists(st.tuples(st.integers(0, len(good)), st.binary(max_size=4)), min_size=1, max_size=3)
     assert read_zip(good).frame.height == 1
@@ -151,14 +151,14 @@ def test_zips_of_the_archive(outcomes):
     ],
     ids=["traversal", "absolute", "drive", "traversal and right name", "other day", "two", "none", "bomb"],
 )
-def test_zips_with_other_members(members, tmp_path, monkeypatch):
+def test_archive_zips_with_other_members_are_refused(members, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadCandles, match="nothing of it is used"):
         read_zip(zipped(members))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_declared_state(outcomes, tmp_path):
+def test_fuzzed_declared_files_are_read_or_refused(outcomes, tmp_path):
     state, path = STATE.format(start=START), tmp_path / "algobot.yaml"
     pieces = st.sampled_from(
         ["&a ", "*a", "!!python/object:os.system ", "<<: ", "---\n", "{", "[", "'", "- ", ": ", "\t", "\x00", "\ufeff",
@@ -208,7 +208,7 @@ LINES = st.sampled_from(COMMANDS).flatmap(
 )
 
 
-def test_arguments_of_the_command(outcomes, monkeypatch, tmp_path, capsys):
+def test_fuzzed_arguments_never_end_in_a_traceback(outcomes, monkeypatch, tmp_path, capsys):
     """Whatever is written after `algobot` ends with an answer or a sentence; the database cannot be reached here."""
     for name, value in {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
@@ -252,7 +252,7 @@ HOSTILE = {
 }
 
 
-def test_content_written_by_others(outcomes, project, store, database_url, monkeypatch, capsys):
+def test_content_written_by_others_is_shown_as_text(outcomes, project, store, database_url, monkeypatch, capsys):
     """One value of a row is replaced by hand: everything that reads it answers, or says what is wrong.
 
     What the database itself refuses is counted too. The value is put back after each."""

@@ -12,13 +12,12 @@ import pytest
 from conftest import START, Project
 from dagster._core.instance.ref import InstanceRef
 
-from algobot_assets.cli import runs
 from algobot_assets.defs.assets.monitoring import drift_sentences
 from algobot_assets.defs.checks.candle_age import find_late_markets
 from algobot_assets.defs.instance.records import drift, purge_before
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
 from algobot_assets.schema.tables import MONTHLY
-from algobot_assets.settings import Settings
+from algobot_assets.settings import Settings, project_root
 from algobot_assets.store import health
 
 LAST = START + timedelta(days=8)
@@ -30,13 +29,13 @@ def real(server, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[dg.Dagst
     """A Dagster instance in PostgreSQL, as dagster.yaml describes it, in a database of the test's own."""
     name = f"dagster_{os.getpid()}_{tmp_path.name[-20:]}"
     monkeypatch.setenv("ALGOBOT_DAGSTER_DATABASE", name)
-    root = str(runs.project_root())
+    root = str(project_root())
     with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=root)) as instance:
         yield instance
     server.drop_database(name)
 
 
-def test_figures_of_a_filled_database_and_their_history(project: Project, database_url, store):
+def test_health_figures_and_their_history_are_recorded(project: Project, database_url, store):
     assert project.run(START, LAST).success
     found = health.measure(store, ["postgres", "not_there"])
     assert found.value("database_bytes") > 1e6 and found.value("database_bytes", "postgres") > 1e6
@@ -57,7 +56,7 @@ def test_figures_of_a_filled_database_and_their_history(project: Project, databa
     assert health.history(store, "database_bytes")["value"].len() == 2
 
 
-def test_history_thins_out(store):
+def test_health_history_is_thinned_out(store):
     found = health.Health((health.Measure("database_bytes", 1.0),), pl.DataFrame(), pl.DataFrame())
     with store.transaction() as connection:
         connection.execute(
@@ -70,7 +69,7 @@ def test_history_thins_out(store):
     assert health.history(store, "database_bytes").height == 3 + 1
 
 
-def test_thresholds_say_what_to_do(store):
+def test_exceeded_thresholds_name_a_remedy(store):
     found = health.measure(store)
     assert [sentence for sentence in health.find_problems(found) if "partition_maintenance" in sentence]
     leaf = {"table": "market_data", "leaf": "market_data_2024_01", "rows": 1, "bytes": 1, "live": 100_000}

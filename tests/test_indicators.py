@@ -141,7 +141,7 @@ def test_vwap_equals_a_plain_loop_to_the_bit(name: str) -> None:
 # --- edges ----------------------------------------------------------------------------------------
 
 
-def test_flat_prices() -> None:
+def test_indicators_of_flat_prices_are_defined() -> None:
     frame = computed(synthetic(*[(3, 3, 3, 1)] * 20), "1h")
     assert frame["ema"].to_list() == [None] * 13 + [3.0] * 7
     assert frame["rsi"].to_list() == [None] * 14 + [50.0] * 6
@@ -149,7 +149,7 @@ def test_flat_prices() -> None:
     assert frame["vwap"].to_list() == [3.0] * 20
 
 
-def test_only_rises_and_only_falls() -> None:
+def test_rsi_of_only_rises_and_only_falls_is_100_and_0() -> None:
     rising = computed(synthetic(*[(i, i, i, 1) for i in range(1, 30)]), "1h")["rsi"]
     falling = computed(synthetic(*[(i, i, i, 1) for i in range(30, 1, -1)]), "1h")["rsi"]
     assert set(rising[14:]) == {100.0}
@@ -163,7 +163,7 @@ def test_rsi_stays_a_ratio_when_both_averages_fade_without_being_zero() -> None:
 
 
 @pytest.mark.parametrize("height", [0, 1, 13, 14, 15])
-def test_fewer_candles_than_windows(height: int) -> None:
+def test_indicators_are_null_with_fewer_candles_than_their_windows(height: int) -> None:
     candles = synthetic(*[(i + 2, i, i + 1, 1) for i in range(height)])
     day = date(2024, 1, 1)
     days = Days([day], candles["timestamp"].dt.date())
@@ -322,7 +322,7 @@ def test_the_future_changes_nothing_before_it(name: str, data: st.DataObject) ->
 # --- windows --------------------------------------------------------------------------------------
 
 
-def test_windows_from_configurations() -> None:
+def test_windows_are_read_from_configurations() -> None:
     rows = {
         "indicators.ema_window": "20",
         "indicators.vwap_mode": "rolling",
@@ -355,7 +355,7 @@ def test_an_unknown_configuration_lists_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"ema": 9.0}, {"rsi": True}, {"atr": "14"}, {"vwap_mode": None}])
-def test_windows_check_their_types(bad: dict) -> None:
+def test_windows_of_a_wrong_type_are_refused(bad: dict) -> None:
     with pytest.raises(SettingsError, match=r"indicators\..* must be"):
         IndicatorWindows(**bad)
 

@@ -16,7 +16,7 @@ DAYS = st.dates(date(2017, 7, 1), date(2027, 12, 31))
 
 @pytest.mark.parametrize("interval", iv.INTERVALS)
 @given(first=DAYS, lengths=st.lists(st.integers(1, 70), min_size=1, max_size=5), phase=st.integers(0, 2))
-def test_consecutive_windows_join(interval, first, lengths, phase):
+def test_opens_of_consecutive_days_join(interval, first, lengths, phase):
     day, last_hi = first, None
     for length in lengths:
         lo, hi = iv.opens_window(interval, day, day + timedelta(days=length), phase)
@@ -38,7 +38,7 @@ def test_the_candles_of_a_window_belong_to_its_days(interval, first, length, pha
     assert (before.select(iv.day_of(interval, phase).alias("day"))["day"] < first).all()
 
 
-def test_known_days():
+def test_candles_of_long_intervals_belong_to_known_days():
     def day(interval, *opened, phase=None):
         frame = pl.DataFrame(
             {"timestamp": [datetime(*opened, tzinfo=UTC)]}, schema={"timestamp": pl.Datetime("us", "UTC")}
@@ -67,6 +67,6 @@ def test_3d_needs_its_phase():
         iv.opens_window("3d", date(2023, 1, 1), date(2023, 1, 2))
 
 
-def test_candle_end():
+def test_candle_end_is_the_next_open_on_the_grid():
     assert iv.candle_end("1M", datetime(2024, 2, 1, tzinfo=UTC)) == datetime(2024, 3, 1, tzinfo=UTC)
     assert iv.candle_end("1m", datetime(2024, 2, 29, 23, 59, tzinfo=UTC)) == datetime(2024, 3, 1, tzinfo=UTC)

@@ -120,7 +120,7 @@ def test_a_lazy_input_reads_only_what_is_asked_for(store, dagster_instance):
     assert got.equals(candles().select("timestamp", "volume").head(30))
 
 
-def test_a_missing_partition_is_said_with_the_cure(store, dagster_instance):
+def test_an_input_that_is_not_materialised_names_the_remedy(store, dagster_instance):
     with pytest.raises(WindowError, match="market_data has nothing for 2024-01-30: materialise market_data"):
         Table(store, "market_data", FIRST, FIRST + timedelta(days=1)).frame()
     seen: list = []
@@ -135,7 +135,7 @@ def test_a_missing_partition_is_said_with_the_cure(store, dagster_instance):
     assert not seen
 
 
-def test_no_partition_is_refused(database_url, dagster_instance):
+def test_a_run_without_a_partition_is_refused(database_url, dagster_instance):
     asset = frame_asset(candles())
 
     @dg.multi_asset(
@@ -160,7 +160,7 @@ def test_wrong_frames_are_refused_with_the_reason(store, dagster_instance):
             run([frame_asset(frame)], dagster_instance, FIRST)
 
 
-def test_something_else_than_a_frame_is_refused(database_url, dagster_instance):
+def test_an_output_that_is_no_frame_is_refused(database_url, dagster_instance):
     @dg.multi_asset(
         name="market_data",
         outs={"market_data": dg.AssetOut(io_manager_key="io_manager")},
@@ -173,7 +173,7 @@ def test_something_else_than_a_frame_is_refused(database_url, dagster_instance):
         run([market_data], dagster_instance, FIRST)
 
 
-def test_a_table_that_is_none_of_ours_is_refused(database_url, dagster_instance):
+def test_an_unknown_table_is_refused(database_url, dagster_instance):
     @dg.multi_asset(name="candels", outs={"candels": dg.AssetOut(io_manager_key="io_manager")}, partitions_def=daily)
     def candels() -> pl.DataFrame:
         return candles()

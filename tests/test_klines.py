@@ -114,7 +114,7 @@ def test_microseconds_and_milliseconds_of_one_market_join_without_a_seam() -> No
 
 
 @needs_data
-def test_six_columns_are_refused_with_a_sentence() -> None:
+def test_candles_of_six_columns_are_refused_in_one_sentence() -> None:
     table = pl.read_parquet(DATA / "klines/spot-ohlcv6/SHIBUSDT-1h-2021-05_2023-12.parquet")
     with pytest.raises(BadCandles, match=r"SHIBUSDT 1h: the file has 6 columns .* instead of the 12 of a kline"):
         klines.from_published(table, "SHIBUSDT", "1h", where="the file")
@@ -147,7 +147,7 @@ def test_published_volumes_of_fourteen_digits_fit() -> None:
     assert frame["volume"].max() > 10**13
 
 
-def test_the_three_ways_in_agree() -> None:
+def test_csv_parquet_and_rest_give_the_same_candles() -> None:
     rows = [row(0), row(1, volume="0", count=0), row(2)]
     from_rest = read(*rows)
     table = pl.DataFrame(rows, schema=list(klines.PUBLISHED), orient="row")
@@ -158,7 +158,7 @@ def test_the_three_ways_in_agree() -> None:
         assert from_rest.equals(klines.from_csv(text, "BTCUSDT", "1m"))
 
 
-def test_nothing_is_no_candle() -> None:
+def test_an_empty_file_has_no_candle() -> None:
     for frame in (read(), klines.from_csv(b"", "BTCUSDT", "1m"), klines.empty()):
         assert frame.is_empty()
         assert dict(frame.schema) == klines.SCHEMA
@@ -178,7 +178,7 @@ def test_nothing_is_no_candle() -> None:
         ("99999999999999999999.12345678", "99999999999999999999.12345678"),
     ],
 )
-def test_spellings_of_a_quantity(text: str, value: str) -> None:
+def test_quantities_are_read_in_every_spelling(text: str, value: str) -> None:
     assert read(row(volume=text))["volume"].to_list() == [Decimal(value)]
 
 
@@ -230,12 +230,12 @@ def test_a_price_that_is_a_float_is_refused() -> None:
         (as_csv(row())[:-8] + b"\xff\xfe\n", "."),
     ],
 )
-def test_what_is_no_table_of_klines_is_refused(text: bytes, what: str) -> None:
+def test_a_file_that_holds_no_klines_is_refused(text: bytes, what: str) -> None:
     with pytest.raises(BadCandles, match=what):
         klines.from_csv(text, "BTCUSDT", "1m")
 
 
-def test_order_and_repetition() -> None:
+def test_rows_out_of_order_or_repeated_are_handled() -> None:
     assert read(row(0), row(1), row(1), row(2)).height == 3
     with pytest.raises(BadCandles, match="00:01:00 UTC, column open_time: two different rows"):
         read(row(0), row(1), row(1, volume="13"), row(2))

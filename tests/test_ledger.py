@@ -512,7 +512,7 @@ def play(case: Case, state: np.ndarray | None = None) -> LedgerRun:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.sentence)
-def test_case(case: Case) -> None:
+def test_every_case_gives_its_golden_trades(case: Case) -> None:
     run = play(case)
     step = timedelta(minutes=case.step)
     expected = []
@@ -633,7 +633,7 @@ def test_money_is_exact_to_nine_tenths_of_the_range() -> None:
     assert all(x.as_tuple().exponent == -8 for x in run.trades["commission_fee"].to_list())
 
 
-def test_beyond_the_exact_range_is_a_sentence() -> None:
+def test_amounts_beyond_the_exact_range_are_refused_in_one_sentence() -> None:
     grow = [BUY, FLAT, (100, 100, 100, 100), (119, 119, 119, 119)]
     with pytest.raises(LedgerError, match=r"this market passed 90,000,000 .* on 2024-01-01"):
         play(Case("", grow, changes={"initial_balance": 80_000_000, "risk_per_trade": 1}))
@@ -750,7 +750,7 @@ def test_signals_and_days_must_fit_the_candles() -> None:
         run_ledger(table, pl.Series([0, 0]), Days([FIRST, FIRST + timedelta(days=2)], times.dt.date()), ends, terms())
 
 
-def test_before_the_effective_date_there_is_nothing() -> None:
+def test_a_version_has_no_trade_before_its_effective_date() -> None:
     run = play(Case("", [BUY, IN], changes={"effective_from": date(2024, 6, 1)}))
     assert run.trades.height == run.metrics.height == run.results.height == len(run.states) == 0
     full = play(Case("", [BUY, IN, BOTH]))
@@ -758,5 +758,5 @@ def test_before_the_effective_date_there_is_nothing() -> None:
     assert run.metrics.schema == full.metrics.schema
 
 
-def test_code_version_is_one() -> None:
+def test_the_ledger_has_one_code_version() -> None:
     assert ledger_code_version() == ledger_code_version() != ""

@@ -205,7 +205,7 @@ deals = st.builds(
     st.booleans(),
     st.booleans(),
 )
-def test_random_candles(
+def test_random_candles_give_the_trades_of_the_reference(
     deal: Deal, seed: int, step_ms: int, price: tuple, wild: float, signals: float, path: bool, ends: bool
 ) -> None:
     """Trade by trade, figure by figure, and in parts, on candles with gaps, jumps and pending orders."""
@@ -295,7 +295,7 @@ REAL = {
 
 @real
 @pytest.mark.parametrize("name", REAL)
-def test_real_candles(name: str) -> None:
+def test_real_candles_give_the_trades_of_the_reference(name: str) -> None:
     """The same trades and figures as the plain ledger on published candles, their gaps included."""
     file, interval_ms, rows, deal = REAL[name]
     table = real_candles(file, interval_ms, rows)

@@ -53,7 +53,7 @@ def accumulate(returns: list[float]) -> tuple[float, float, float]:
     return state
 
 
-def test_figures_by_hand() -> None:
+def test_figures_equal_values_computed_by_hand() -> None:
     got = row()
     assert got["total_return"] == pytest.approx(0.1, rel=1e-14)
     assert got["annual_return"] == pytest.approx(1.1**3.65 - 1, rel=1e-12)
@@ -95,7 +95,7 @@ def test_running_sums_are_the_mean_and_the_variance(returns: list[float]) -> Non
     assert m2 / (count - 1) == pytest.approx(statistics.variance(returns), rel=1e-6)
 
 
-def test_what_is_undefined_is_not_a_number() -> None:
+def test_undefined_figures_are_null() -> None:
     none = {"closed": 0.0, "won": 0.0, "sum_won": 0.0, "sum_lost": 0.0, "sum_pct": 0.0}
     idle = row(equity=1000.0, drawdown=0.0, mean=0.0, m2=0.0, **none)
     assert idle["total_return"] == 0 and idle["annual_return"] == 0 and idle["max_drawdown"] == 0

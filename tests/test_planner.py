@@ -1,4 +1,4 @@
-"""Archive and REST together: the right one for each stretch, and no hole that was not asked for twice."""
+"""Archive and REST together: the right one for each stretch, and no gap that was not asked for twice."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def market(simulated: SimulatedExchange, symbol: str, interval: str, lo: datetim
 
 
 def gather(feed: Source, symbol: str, interval: str, lo: datetime, hi: datetime) -> tuple[pl.DataFrame, list[Fetched]]:
-    """All candles and their stretches, which must cover [lo, hi) without a hole, each within a month."""
+    """All candles and their stretches, which must cover [lo, hi) without a gap, each within a month."""
     stretches = list(feed.fetch(symbol, interval, lo, hi))
     assert stretches[0].lo == lo
     assert stretches[-1].hi == hi
@@ -95,7 +95,7 @@ def kinds(stretches: list[Fetched]) -> list[tuple[str, str, str]]:
     return runs
 
 
-def test_months_then_days_then_rest(serve: Callable) -> None:
+def test_the_planner_prefers_months_then_days_then_rest(serve: Callable) -> None:
     simulated, feed = serve()
     lo, hi = utc(2024, 2, 27), utc(2024, 5, 10, 12, 34)
     frame, stretches = gather(feed, "BTCUSDT", "1m", lo, hi)
@@ -175,7 +175,7 @@ def test_a_real_outage_is_asked_twice_and_then_confirmed(serve: Callable) -> Non
     assert not any(s.notes for s in stretches)  # the two agree
 
 
-def test_a_hole_of_the_archive_alone_is_filled_from_rest(serve: Callable) -> None:
+def test_a_gap_of_the_archive_alone_is_filled_from_rest(serve: Callable) -> None:
     simulated, feed = serve()
     month = ArchiveName("BTCUSDT", "5m", "monthly", date(2024, 4, 1))
     simulated.republish(month.path, faults.without_rows(288 * 9 + 5, 288 * 9 + 25))
@@ -258,7 +258,7 @@ def test_a_daily_file_published_too_early_is_completed(serve: Callable) -> None:
         (faults.truncated("2024-04.zip", times=9), "has a checksum that cannot be read|published checksum"),
     ],
 )
-def test_a_corrupt_month_is_passed_over_and_said(serve: Callable, fault: faults.Fault, what: str) -> None:
+def test_a_corrupt_month_is_skipped_with_a_note(serve: Callable, fault: faults.Fault, what: str) -> None:
     simulated, feed = serve()
     simulated.faults.append(fault)
     lo, hi = utc(2024, 4, 1), utc(2024, 5, 1)
@@ -271,7 +271,7 @@ def test_a_corrupt_month_is_passed_over_and_said(serve: Callable, fault: faults.
     assert "ETHUSDT-5m-2024-04.zip" in notes[0]
 
 
-def test_an_archive_that_stays_away_is_an_error_not_a_hole(serve: Callable) -> None:
+def test_an_unreachable_archive_is_an_error_and_no_gap(serve: Callable) -> None:
     simulated, feed = serve()
     simulated.faults.append(faults.error("/data/", 503, times=999))
     with pytest.raises(SourceUnavailable, match=r"ETHUSDT-15m-2024-04.zip .* HTTP 503"):
@@ -286,7 +286,7 @@ def test_nothing_is_delivered_beyond_the_last_closed_candle(serve: Callable) -> 
     assert list(feed.fetch("BTCUSDT", "1h", utc(2025, 1, 1), utc(2025, 1, 2))) == []
 
 
-def test_the_source_s_other_questions_go_to_the_exchange(serve: Callable) -> None:
+def test_rules_and_listings_come_from_the_exchange(serve: Callable) -> None:
     _, feed = serve()
     assert feed.server_time() == feed.known_through("BTCUSDT", "1m") == NOW
     assert feed.first_open("DOGEUSDT", "1m") == utc(2019, 7, 5, 12)
@@ -318,7 +318,7 @@ def test_real_candles_arrive_alike_by_month_by_day_and_by_rest(serve: Callable) 
 
 
 @needs_data
-def test_a_real_listing_day(serve: Callable) -> None:
+def test_the_listing_day_of_a_real_market_is_fetched_once(serve: Callable) -> None:
     _, feed = serve(now=utc(2023, 6, 20), prices=ReplayedPrices(DATA / "klines"))
     frame, stretches = gather(feed, "ARBUSDT", "1m", utc(2023, 3, 1), utc(2023, 4, 1))
     assert frame["timestamp"][0] == utc(2023, 3, 23, 15)

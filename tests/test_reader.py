@@ -22,7 +22,7 @@ def test_connectorx_reads_under_the_settings_of_the_store(store):
             query(reader, "INSERT INTO exchange (only_row, name) VALUES (true, 'binance') RETURNING name")
 
 
-def test_a_failing_query_is_a_sentence(store):
+def test_a_failing_query_is_one_sentence(store):
     with pytest.raises(StoreError, match=r"The query failed in the database: .*no_such_table"):
         query(store, "SELECT * FROM no_such_table")
 

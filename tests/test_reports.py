@@ -85,7 +85,7 @@ def check_curves(store: Store) -> None:
         assert facts.curve["drawdown"].min() >= float(facts.last["max_drawdown"]) - 1e-8
 
 
-def test_pages_say_what_the_database_says(filled: Project, store: Store, tmp_path: Path) -> None:
+def test_pages_show_the_stored_figures(filled: Project, store: Store, tmp_path: Path) -> None:
     check_curves(store)
     check_difference(store, tmp_path)
     swept = sweep(store, Request("cross", ("fast=3,5,8", "slow=13,21")))

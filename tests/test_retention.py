@@ -17,14 +17,15 @@ from tables import content
 
 from algobot_assets.audit.explain import explain_trade
 from algobot_assets.audit.explain_text import as_text
+from algobot_assets.audit.staleness import complete_through
 from algobot_assets.audit.staleness import due as stale_due
-from algobot_assets.audit.staleness import first_incomplete
 from algobot_assets.audit.verify import verify
 from algobot_assets.cli.app import main
 from algobot_assets.client import connect
 from algobot_assets.defs.automation.retention import retention
 from algobot_assets.defs.resources import DatabaseResource
 from algobot_assets.errors import ArchiveError, SettingsError
+from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.settings import Settings
 from algobot_assets.store.archive import Archive, path_of
@@ -101,14 +102,14 @@ def leaves(store: Store) -> int:
         return connection.execute("SELECT count(*) FROM pg_class WHERE relispartition AND relkind = 'r'").fetchone()[0]
 
 
-def test_what_is_older_leaves_and_comes_back_the_same(store, url, tmp_path):
+def test_archived_months_come_back_with_the_same_bits(store, url, tmp_path):
     before, everything = rows(url), content(url)
     assert due_months(store, Settings(), TODAY) == [JANUARY]
     archive(store, TODAY)
     assert rows(url) == {table: [row for row in found if opened(row) >= FEBRUARY] for table, found in before.items()}
     assert leaves(store) == 3
     assert list(archive_due_months(store, Settings(), TODAY)) == []
-    assert stale_due(store) is None and first_incomplete(store) == LAST + timedelta(days=1)
+    assert stale_due(store) is None and complete_through(store) == midnight(LAST + timedelta(days=1))
     assert content(url, ("lineage", "trade_history"))["lineage"] == everything["lineage"]
     (manifest,) = (tmp_path / "archive").rglob("manifest.json")
     listed = json.loads(manifest.read_text())["files"]
@@ -144,7 +145,7 @@ def test_days_that_are_fresh_go_through_and_verify_over_the_archive(full, store,
     assert content(url) == before
 
 
-def test_what_would_have_to_be_written_is_refused(full, store, url):
+def test_changes_to_an_archived_month_are_refused(full, store, url):
     archive(store, TODAY)
     before = content(url)
     changed = published_candles(datetime(2024, 1, 30, tzinfo=UTC), 24 * 9, seed=2)
@@ -175,7 +176,7 @@ def test_days_that_were_never_stored_are_refused_before_anything_is_fetched(full
     )
 
 
-def test_the_client_answers_as_before(store, url):
+def test_the_client_reads_archived_months_with_the_same_bits(store, url):
     def answers() -> list[pl.DataFrame]:
         with connect(database_url=url) as client:
             everything = {name: client.candles("BTCUSDT", "1h").newest for name in ("newest",)}
@@ -224,7 +225,7 @@ def test_a_trade_of_archived_candles_is_explained(store, url):
         assert "archived" in text and f"key      id {other.candles[0].id}, timestamp" in text
 
 
-def test_damage_is_a_sentence_that_names_file_and_cure(store, tmp_path):
+def test_a_damaged_archive_file_is_named_with_the_remedy(store, tmp_path):
     archive(store)
     (file,) = (tmp_path / "archive").rglob("2024-01/indicators/*.parquet")
     data = file.read_bytes()
@@ -246,7 +247,7 @@ def test_damage_is_a_sentence_that_names_file_and_cure(store, tmp_path):
     assert [moved.rows for moved in restore_months(store, JANUARY, FEBRUARY)] == [48 * 4, 7 * 24 * 4]
 
 
-def test_a_month_that_is_not_right_stays(store, url):
+def test_a_month_with_wrong_rows_is_not_archived(store, url):
     moment = datetime(2024, 1, 31, 5, tzinfo=UTC)
     with psycopg.connect(url) as connection:
         connection.execute('UPDATE indicators SET rsi = rsi + 1 WHERE "timestamp" = %s', (moment,))
@@ -286,7 +287,7 @@ def test_files_that_cannot_be_written_change_nothing(store, url, tmp_path, monke
     assert rows(url) == before
 
 
-def test_another_place_by_url(store, url, monkeypatch):
+def test_the_archive_can_be_any_fsspec_url(store, url, monkeypatch):
     monkeypatch.setenv("ALGOBOT_ARCHIVE", "memory://months")
     before = rows(url)
     with Store.open() as other:
@@ -311,7 +312,7 @@ def test_reading_waits_for_no_month_that_leaves_and_loses_none(store, url):
     archive(store, TODAY)
 
 
-def test_months_and_their_names(store):
+def test_month_arguments_are_parsed(store):
     assert [cutoff(date(2026, 1, 31), 24), cutoff(date(2026, 12, 1), 12)] == [date(2024, 1, 1), date(2025, 12, 1)]
     assert path_of("a", "signals", JANUARY, "BTCUSDT", "1M", 7) == "a/2024-01/signals/BTCUSDT_1mo_7.parquet"
     with pytest.raises(SettingsError, match="2024-01 is not archived; nothing is archived"):
@@ -341,7 +342,7 @@ def test_one_run_of_the_job_does_all_months(full, store):
     assert leaves(store) == 3
 
 
-def test_on_the_command_line(store, url, monkeypatch, capsys):
+def test_months_are_archived_and_restored_on_the_command_line(store, url, monkeypatch, capsys):
     def run(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ended:
             main(list(arguments))

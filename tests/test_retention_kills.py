@@ -132,7 +132,7 @@ def die(direction: str, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", OUT)
-def test_retention_is_killed_when(point, store, place, whole):
+def test_a_killed_retention_loses_nothing(point, store, place, whole):
     die("out", point)
     with store.transaction() as connection:  # the server notices that nobody is there any more
         for table in months.MONTHLY:
@@ -147,7 +147,7 @@ def test_retention_is_killed_when(point, store, place, whole):
 
 
 @pytest.mark.parametrize("point", BACK)
-def test_restore_is_killed_when(point, store, place, whole):
+def test_a_killed_restore_loses_nothing(point, store, place, whole):
     assert [outcome.kept for outcome in archive_due_months(store, Settings(), TODAY)] == [None]
     die("back", point)
     with store.transaction() as connection:

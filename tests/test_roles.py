@@ -137,7 +137,7 @@ def refused(connection: psycopg.Connection, statements: tuple[str, ...]) -> None
             connection.execute(statement)
 
 
-def test_what_a_writer_may_not_do(store, login):
+def test_a_writer_is_refused_what_it_does_not_need(store, login):
     assert written(store) == 96
     url = login("robot", names(store).writer)
     with psycopg.connect(url, autocommit=True) as connection:

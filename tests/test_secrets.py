@@ -149,7 +149,7 @@ def test_no_secret_is_ever_seen(planted):
     assert planted.leaks() == []
 
 
-def test_the_search_finds_what_leaks(planted):
+def test_the_search_finds_planted_leaks(planted):
     planted.seen["a log"] = f"connecting to {planted.url}"
     planted.seen["an error"] = 'invalid percent-encoded token: "pl4nted pa55w%rd"'
     assert {leak.partition(":")[0] for leak in planted.leaks()} == {"a log", "an error"}
@@ -267,7 +267,7 @@ def test_names_get_into_sql_only_through_psycopg():
     assert found == []
 
 
-def test_a_hostile_name_is_a_name(store: Store):
+def test_a_hostile_name_is_stored_as_text(store: Store):
     for hostile in ('x"; DROP TABLE lineage; --', "x'); DROP TABLE lineage; --", "\\", "%s", "{}"):
         with store.transaction() as connection, pytest.raises(psycopg.errors.UndefinedTable):
             connection.execute(sql.SQL("SELECT FROM {}").format(sql.Identifier(hostile)))

@@ -245,7 +245,7 @@ def test_strangers_cannot_connect(served: Server) -> None:
             path.chmod(0o700)
 
 
-def test_found_again_without_a_start(served: Server) -> None:
+def test_a_running_server_is_found_again(served: Server) -> None:
     settings = settings_of(served.data.parents[1])
     again = ensure_running(settings)
     assert (again.pid, again.parameters) == (served.pid, served.parameters)
@@ -316,7 +316,7 @@ def test_eight_processes_start_one_server(home: Path) -> None:
     assert found.running and found.pid == int(pids[0])  # who started it is gone, the server is not
 
 
-def test_recovers_after_a_kill(spare: Settings) -> None:
+def test_the_server_recovers_after_a_kill(spare: Settings) -> None:
     first = ensure_running(spare)
     with first.connect("postgres") as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -348,7 +348,7 @@ def test_recovers_after_a_kill(spare: Settings) -> None:
         )
 
 
-def test_the_number_of_a_stranger_is_not_believed(spare: Settings) -> None:
+def test_the_pid_of_another_process_is_not_believed(spare: Settings) -> None:
     running = ensure_running(spare, durable=False)
     written = (running.data / "postmaster.pid").read_text()
     assert stop(spare) and not stop(spare)
@@ -396,7 +396,7 @@ def test_a_start_may_be_killed_at_any_point(open_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a, b 'c' \"d\" $(touch x) %41", "deep" * 40])
-def test_odd_and_deep_homes(open_folder: Path, name: str) -> None:
+def test_homes_with_odd_and_deep_paths_work(open_folder: Path, name: str) -> None:
     settings = settings_of(open_folder / name)
     running = ensure_running(settings, durable=False)
     sockets = Path(running.parameters["host"])
@@ -477,7 +477,7 @@ def test_a_user_is_told_that_a_home_is_roots(served: Server) -> None:
     assert "ALGOBOT_HOME" in error and "Run this as the user who made" in error
 
 
-def test_data_of_another_version(spare: Settings) -> None:
+def test_data_of_another_major_version_is_refused(spare: Settings) -> None:
     data = ensure_running(spare, durable=False).data
     stop(spare)
     (data / "PG_VERSION").write_text("15\n")
@@ -497,7 +497,7 @@ def test_a_server_that_cannot_start_says_why(spare: Settings) -> None:
     control.with_suffix(".aside").rename(control)
 
 
-def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_missing_server_programs_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     with pytest.raises(StoreError, match="ALGOBOT_PG_BIN"):
         ensure_running(settings_of(home).model_copy(update={"pg_bin": tmp_path}))
     monkeypatch.setattr(binaries, "packaged", lambda: None)
@@ -512,14 +512,14 @@ def test_a_link_to_nowhere_is_not_an_empty_database(tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-def test_status_and_stop_make_nothing(tmp_path: Path) -> None:
+def test_status_and_stop_create_nothing(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "none")
     assert not status(settings).running and not stop(settings)
     discard(settings)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_binaries_by_setting(home: Path) -> None:
+def test_other_server_binaries_can_be_set(home: Path) -> None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.skip("no PostgreSQL of the system here")

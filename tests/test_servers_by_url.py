@@ -349,7 +349,7 @@ def candles(tmp_path: Path) -> Project:
 
 
 @pytest.mark.slow
-def test_a_life_over_tls_on_the_systems_version_and_through_pgbouncer(
+def test_everything_works_over_tls_on_the_systems_version_and_through_pgbouncer(
     candles: Project, straight, port: int, pooler: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached = straight("straight")

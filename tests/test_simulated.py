@@ -122,7 +122,7 @@ def test_returns_have_a_market_s_character() -> None:
     assert 0.0002 < returns.std() < 0.003
 
 
-def test_special_markets() -> None:
+def test_simulated_special_markets_have_their_defects() -> None:
     shib = klines.from_published(PRICES.candles("SHIBUSDT", "1h", date(2024, 4, 1), LATER), "SHIBUSDT", "1h")
     assert shib["volume"].max() >= 10**13
     gone = PRICES.candles("GONEUSDT", "1m", date(2024, 9, 1), LATER)
@@ -134,7 +134,7 @@ def test_special_markets() -> None:
     assert fresh["open_time"][0] == utc(2025, 3, 18, 15, 30).timestamp() * 1000
 
 
-def test_an_outage_is_a_hole_at_every_interval() -> None:
+def test_a_simulated_outage_is_a_gap_at_every_interval() -> None:
     outage = (utc(2024, 4, 10, 11, 28), utc(2024, 4, 10, 14))
     prices = SimulatedPrices(outages=(outage,))
     minutes = prices.candles("BTCUSDT", "1m", date(2024, 4, 1), LATER)
@@ -147,7 +147,7 @@ def test_an_outage_is_a_hole_at_every_interval() -> None:
 # The REST side
 
 
-def test_pages_and_bounds() -> None:
+def test_the_simulated_exchange_pages_like_binance() -> None:
     exchange = SimulatedExchange(now=NOW)
     url = "/api/v3/klines?symbol=BTCUSDT&interval=1m"
     assert len(ask(exchange, url)) == 500
@@ -190,7 +190,7 @@ def test_the_forming_candle_grows_until_it_is_closed() -> None:
         ("symbol=BTCUSDT&interval=1m&startTime=x", -1100),
     ],
 )
-def test_error_codes(query: str, code: int) -> None:
+def test_the_simulated_exchange_has_the_error_codes_of_binance(query: str, code: int) -> None:
     answer = SimulatedExchange(now=NOW).answer(f"/api/v3/klines?{query}")
     assert answer.status == 400
     assert json.loads(answer.body)["code"] == code
@@ -207,7 +207,7 @@ def test_weights_add_up_within_a_minute_and_are_enforced() -> None:
     assert exchange.answer(url).headers["X-MBX-USED-WEIGHT-1M"] == "2"
 
 
-def test_over_http_with_its_headers_and_its_counter() -> None:
+def test_the_simulated_exchange_answers_over_http_with_its_headers() -> None:
     exchange = SimulatedExchange(now=NOW)
     with exchange as url, requests.Session() as session:
         assert url == exchange.url
@@ -271,7 +271,7 @@ def test_files_appear_some_time_after_their_period(name: ArchiveName, appears: d
     assert exchange.answer(f"/{name.path}.CHECKSUM").body.endswith(f"  {name.stem}.zip\n".encode())
 
 
-def test_what_is_never_published() -> None:
+def test_simulated_files_of_the_future_are_never_published() -> None:
     exchange = SimulatedExchange(now=NOW)
     for name in (
         ArchiveName("BTCUSDT", "3d", "daily", date(2025, 1, 1)),

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from conftest import Project, published_candles
 from tables import content, counts
 
-from algobot_assets.audit.gaps import holes
+from algobot_assets.audit.gaps import missing_days
 from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
 from algobot_assets.cli.app import cli
@@ -110,7 +110,7 @@ def test_an_accepted_gap_is_computed_across_and_can_be_withdrawn(torn: Project, 
     assert "the exchange was down" in gap["evidence"]
     with Store.open(run_id="test") as store:
         assert [finding.difference for finding in verify(store, FIRST, LAST)] == [None] * 6
-        assert due(store) is None and holes(store, [("BTCUSDT", "1h")]) == []
+        assert due(store) is None and missing_days(store, [("BTCUSDT", "1h")]) == []
     whole = content(database_url)
     assert torn.run(FIRST, LAST).success
     assert content(database_url) == whole

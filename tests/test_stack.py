@@ -76,7 +76,7 @@ class Stack:
             if found:
                 return found
             time.sleep(every)
-        raise AssertionError(f"in vain waited until {what}:\n{(self.home / 'up.log').read_text()[-3000:]}")
+        raise AssertionError(f"timed out waiting until {what}:\n{(self.home / 'up.log').read_text()[-3000:]}")
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The data of a GraphQL answer."""
@@ -190,7 +190,7 @@ def test_everything_is_restarted_in_the_middle_of_a_backfill(stack: Stack):
     assert rows("SELECT count(*) FROM stale_partitions") == [(0,)]
 
 
-def test_days_with_holes_between_them_go_one_after_the_other(stack: Stack):
+def test_days_apart_run_one_after_the_other(stack: Stack):
     begin = LAST + timedelta(days=1)
     wanted = [begin, begin + timedelta(days=1), FIRST, FIRST + timedelta(days=10)]
     ended = stack.finished(stack.backfill(wanted))
@@ -232,14 +232,14 @@ def test_a_tick_of_a_schedule_and_of_each_sensor(stack: Stack):
     assert "has its process" in saw["abandoned_runs"]["skipReason"] and saw["alerts"]["skipReason"]
 
 
-def test_what_is_changed_by_hand_is_computed_again_by_itself(stack: Stack):
+def test_changes_by_hand_are_recomputed_by_the_sensor(stack: Stack):
     with servers.ensure_running(Settings()).connect() as connection:
         connection.execute("""DELETE FROM signals WHERE "timestamp" = '2024-02-10T04:00Z'""")
     assert rows("SELECT count(*) FROM stale_partitions") != [(0,)]
     stack.until(lambda: rows("SELECT count(*) FROM stale_partitions") == [(0,)], "nothing is stale", 2)
 
 
-def test_a_failed_run_is_told_and_so_is_its_recovery(stack: Stack, webhook: type[Webhook]):
+def test_a_failed_run_and_its_recovery_are_reported(stack: Stack, webhook: type[Webhook]):
     path = stack.home / "algobot.yaml"
     text = path.read_text()
     before = len(webhook.received)

@@ -193,7 +193,7 @@ CALM = (100.0, 100.0, 50.0, 10.0, 100.0)
         ((110, 100, 50, 10, 100), (110, 109, 50, 15.1, None), 0),
     ],
 )
-def test_btc_rules(before: tuple, now: tuple, signal: int) -> None:
+def test_btc_gives_the_signals_of_its_rules(before: tuple, now: tuple, signal: int) -> None:
     assert btc(CALM, before, now)[2] == signal
 
 
@@ -264,7 +264,7 @@ def test_the_future_changes_no_signal_before_it(kind: str) -> None:
 # --- the registry --------------------------------------------------------------------------------
 
 
-def test_the_built_in_strategies() -> None:
+def test_the_built_in_strategies_are_listed() -> None:
     assert {"btc", "ema_cross", "macd"} <= set(strategy_types())
     assert list(strategy_types()) == sorted(strategy_types())
     assert get_strategy("btc").indicators == ("ema", "rsi", "atr", "vwap")
@@ -351,7 +351,7 @@ OWN = """
 
 
 @pytest.mark.usefixtures("own_strategies")
-def test_a_strategy_from_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_strategy_is_loaded_from_a_user_file(tmp_path: Path) -> None:
     path = write(tmp_path / "breakout.py", OWN)
     assert load_strategy_file(path) == ("own_breakout",)
     assert "own_breakout" in strategy_types()
@@ -408,7 +408,7 @@ def test_a_file_that_is_no_strategy_changes_nothing(tmp_path: Path, body: str, m
     assert strategy_types() == before
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_strategy_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent\.py cannot be loaded: FileNotFoundError"):
         load_strategy_file(tmp_path / "absent.py")
 
@@ -424,7 +424,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("bars.decide((BUY, bars.indicator('rsi') > 0))", KeyError, "without declaring it"),
     ],
 )
-def test_what_a_strategy_may_return(tmp_path: Path, rule: str, error: type, message: str) -> None:
+def test_a_strategy_that_returns_no_signals_is_refused(tmp_path: Path, rule: str, error: type, message: str) -> None:
     load_strategy_file(write(tmp_path / "own.py", f"@strategy('own')\ndef own(bars, p):\n    return {rule}\n"))
     candles = klines("spot/BTCUSDT-4h-2017_2026-04")[:40]
     with pytest.raises(error, match=message):
@@ -454,7 +454,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ema_cross", "macd", "btc"])
-def test_no_candles_no_signals(kind: str) -> None:
+def test_without_candles_there_are_no_signals(kind: str) -> None:
     candles = klines("spot/BTCUSDT-4h-2017_2026-04")[:0]
     days = Days([date(2024, 1, 1)], pl.Series([], dtype=pl.Date))
     indicators, _ = compute_indicators(candles, IndicatorWindows(), "4h", days)

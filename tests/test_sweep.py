@@ -95,7 +95,7 @@ def test_every_row_has_the_bits_of_the_strategy_run_alone(hours: Market, data: s
         assert {name: row[name] for name in RESULTS} == row_alone(hours, kind, account, grid[number], span)
 
 
-def test_a_year_of_minutes_and_the_unfinished_day():
+def test_a_sweep_covers_a_year_of_minutes_and_the_unfinished_day():
     market = market_of("spot/BTCUSDT-1m-2023", 60_000)
     market.as_of_ms = int(market.arrays.ends[-1])
     grid = Grid.of(get_strategy("ema_cross"), ["fast=5,9", "slow=21,50"], ["stop_loss_percentage=1,3"], {}, RISK)
@@ -139,7 +139,7 @@ def test_signals_are_those_of_plain_bars_whatever_is_kept(hours: Market, tmp_pat
                 assert work._shared._bytes <= room
 
 
-def test_an_account_too_large_is_a_sentence(hours: Market):
+def test_an_account_too_large_is_refused_in_one_sentence(hours: Market):
     grid = Grid.of(get_strategy("ema_cross"), [], [], {}, RISK)
     account = AccountTerms(Decimal("89999999"), False, None)
     with pytest.raises(LedgerError, match=r"with fast 9, slow 21.* passed 90,000,000"):
@@ -190,7 +190,7 @@ def test_axes_are_read_as_written():
         ([], ["risk_per_trade=2"], "risk_per_trade is 2"),
     ],
 )
-def test_a_grid_that_cannot_be_is_a_sentence(parameters, risk, words):
+def test_an_impossible_grid_is_refused_in_one_sentence(parameters, risk, words):
     with pytest.raises(AlgobotError, match=words):
         Grid.of(get_strategy("ema_cross"), parameters, risk, {}, RISK)
 

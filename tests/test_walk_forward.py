@@ -56,7 +56,7 @@ def test_no_test_window_touches_its_train_window_nor_another(length, train, test
         ([Fold(FIRST, FIRST, FIRST, FIRST + DAY)], "has no days"),
     ],
 )
-def test_leakage_is_refused(pairs, words):
+def test_overlapping_train_and_test_windows_are_refused(pairs, words):
     with pytest.raises(WindowError, match=words):
         check_leakage(pairs)
 
@@ -133,7 +133,7 @@ def test_what_comes_after_a_train_window_does_not_change_what_it_chooses(trial: 
     assert after.windows[1].result != before.windows[1].result
 
 
-def test_a_metric_that_no_combination_has_is_a_sentence(trial: Trial):
+def test_a_metric_that_no_combination_has_is_one_sentence(trial: Trial):
     with pytest.raises(WindowError, match="NULL under 30 days"):
         run(trial, split_folds(trial.first, trial.last, 20, 20), "sharpe_ratio")
 

@@ -24,13 +24,13 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import ScheduleIterationTimes, launch_scheduled_runs
 from test_alerts import Webhook, webhook  # noqa: F401
 
-from algobot_assets.audit.gaps import holes
+from algobot_assets.audit.gaps import missing_days
 from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
-from algobot_assets.cli import runs
 from algobot_assets.feed.simulated import faults
 from algobot_assets.feed.simulated.exchange import SimulatedExchange
 from algobot_assets.schema.tables import NINE
+from algobot_assets.settings import project_root
 from algobot_assets.store.archive import archived_months
 from algobot_assets.store.connection import Store
 from algobot_assets.store.month_partitions import months_present
@@ -128,7 +128,7 @@ def daemons(server, database_url, tmp_path, monkeypatch, webhook) -> Iterator[Da
     monkeypatch.setenv("ALGOBOT_DAGSTER_DATABASE", name)
     monkeypatch.setenv("ALGOBOT_STATE_FILE", str(tmp_path / "algobot.yaml"))
     (tmp_path / "algobot.yaml").write_text(STATE)
-    root = runs.project_root()
+    root = project_root()
     target = ModuleTarget("algobot_assets.definitions", None, str(root), "algobot_assets.definitions")
     with (
         dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=str(root))) as instance,
@@ -139,7 +139,7 @@ def daemons(server, database_url, tmp_path, monkeypatch, webhook) -> Iterator[Da
     server.drop_database(name)
 
 
-def test_a_week_left_alone(daemons: Daemons, webhook: type[Webhook], database_url, tmp_path):  # noqa: F811
+def test_a_week_left_alone_ends_complete(daemons: Daemons, webhook: type[Webhook], database_url, tmp_path):  # noqa: F811
     def by_hand(statement: str, opened: datetime) -> None:
         with psycopg.connect(database_url) as connection:
             assert connection.execute(statement, (opened,)).rowcount
@@ -184,7 +184,7 @@ def test_a_week_left_alone(daemons: Daemons, webhook: type[Webhook], database_ur
     with Store.open() as store:
         assert stale(store).is_empty() and due(store) is None
         markets = {("BTCUSDT", "1h"), ("ETHUSDT", "4h"), ("ETHUSDT", "1d")}
-        assert holes(store, markets) == []
+        assert missing_days(store, markets) == []
         with store.transaction() as connection:
             rows = connection.execute(
                 """SELECT table_name, symbol, "interval", count(*), count(*) FILTER (

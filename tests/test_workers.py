@@ -90,7 +90,7 @@ def until(ready: Callable[[], object], what: str) -> object:
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"in vain waited until {what}")
+    raise AssertionError(f"timed out waiting until {what}")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, order=True)
-class Hole:
+class MissingDay:
     """One faulty day of one market, and the fault."""
 
     day: date
@@ -42,20 +42,20 @@ class Hole:
         return f"{self.symbol} {self.interval} {self.day}: {self.why}"
 
 
-def holes(store: Store, markets: Collection[tuple[str, str]]) -> list[Hole]:
-    """Find the holes of these (symbol, interval) markets, oldest first.
+def missing_days(store: Store, markets: Collection[tuple[str, str]]) -> list[MissingDay]:
+    """Find the missing days of these (symbol, interval) markets, oldest first.
 
-    A day is a hole if it is not recorded although days before and after are, if it is recorded as incomplete although
+    A day is missing if it is not recorded although days before and after are, if it is recorded as incomplete although
     a later day is recorded, or if it has fewer candles than the calendar without the recorded gaps.
     """
 
-    def work(connection: psycopg.Connection) -> list[Hole]:
-        found: list[Hole] = []
+    def work(connection: psycopg.Connection) -> list[MissingDay]:
+        found: list[MissingDay] = []
         for symbol, interval in sorted(markets):
             found += _of_market(connection, symbol, interval)
         return sorted(found)
 
-    return store.retrying(work, "Looking for holes in the candles")
+    return store.retrying(work, "Looking for missing candles")
 
 
 def every_gap(store: Store) -> pl.DataFrame:
@@ -109,9 +109,9 @@ def _complete_days(connection: psycopg.Connection, symbol: str, interval: str) -
     return {day: recorded.get(day, False) for day in days_between(min(recorded), max(recorded) + _DAY)}
 
 
-def stretch(found: list[Hole]) -> tuple[date, date]:
-    """Return the first and last day of the oldest run of consecutive days among the holes."""
-    days = sorted({hole.day for hole in found})
+def stretch(found: list[MissingDay]) -> tuple[date, date]:
+    """Return the first and last day of the oldest run of consecutive days among the missing days."""
+    days = sorted({missing.day for missing in found})
     last = days[0]
     for day in days[1:]:
         if day > last + _DAY:
@@ -120,7 +120,7 @@ def stretch(found: list[Hole]) -> tuple[date, date]:
     return days[0], last
 
 
-def _of_market(connection: psycopg.Connection, symbol: str, interval: str) -> list[Hole]:
+def _of_market(connection: psycopg.Connection, symbol: str, interval: str) -> list[MissingDay]:
     market = (symbol, interval)
     rows = connection.execute(
         """SELECT l.day, l.rows, l.complete_through < (l.day + 1)::timestamp AT TIME ZONE 'UTC', d.day IS NOT NULL
@@ -136,8 +136,8 @@ def _of_market(connection: psycopg.Connection, symbol: str, interval: str) -> li
     every = pl.date_range(first, last, eager=True).alias("day").to_frame()
     absent = every.join(recorded, on="day", how="anti")["day"]
     open_days = recorded.filter(pl.col("unfinished") & (pl.col("day") < last))["day"]
-    found = [Hole(day, *market, "not recorded") for day in absent]
-    found += [Hole(day, *market, "not complete") for day in open_days]
+    found = [MissingDay(day, *market, "not recorded") for day in absent]
+    found += [MissingDay(day, *market, "not complete") for day in open_days]
     closed = recorded.filter(~pl.col("unfinished"))
     length = LENGTH_MS[interval]
     if length is not None and length <= 86_400_000:
@@ -147,7 +147,7 @@ def _of_market(connection: psycopg.Connection, symbol: str, interval: str) -> li
     return found
 
 
-def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, days: pl.DataFrame) -> list[Hole]:
+def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, days: pl.DataFrame) -> list[MissingDay]:
     """Find days with fewer candles than the calendar without the recorded gaps."""
     listed = connection.execute(
         """SELECT first_open FROM listings WHERE symbol = %s AND "interval" = %s""", (symbol, interval)
@@ -179,5 +179,7 @@ def _unconfirmed(connection: psycopg.Connection, symbol: str, interval: str, day
                 (symbol, interval, lo, hi),
             ).fetchall()
         if rows < number:
-            found.append(Hole(day, symbol, interval, f"{number - rows} candles neither stored nor confirmed absent"))
+            found.append(
+                MissingDay(day, symbol, interval, f"{number - rows} candles neither stored nor confirmed absent")
+            )
     return found

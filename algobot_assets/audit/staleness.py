@@ -15,7 +15,6 @@ import polars as pl
 import psycopg
 
 from algobot_assets.errors import WindowError
-from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.store.connection import Store
 from algobot_assets.store.reader import query
 
@@ -85,22 +84,6 @@ def due(store: Store) -> RangeRun | None:
     tables = tuple(table for table in FOLLOWS["market_data"] if table in wanted)
     first = min(day for _, day, _ in rows)
     return RangeRun(tables, first, max(first, last), "; ".join(f"{n} stale in {table}" for table, _, n in rows))
-
-
-def first_incomplete(store: Store) -> date | None:
-    """Return the first day of candles that is not complete, or None if nothing is recorded.
-
-    If all recorded days are complete, this is the day after the last one of the market that is furthest behind.
-    Delivered contracts do not count; date.max if there are no other markets.
-    """
-    with store.transaction() as connection:
-        rows = connection.execute(
-            """SELECT symbol, min(day) FILTER (WHERE complete_through < (day + 1)::timestamp AT TIME ZONE 'UTC'),
-                      max(day) + 1
-                 FROM lineage WHERE table_name = 'market_data' GROUP BY "interval", symbol"""
-        ).fetchall()
-    next_days = ((open_day, end, end_of_trading(symbol, date.max)) for symbol, open_day, end in rows)
-    return min((open_day or (end if end < last else date.max) for open_day, end, last in next_days), default=None)
 
 
 def recorded_days(store: Store) -> dict[tuple[str, str], tuple[date, date]]:

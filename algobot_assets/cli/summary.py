@@ -10,9 +10,11 @@ from typing import Any
 import click
 import polars as pl
 from polars import selectors
+from psycopg import sql
 
 from algobot_assets.audit.assumptions import read_assumptions
 from algobot_assets.cli.console import WIDTH, console, print_table
+from algobot_assets.client.query_parts import UNFILLED_SUMS
 from algobot_assets.compute.ledger.assumptions import Assumption, describe_by_strategy
 from algobot_assets.compute.ledger.unfilled import LABELS, describe_unfilled
 from algobot_assets.schema.tables import NINE
@@ -50,11 +52,11 @@ SELECT s.strategy_name AS strategy, s.version, b.day::text AS as_of, b.final_cap
 """
 
 
-_UNFILLED = """
-SELECT s.strategy_name AS strategy, s.version, {sums}, min(u.day)::text AS counted_from, max(u.day)::text AS counted_to
+_UNFILLED = sql.SQL("""
+SELECT s.strategy_name AS strategy, s.version, {}, min(u.day)::text AS counted_from, max(u.day)::text AS counted_to
   FROM strategies AS s JOIN unfilled_signals AS u ON u.strategy_id = s.id
  GROUP BY s.strategy_name, s.version ORDER BY s.strategy_name, s.version
-"""
+""")
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,7 @@ class Summary:
         markets, results, gaps = (query(store, statement) for statement in (_MARKETS, _RESULTS, CONFIRMED_GAPS))
         notes = query(store, "SELECT count(*) AS notes FROM sources WHERE note IS NOT NULL").item()
         results = results.with_columns(selectors.decimal().cast(pl.Decimal(20, 8)))  # the type of the columns
-        sums = ", ".join(f"sum(u.{reason})::bigint AS {reason}" for reason in LABELS)
-        unfilled = query(store, _UNFILLED.format(sums=sums))
+        unfilled = query(store, _UNFILLED.format(UNFILLED_SUMS))
         return cls(StoredTables.read(store), markets, results, gaps, notes, unfilled, read_assumptions(store))
 
     def show(self) -> None:

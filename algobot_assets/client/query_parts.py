@@ -11,11 +11,14 @@ import psycopg
 from psycopg import sql
 
 from algobot_assets.client.results import When, time_range
+from algobot_assets.compute.ledger.unfilled import LABELS
 from algobot_assets.errors import WindowError
 from algobot_assets.store import catalogue
 from algobot_assets.store.catalogue import StoredVersion
 
 Schema = Mapping[str, pl.DataType]
+#: Sums of the counts of signals that led to no order, by reason: columns for a query of unfilled_signals.
+UNFILLED_SUMS = sql.SQL(", ").join(sql.SQL("sum({0})::bigint AS {0}").format(sql.Identifier(name)) for name in LABELS)
 NAMED: Schema = {"strategy_name": pl.String(), "version": pl.Int32()}
 
 

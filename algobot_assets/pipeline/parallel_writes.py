@@ -22,7 +22,7 @@ BATCH_ROWS = 120_000
 
 @dataclass(frozen=True)
 class Done:
-    """A written batch of frames, with its row counts, the errors of frames left out, and the seconds it took."""
+    """A written batch of frames, with its row counts, the errors of skipped frames, and the seconds it took."""
 
     items: Sequence[WindowFrame]
     written: Written

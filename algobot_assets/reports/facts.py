@@ -12,14 +12,14 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from algobot_assets.audit.assumptions import StoredAssumptions
-from algobot_assets.audit.gaps import Hole, holes
+from algobot_assets.audit.gaps import MissingDay, missing_days
 from algobot_assets.audit.staleness import stale
 from algobot_assets.client import ledger_queries, queries
 from algobot_assets.client.cache import FrameCache
+from algobot_assets.client.query_parts import UNFILLED_SUMS
 from algobot_assets.compute.ledger.assumptions import Assumption
 from algobot_assets.compute.ledger.kernel import LAYOUT_VERSION
 from algobot_assets.compute.ledger.state import AccountState, read_state
-from algobot_assets.compute.ledger.unfilled import LABELS
 from algobot_assets.compute.metrics.curves import buy_and_hold, equity_curve
 from algobot_assets.declared.versions import effective, lifetimes, settings
 from algobot_assets.reports.candles import levels
@@ -37,15 +37,17 @@ _CANDLE = ("timestamp", "open", "high", "low", "close", "ema", "rsi", "atr", "vw
 
 @dataclass(frozen=True)
 class Market:
-    """A market's candles over the days of a strategy version. `levels`: see candles.levels; `opens`: timestamp, open,
-    close of every candle; `gaps`: confirmed to be absent; `holes`: missing, not confirmed; `sources`: where the candles
-    come from."""
+    """A market's candles over the days of a strategy version.
+
+    `levels`: see candles.levels; `opens`: timestamp, open, close of every candle; `gaps`: confirmed to be absent;
+    `missing`: days that lack candles, not confirmed; `sources`: where the candles come from.
+    """
 
     levels: list[dict[str, Any]]
     opens: pl.DataFrame
     phase: int | None
     gaps: list[dict[str, Any]]
-    holes: list[Hole]
+    missing: list[MissingDay]
     sources: list[dict[str, Any]]
     notes: list[dict[str, Any]]
 
@@ -198,7 +200,7 @@ class Reader:
         bounds = opens_window(interval, first, last + DAY, phase)
         both = ("market_data", "indicators")
         frame = queries.read_by_candle(self.store, FrameCache(0), both, symbol, interval, *bounds, _CANDLE).frame
-        found = [hole for hole in holes(self.store, [(symbol, interval)]) if first <= hole.day <= last]
+        found = [missing for missing in missing_days(self.store, [(symbol, interval)]) if first <= missing.day <= last]
         opens = frame.select("timestamp", "open", "close")
         return Market(levels(frame, interval), opens, phase, gaps, found, sources, notes)
 
@@ -258,9 +260,10 @@ def _records(connection: psycopg.Connection, item: StoredVersion, last: date) ->
              WHERE {tried} ORDER BY w.id DESC LIMIT 5""",
         of_type,
     ).fetchall()
-    sums = sql.SQL(", ").join(sql.SQL("sum({0})::bigint AS {0}").format(sql.Identifier(reason)) for reason in LABELS)
     (unfilled,) = cursor.execute(
-        sql.SQL("SELECT count(*) AS days, {} FROM unfilled_signals WHERE strategy_id = %s").format(sums), (item.id,)
+        sql.SQL("SELECT count(*) AS days, {} FROM unfilled_signals WHERE strategy_id = %s").format(UNFILLED_SUMS),
+        (item.id,),
+        (item.id,),
     ).fetchall()
     return {
         "account": account,

@@ -61,7 +61,7 @@ def strategy_page(facts: Facts, explained: Mapping[int, str], pages: Mapping[int
         walks=facts.walks,
         quality=rows.describe_quality(facts),
         gaps=facts.market.gaps,
-        holes=facts.market.holes,
+        missing=facts.market.missing,
         notes=facts.market.notes,
         declared=rows.describe_version(facts),
         versions=[v | {"page": pages.get(v["version"])} for v in facts.versions],

@@ -95,7 +95,7 @@ def describe_quality(facts: Facts) -> list[tuple[str, str]]:
             "Confirmed absent",
             f"{len(market.gaps)} gap{plural}, {absent:,.1f} hours" if market.gaps else "none",
         ),
-        ("Missing, not confirmed", f"{len(market.holes):,} days" if market.holes else "none"),
+        ("Missing, not confirmed", f"{len(market.missing):,} days" if market.missing else "none"),
         ("Stale partitions", f"{facts.stale:,}" if facts.stale else "none"),
     ]
     for source in market.sources:

@@ -49,8 +49,8 @@ def warnings_of(facts: Facts) -> list[PageWarning]:
             f"{facts.stale:,} partitions behind this page are stale: their inputs have changed. Run `algobot refresh`."
         )
         found.append(PageWarning("data", "Not up to date", text))
-    if facts.market.holes:
-        text = f"{len(facts.market.holes):,} days lack candles that are not confirmed to be absent; see Data quality."
+    if facts.market.missing:
+        text = f"{len(facts.market.missing):,} days lack candles that are not confirmed to be absent; see Data quality."
         found.append(PageWarning("data", "Missing candles", text))
     trades = last["total_trades"]
     if trades and last["ambiguous_stops"] / trades > AMBIGUOUS_SHARE:

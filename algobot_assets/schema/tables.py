@@ -223,7 +223,7 @@ def _figures() -> list[sa.Column[Any]]:
     figures = {
         "total_return": "final/initial - 1, fraction.",
         "annual_return": "(1 + total_return)^(365/days) - 1, fraction; NULL under 30 days.",
-        "max_drawdown": "Largest fall from a peak of the marks, negative fraction.",
+        "max_drawdown": "Largest drop from a peak of the marks to a later mark, as a negative fraction.",
         "sharpe_ratio": "Mean/deviation (ddof 1) of daily returns x sqrt(365), no riskless rate; NULL under 30 days.",
         "win_rate": "Trades with net_profit above 0 / closed trades, fraction.",
         "avg_profit_pct": "Mean of the trades' profit_pct, percent.",
@@ -429,7 +429,7 @@ accepted_gaps = sa.Table(
     *_market(),
     _column("first_day", sa.Date, "First UTC day whose missing candles are accepted as absent."),
     _column("last_day", sa.Date, "Last such day, included."),
-    _column("reason", sa.Text, "Why nobody can supply them, in the words of whoever accepted it."),
+    _column("reason", sa.Text, "Why nobody can supply them, in the words of the person who accepted it."),
     _column("accepted_by", sa.Text, "Who accepted it: user of the operating system and database role."),
     _column("accepted_at", TIME, "When it was accepted, UTC.", server_default=sa.text("now()")),
     sa.PrimaryKeyConstraint("symbol", "interval", "first_day"),

@@ -2,7 +2,7 @@
 
 In this order: lock the months, ascending; skip the days whose digest is recorded; write the other days (merge.py), so
 that ids stay and a repeat writes nothing; record lineage; commit. A killed run leaves each window old or new, never
-half. A window that cannot be written is left out and reported; the others are written.
+half. A window that cannot be written is skipped and reported; the others are written.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class WindowFrame:
 
 @dataclass
 class Written:
-    """Row counts of a batch, and the errors of the windows that were left out, by their position."""
+    """Row counts of a batch, and the errors of the windows that were skipped, by their position."""
 
     rows: int = 0
     counts: Counts = field(default_factory=Counts)
@@ -108,7 +108,7 @@ def write_window(
 def write_windows(store: Store, items: Sequence[WindowFrame]) -> Written:
     """Make the stored rows of windows of one table equal to their frames, in one transaction with their lineage.
 
-    A window that does not fit, that the database refuses, or that would change an archived month is left out, with its
+    A window that does not fit, that the database refuses, or that would change an archived month is skipped, with its
     error in the result. StoreError if the batch as a whole cannot be written; then nothing has changed.
     """
     written = Written()

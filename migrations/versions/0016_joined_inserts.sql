@@ -12,7 +12,7 @@ CREATE TRIGGER keep_candles_delete BEFORE DELETE ON market_data
 CREATE TRIGGER keep_candles_update BEFORE UPDATE OF id, symbol, "interval", "timestamp" ON market_data
     FOR EACH ROW EXECUTE FUNCTION keep_candles();
 
--- The stage belongs to the owner, so that whoever fills it cannot hang functions of their own on it.
+-- The stage belongs to the owner, so that the session that fills it cannot attach functions to it.
 CREATE FUNCTION open_stage(target text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE

@@ -10,7 +10,7 @@ from datetime import date
 
 import dagster as dg
 
-from algobot_assets.audit.gaps import holes, stretch
+from algobot_assets.audit.gaps import missing_days, stretch
 from algobot_assets.audit.staleness import RangeRun, due, recorded_days, stale
 from algobot_assets.declared.differences import Difference, Kind, differences
 from algobot_assets.declared.model import DeclaredState
@@ -65,11 +65,11 @@ def gaps(
         markets = {(market.symbol, market.interval) for market in state.load().markets}
     except SettingsError as error:
         return dg.SkipReason(f"The declared state cannot be read. {error}")
-    found = holes(database.store, markets)
+    found = missing_days(database.store, markets)
     if not found:
         return dg.SkipReason(f"No day of {len(markets)} markets lacks candles, except confirmed gaps.")
     first, last = stretch(found)
-    inside = [hole for hole in found if first <= hole.day <= last]
+    inside = [missing for missing in found if first <= missing.day <= last]
     run = RangeRun(("market_data",), first, last, _listed(inside))
     return propose(context.instance, run, key_of("gaps", inside), {"market_data": {"from_source": True}})
 
