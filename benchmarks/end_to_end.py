@@ -22,13 +22,15 @@ from algobot_assets.cli import runs
 from algobot_assets.defs import io_manager
 from algobot_assets.defs.checks import factory
 from algobot_assets.feed.folder import Folder
-from algobot_assets.pipeline import indicators, parallel_writes, reference, signals
+from algobot_assets.pipeline import indicators, reference, signals
 from algobot_assets.pipeline import table as tables
 from algobot_assets.pipeline.candles import market_data
 from algobot_assets.pipeline.ledger import inputs as ledger_inputs
 from algobot_assets.pipeline.ledger import tables as ledger_tables
+from algobot_assets.pipeline.steps import parallel_writes
 from algobot_assets.schema.windows import Window
-from algobot_assets.store import lineage, writer
+from algobot_assets.store import writer
+from algobot_assets.store.lineage import records as lineage
 from algobot_assets.store.server import control as servers
 from benchmarks.bare import BareCopy
 from benchmarks.harness import PACKAGES, Stages, machine, medians, peak_bytes, reset_peak, save, show

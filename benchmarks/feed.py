@@ -36,10 +36,10 @@ from algobot_assets.feed.simulated.replay import ReplayedPrices
 from algobot_assets.schema.intervals import midnight, months_between
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.settings import Settings
-from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
-from algobot_assets.store.digests import day_digests
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import day_digests
 from algobot_assets.store.server import control as servers
 from benchmarks.harness import machine, medians, peak_bytes, reset_peak, save, show
 from benchmarks.throwaway import TEMPLATE, checkpoint, throwaway

@@ -28,9 +28,10 @@ from algobot_assets.pipeline import parallel_writes as lanes
 from algobot_assets.pipeline.candles import market_data as candles
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.windows import Window
-from algobot_assets.store import lineage, writer
+from algobot_assets.store import writer
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import NOTHING
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import NOTHING
 from algobot_assets.store.server import control as servers
 from benchmarks.bare import BareCopy
 from benchmarks.harness import PACKAGES, Stages, machine, medians, save, show

@@ -29,7 +29,7 @@ from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.archive import files_of_month, hold
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.retention import months

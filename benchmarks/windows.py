@@ -23,10 +23,10 @@ from psycopg import sql
 from algobot_assets.cli import runs
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.windows import Window, content_columns
-from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import day_digests
-from algobot_assets.store.lineage import DayLineage
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import day_digests
+from algobot_assets.store.lineage.records import DayLineage
 from algobot_assets.store.month_partitions import leaf
 from algobot_assets.store.reader import query, read_window
 from algobot_assets.store.server.control import Server

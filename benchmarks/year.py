@@ -23,9 +23,9 @@ from algobot_assets.feed import klines
 from algobot_assets.schema.intervals import months_between, next_month
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
 from algobot_assets.settings import Settings
-from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import day_digests, digest
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import day_digests, digest
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.server import control as servers
 from benchmarks.markets import published as seeded

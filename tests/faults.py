@@ -33,7 +33,7 @@ from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import migrate
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.writer import write_window
 
 FIRST = date(2024, 1, 30)

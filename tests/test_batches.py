@@ -14,12 +14,12 @@ from conftest import days, published_candles
 
 from algobot_assets.errors import ArchivedError
 from algobot_assets.feed.klines import from_published
-from algobot_assets.pipeline.parallel_writes import write_frames
+from algobot_assets.pipeline.steps.parallel_writes import write_frames
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import copy, merge
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.retention.months import archive_month
 from algobot_assets.store.writer import Record, WindowFrame, write_windows

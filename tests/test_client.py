@@ -28,7 +28,7 @@ from algobot_assets.schema.frames import UTC as UTC_TYPE
 from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.server.control import Server
 from algobot_assets.store.writer import write_window
 

@@ -22,7 +22,7 @@ from algobot_assets.schema.windows import Window
 from algobot_assets.store import connection as connections
 from algobot_assets.store.advisory_locks import lock_months
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.month_partitions import ensure_months
 from algobot_assets.store.writer import write_window
 

@@ -48,10 +48,11 @@ from algobot_assets.errors import StoreError
 from algobot_assets.schema.windows import content_columns
 from algobot_assets.settings import Settings
 from algobot_assets.store import connection as connections
-from algobot_assets.store import lineage, migrate
+from algobot_assets.store import migrate
 from algobot_assets.store.connection import Store
 from algobot_assets.store.database import Database
-from algobot_assets.store.digests import day_digests
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import day_digests
 from algobot_assets.store.reader import read_window
 from algobot_assets.store.server.control import Server, discard, ensure_running
 from algobot_assets.store.writer import row_days, write_window

@@ -13,7 +13,7 @@ from algobot_assets.defs.partitions import RANGE_END, RANGE_START, daily
 from algobot_assets.defs.resources import build_resources
 from algobot_assets.errors import StoreError, WindowError
 from algobot_assets.feed.klines import from_published
-from algobot_assets.pipeline.frames import Frames
+from algobot_assets.pipeline.steps.frames import Frames
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import midnight
 

@@ -18,7 +18,7 @@ from algobot_assets.schema.windows import Window
 from algobot_assets.settings import Settings
 from algobot_assets.store import migrate, roles
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.month_partitions import ensure_months
 from algobot_assets.store.reader import query
 from algobot_assets.store.roles import Roles

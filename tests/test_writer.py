@@ -18,9 +18,10 @@ from algobot_assets.feed.klines import from_published
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
-from algobot_assets.store import copy, lineage, merge, writer
+from algobot_assets.store import copy, merge, writer
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.reader import query, read_window
 from algobot_assets.store.retention.months import archive_month
 from algobot_assets.store.writer import write_window

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import psycopg
 
-from algobot_assets.pipeline.incremental import unknown_stretches
+from algobot_assets.pipeline.steps.incremental import unknown_stretches
 from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.intervals import (
     LENGTH_MS,

@@ -14,16 +14,16 @@ from datetime import date, timedelta
 import polars as pl
 
 from algobot_assets.pipeline.computed_tables import COMPUTED
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.run import RunOptions, TableRun, upstream_of
 from algobot_assets.pipeline.skipped import by_cause
+from algobot_assets.pipeline.steps.frames import WindowFrame
+from algobot_assets.pipeline.steps.run import RunOptions, TableRun, upstream_of
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.intervals import days_between
 from algobot_assets.schema.windows import Window, canonical_order, content_columns
-from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import NOTHING, day_digests, state_digest
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import NOTHING, day_digests, state_digest
 from algobot_assets.store.reader import query, read_window
 from algobot_assets.store.writer import row_days
 

@@ -18,14 +18,14 @@ import polars as pl
 from pydantic import PrivateAttr
 
 from algobot_assets.errors import WindowError
-from algobot_assets.pipeline.frames import Frames, joined
-from algobot_assets.pipeline.parallel_writes import write_frames
+from algobot_assets.pipeline.steps.frames import Frames, joined
+from algobot_assets.pipeline.steps.parallel_writes import write_frames
 from algobot_assets.pipeline.table import Table, split
 from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import MONTHLY, NINE
 from algobot_assets.schema.windows import WINDOWING
-from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
+from algobot_assets.store.lineage import records as lineage
 from algobot_assets.store.month_partitions import vacuum_months
 from algobot_assets.store.writer import months_of
 

@@ -19,9 +19,9 @@ from sqlalchemy.dialects import postgresql
 from algobot_assets.defs.io_manager import run_days
 from algobot_assets.defs.partitions import daily
 from algobot_assets.defs.resources import DatabaseResource, FeedResource, StateResource
-from algobot_assets.pipeline.frames import Frames, WindowFrame
-from algobot_assets.pipeline.run import RunOptions, TableRun, upstream_of
 from algobot_assets.pipeline.skipped import Skipped, by_cause
+from algobot_assets.pipeline.steps.frames import Frames, WindowFrame
+from algobot_assets.pipeline.steps.run import RunOptions, TableRun, upstream_of
 from algobot_assets.schema.column_lineage import COLUMN_LINEAGE
 from algobot_assets.schema.tables import metadata
 from algobot_assets.settings import Settings

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from algobot_assets.compute.carry import Days
-from algobot_assets.pipeline.incremental import Recorded
+from algobot_assets.pipeline.steps.incremental import Recorded
 from algobot_assets.schema.intervals import day_of
 from algobot_assets.schema.windows import Window, frame_schema
 

@@ -14,19 +14,19 @@ import polars as pl
 from algobot_assets.compute.code_version import indicators_code_version
 from algobot_assets.compute.indicators import IndicatorWindows, compute_indicators
 from algobot_assets.declared.versions import effective
-from algobot_assets.pipeline.batches import compute_chains
 from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, rows_of_market
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Chain, Rows, computable_days
-from algobot_assets.pipeline.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.reads import Reader
-from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.steps.batches import compute_chains
+from algobot_assets.pipeline.steps.frames import WindowFrame
+from algobot_assets.pipeline.steps.incremental import DAY, Chain, Rows, computable_days
+from algobot_assets.pipeline.steps.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.steps.reads import Reader
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import pieces
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import SIZE
-from algobot_assets.store.recorded import Lineages, first_days
+from algobot_assets.store.lineage.digests import SIZE
+from algobot_assets.store.lineage.recorded import Lineages, first_days
 
 
 def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iterator[WindowFrame]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from algobot_assets.declared.differences import Stored, rows_to_hold
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.steps.frames import WindowFrame
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import days_between, midnight
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.reader import read_table
 
 CODE_VERSION = "1"

@@ -16,16 +16,16 @@ from algobot_assets.compute.signals import compute_signals
 from algobot_assets.compute.strategies import get_strategy
 from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import lifetimes
-from algobot_assets.pipeline.batches import attempt, compute_chains
 from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of_day, rows_of_market
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Chain, Rows, computable_days
-from algobot_assets.pipeline.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.reads import Reader
-from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.steps.batches import attempt, compute_chains
+from algobot_assets.pipeline.steps.frames import WindowFrame
+from algobot_assets.pipeline.steps.incremental import DAY, Chain, Rows, computable_days
+from algobot_assets.pipeline.steps.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.steps.reads import Reader
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.symbols import end_of_trading
-from algobot_assets.store.recorded import Lineages, first_days
+from algobot_assets.store.lineage.recorded import Lineages, first_days
 
 
 def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:

@@ -10,13 +10,13 @@ from functools import cached_property
 import polars as pl
 
 from algobot_assets.errors import StoreError, WindowError
-from algobot_assets.pipeline.frames import Frames, WindowFrame
+from algobot_assets.pipeline.steps.frames import Frames, WindowFrame
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import day_of, days_between, interval_ms, midnight, phase_of
 from algobot_assets.schema.windows import WINDOWING, Window
-from algobot_assets.store import lineage
 from algobot_assets.store.connection import Store
-from algobot_assets.store.lineage import DayInputs, DayLineage
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.records import DayInputs, DayLineage
 from algobot_assets.store.reader import read_table, read_window
 
 

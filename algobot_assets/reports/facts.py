@@ -263,7 +263,6 @@ def _records(connection: psycopg.Connection, item: StoredVersion, last: date) ->
     (unfilled,) = cursor.execute(
         sql.SQL("SELECT count(*) AS days, {} FROM unfilled_signals WHERE strategy_id = %s").format(UNFILLED_SUMS),
         (item.id,),
-        (item.id,),
     ).fetchall()
     return {
         "account": account,

@@ -28,9 +28,10 @@ from algobot_assets.errors import SettingsError, WindowError
 from algobot_assets.pipeline.ledger.inputs import costs_on, minute_days, rules_on
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import INTERVALS, day_of, days_between, end_of, midnight
-from algobot_assets.store import catalogue, lineage
+from algobot_assets.store import catalogue
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import digest
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import digest
 from algobot_assets.store.reader import read_table
 
 DAY = timedelta(days=1)

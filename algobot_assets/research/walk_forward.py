@@ -30,7 +30,7 @@ from algobot_assets.research.sweep import Progress, check_metric, register
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in
-from algobot_assets.store.digests import digest
+from algobot_assets.store.lineage.digests import digest
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,15 @@ from algobot_assets.errors import AlgobotError, ArchivedError, StoreError
 from algobot_assets.schema.intervals import consecutive, day_of, months_between
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import WINDOWING, Window, canonical_order, content_columns, frame_schema
-from algobot_assets.store import archive, lineage
+from algobot_assets.store import archive
 from algobot_assets.store.advisory_locks import describe_holder, keep_candles, keep_strategies, lock_months
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import NOTHING, day_digests
-from algobot_assets.store.lineage import DayInputs, DayLineage, Key
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import NOTHING, day_digests
+from algobot_assets.store.lineage.recorded import read_windows
+from algobot_assets.store.lineage.records import DayInputs, DayLineage, Key
 from algobot_assets.store.merge import Counts, RefusedStretches, Stretch, write_stretches
 from algobot_assets.store.month_partitions import ensure_months
-from algobot_assets.store.recorded import read_windows
 
 DayDigests = Mapping[date, tuple[int, bytes]]
 Recorded = Mapping[date, DayLineage]

@@ -21,8 +21,8 @@ from algobot_assets.errors import AlgobotError
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import DAY_MS, LENGTH_MS, day_of
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import state_digest
-from algobot_assets.store.lineage import DayLineage
+from algobot_assets.store.lineage.digests import state_digest
+from algobot_assets.store.lineage.records import DayLineage
 from algobot_assets.store.reader import read_window
 
 #: The checks that use a sample.

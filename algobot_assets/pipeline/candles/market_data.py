@@ -11,10 +11,10 @@ from algobot_assets.errors import AlgobotError, ArchivedError, SettingsError
 from algobot_assets.feed.source import Source
 from algobot_assets.pipeline.candles.parts import CODE_VERSION, LOG, FetchedPart, adopted_part, fetched_part
 from algobot_assets.pipeline.candles.plan import MarketPlan, plan_markets
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.incremental import unknown_stretches
-from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.skipped import NO_CANDLES, PROVIDE, Skipped
+from algobot_assets.pipeline.steps.frames import WindowFrame
+from algobot_assets.pipeline.steps.incremental import unknown_stretches
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.store.connection import Store
 
 __all__ = ["CODE_VERSION", "claim_exchange", "market_data"]

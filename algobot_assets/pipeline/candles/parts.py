@@ -18,15 +18,15 @@ from algobot_assets.pipeline.candles.accepted_gaps import ACCEPTED, AcceptedGap,
 from algobot_assets.pipeline.candles.gap_records import Answered, Gap, record_gaps
 from algobot_assets.pipeline.candles.plan import MarketPlan
 from algobot_assets.pipeline.candles.source_records import Delivered, record_sources
-from algobot_assets.pipeline.frames import Record, WindowFrame
-from algobot_assets.pipeline.handed_on import hand_on
-from algobot_assets.pipeline.incremental import DAY
+from algobot_assets.pipeline.steps.frames import Record, WindowFrame
+from algobot_assets.pipeline.steps.handed_on import hand_on
+from algobot_assets.pipeline.steps.incremental import DAY
 from algobot_assets.schema.frames import empty
 from algobot_assets.schema.intervals import day_of, days_between, midnight, opens_window
 from algobot_assets.schema.windows import Window, content_columns
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import NOTHING, day_digests
-from algobot_assets.store.lineage import DayInputs
+from algobot_assets.store.lineage.digests import NOTHING, day_digests
+from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.reader import read_window
 
 CODE_VERSION = "1"

@@ -12,14 +12,14 @@ from algobot_assets.feed.source import Source, SymbolRules, floor_to_grid
 from algobot_assets.pipeline.candles.accepted_gaps import AcceptedGap, accepted_by_market
 from algobot_assets.pipeline.candles.republished import republished
 from algobot_assets.pipeline.candles.source_records import record_listings, record_rules, recorded_listings
-from algobot_assets.pipeline.incremental import DAY, Recorded
-from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.steps.incremental import DAY, Recorded
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.schema.intervals import consecutive, days_between, is_intraday, midnight, phase_of, pieces
 from algobot_assets.schema.symbols import delivery_of, end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.archive import restore_command
-from algobot_assets.store.lineage import DayLineage
-from algobot_assets.store.recorded import Lineages
+from algobot_assets.store.lineage.recorded import Lineages
+from algobot_assets.store.lineage.records import DayLineage
 
 
 @dataclass(frozen=True)

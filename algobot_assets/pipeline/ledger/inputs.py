@@ -20,18 +20,18 @@ from algobot_assets.declared.parameters import from_json
 from algobot_assets.declared.versions import effective, lifetimes, settings
 from algobot_assets.errors import WindowError
 from algobot_assets.pipeline.by_candle import inputs_of_day
-from algobot_assets.pipeline.incremental import DAY, Recorded, Rows
-from algobot_assets.pipeline.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.reads import Reader
-from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.steps.incremental import DAY, Recorded, Rows
+from algobot_assets.pipeline.steps.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.steps.reads import Reader
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import day_of, interval_ms, month_start
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import NOTHING
+from algobot_assets.store.lineage.digests import NOTHING
+from algobot_assets.store.lineage.recorded import Lineages, first_days
 from algobot_assets.store.reader import read_table
-from algobot_assets.store.recorded import Lineages, first_days
 
 PRICES = ("timestamp", "open", "high", "low", "close")
 

@@ -19,18 +19,18 @@ import psycopg
 
 from algobot_assets.compute.code_version import ledger_code_version
 from algobot_assets.compute.ledger.run import LedgerRun, candle_arrays, run_ledger
-from algobot_assets.pipeline.batches import compute_chains
-from algobot_assets.pipeline.frames import Record, WindowFrame
-from algobot_assets.pipeline.incremental import DAY, Chain, ComputableDays, Recorded, Rows, computable_days
 from algobot_assets.pipeline.ledger.inputs import LedgerInputs
-from algobot_assets.pipeline.run import TableRun
 from algobot_assets.pipeline.skipped import Skipped
+from algobot_assets.pipeline.steps.batches import compute_chains
+from algobot_assets.pipeline.steps.frames import Record, WindowFrame
+from algobot_assets.pipeline.steps.incremental import DAY, Chain, ComputableDays, Recorded, Rows, computable_days
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import consecutive, end_of, midnight
 from algobot_assets.schema.windows import Window, frame_schema
 from algobot_assets.store.copy import copy_in
-from algobot_assets.store.digests import digest, state_digest
+from algobot_assets.store.lineage.digests import digest, state_digest
 
 CODE_VERSION = ledger_code_version()
 #: Walks of this process, newest last; a key holds every digest the walk depends on, so an entry cannot be stale.

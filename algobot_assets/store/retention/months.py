@@ -27,12 +27,12 @@ from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import midnight, next_month, phase_of
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window, content_columns
-from algobot_assets.store import lineage
 from algobot_assets.store.advisory_locks import lock_months
 from algobot_assets.store.archive import ArchivedFile, archived_months, files_of_month, path_of
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_in, copy_out, select_columns
-from algobot_assets.store.digests import NOTHING, content_sha256, day_digests
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.digests import NOTHING, content_sha256, day_digests
 from algobot_assets.store.month_partitions import leaf, months_present, vacuum_months
 from algobot_assets.store.writer import opens_in, row_days
 

@@ -16,8 +16,8 @@ from algobot_assets.schema.frames import UTC
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out
-from algobot_assets.store.digests import state_digest
-from algobot_assets.store.lineage import DayLineage, Key
+from algobot_assets.store.lineage.digests import state_digest
+from algobot_assets.store.lineage.records import DayLineage, Key
 
 _KEY = ("table_name", "symbol", "interval", "strategy_id")
 #: Digests as hexadecimal text and states as PostgreSQL's text of an array: both are exact, and cheap to parse.

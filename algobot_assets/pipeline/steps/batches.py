@@ -13,13 +13,13 @@ from datetime import date
 from typing import TypeVar
 
 from algobot_assets.errors import AlgobotError, ArchivedError
-from algobot_assets.pipeline.frames import WindowFrame
-from algobot_assets.pipeline.handed_on import hand_on
-from algobot_assets.pipeline.incremental import Chain, Rows, StaleDays
-from algobot_assets.pipeline.reads import Reader
-from algobot_assets.pipeline.run import TableRun
+from algobot_assets.pipeline.steps.frames import WindowFrame
+from algobot_assets.pipeline.steps.handed_on import hand_on
+from algobot_assets.pipeline.steps.incremental import Chain, Rows, StaleDays
+from algobot_assets.pipeline.steps.reads import Reader
+from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.schema.windows import content_columns
-from algobot_assets.store.digests import day_digests
+from algobot_assets.store.lineage.digests import day_digests
 from algobot_assets.store.writer import row_days
 
 T = TypeVar("T")

@@ -11,16 +11,16 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from algobot_assets.pipeline.handed_on import handed_on
-from algobot_assets.pipeline.incremental import Rows
+from algobot_assets.pipeline.steps.handed_on import handed_on
+from algobot_assets.pipeline.steps.incremental import Rows
 from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.schema.windows import Window
 from algobot_assets.store import archive
 from algobot_assets.store.connection import Store
 from algobot_assets.store.copy import copy_out, select_columns
+from algobot_assets.store.lineage.recorded import Lineages
 from algobot_assets.store.reader import read_window
-from algobot_assets.store.recorded import Lineages
 
 _Group = tuple[str, tuple[str, ...], datetime, datetime]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from algobot_assets.store.connection import Store
-from algobot_assets.store.digests import NOTHING
+from algobot_assets.store.lineage.digests import NOTHING
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from algobot_assets.pipeline.frames import WindowFrame
 from algobot_assets.pipeline.skipped import NO_CANDLES, Skipped
+from algobot_assets.pipeline.steps.frames import WindowFrame
 from algobot_assets.schema.intervals import consecutive, piece_end
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import NOTHING, state_digest
-from algobot_assets.store.lineage import DayInputs, DayLineage
+from algobot_assets.store.lineage.digests import NOTHING, state_digest
+from algobot_assets.store.lineage.records import DayInputs, DayLineage
 
 DAY = timedelta(days=1)
 Recorded = Mapping[date, DayLineage]

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import NOTHING, state_digest
+from algobot_assets.store.lineage.digests import NOTHING, state_digest
 
 
 @dataclass(frozen=True)

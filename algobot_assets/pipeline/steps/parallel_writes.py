@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from algobot_assets.pipeline.frames import WindowFrame
+from algobot_assets.pipeline.steps.frames import WindowFrame
 from algobot_assets.store.connection import Store
 from algobot_assets.store.writer import Written, write_windows
 

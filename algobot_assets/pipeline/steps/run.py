@@ -12,9 +12,9 @@ from logging import Logger
 from algobot_assets.declared.state_file import StateFile
 from algobot_assets.errors import AlgobotError, ArchivedError, WindowError
 from algobot_assets.feed.open import CandleFeed
-from algobot_assets.pipeline.frames import Frames, WindowFrame
-from algobot_assets.pipeline.incremental import ComputableDays
 from algobot_assets.pipeline.skipped import Skipped, by_cause
+from algobot_assets.pipeline.steps.frames import Frames, WindowFrame
+from algobot_assets.pipeline.steps.incremental import ComputableDays
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.tables import MONTHLY
 from algobot_assets.store import writer

@@ -14,7 +14,7 @@ from threading import Lock
 import polars as pl
 
 from algobot_assets.schema.windows import Window
-from algobot_assets.store.digests import NOTHING
+from algobot_assets.store.lineage.digests import NOTHING
 from algobot_assets.store.writer import DayDigests
 
 #: The columns that later tables read; the others are not kept.

@@ -1,0 +1,1 @@
+"""Plan, read, compute and write the days of many markets."""

@@ -1,0 +1,1 @@
+"""Record what every partition was computed from, and digest rows and states."""
