@@ -20,7 +20,19 @@ from typing import Any
 from benchmarks import growth
 from benchmarks.harness import RESULTS
 
-NAMES = ("end_to_end", "windows", "lineage", "feed", "compute", "sweep", "retention", "client_cache", "day", "workers")
+NAMES = (
+    "end_to_end",
+    "windows",
+    "lineage",
+    "feed",
+    "compute",
+    "sweep",
+    "retention",
+    "client_cache",
+    "day",
+    "many",
+    "workers",
+)
 #: Take the better part of an hour, and up to fifty gigabytes; run by themselves.
 LONG = ("backfill", "scale")
 #: Everything runs on so many cores, so that figures of different machines can be compared.
@@ -45,6 +57,16 @@ def end_to_end(result: dict[str, Any]) -> Iterator[Row]:
     for table in ("market_data", "indicators", "signals", "trade_history", "performance_metrics", "backtest_results"):
         mine, bare = middle[f"write {table}"], middle[f"copy {table}"]
         yield f"writing {table}", f"{mine:.2f} s", f"bare COPY {bare:.2f} s", f"{mine / bare:.2f}", "at most 1.5"
+        floor = middle[f"floor {table}"]
+        yield "", "", f"floor {floor:.2f} s", f"{mine / floor:.2f}", ""
+
+
+def many(result: dict[str, Any]) -> Iterator[Row]:
+    """Many markets, each row by a command in a new process."""
+    for row in result["rows"]:
+        yield row["work"], f"{row['seconds']:.1f} s", "", "", row["target"]
+    counts = ", ".join(f"{number} for {markets} markets" for markets, number in result["statements"].items())
+    yield "statements of a run over one day", counts, "", "", "equal, but for batches"
 
 
 def windows(result: dict[str, Any]) -> Iterator[Row]:

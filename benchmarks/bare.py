@@ -1,22 +1,26 @@
-"""COPY BINARY of the rows that a run writes, beside the run's own writing: the floor of every table's window."""
+"""Two yardsticks for writing a table: a bare COPY into the same keyed table, and the least that its rows can cost.
+
+The bare COPY pays for keys and row-by-row references, as a plain load into these tables does. The floor does not: COPY
+into a heap by natural key, one join per reference, and the keys built afterwards.
+"""
 
 from __future__ import annotations
 
 import time
 from datetime import date
-from typing import Any
 
 import polars as pl
-import psycopg
 from pgpq import ArrowToPostgresBinaryEncoder
+from psycopg import sql
 
-from algobot_assets.pipeline import parallel_writes as lanes
+from algobot_assets.schema.frames import schema_of
 from algobot_assets.schema.intervals import months_between
-from algobot_assets.schema.windows import WINDOWING, Window
+from algobot_assets.schema.windows import WINDOWING, frame_schema
 from algobot_assets.store.connection import Store
-from algobot_assets.store.reader import read_window
-from benchmarks.harness import Stages
+from algobot_assets.store.copy import copy_in, copy_out, select_columns
 from benchmarks.year import COPIED, FIRST
+
+_REFERENCE = ("configurations", "strategies", "risk_parameters")
 
 
 def copied(store: Store, table: str, frame: pl.DataFrame) -> float:
@@ -33,60 +37,91 @@ def copied(store: Store, table: str, frame: pl.DataFrame) -> float:
     return time.perf_counter() - began
 
 
-class BareCopy:
-    """COPY BINARY of every window's rows into the same tables of a second database, beside the run's own write.
+def yardsticks(store: Store, bare: Store, end: date) -> dict[str, dict[str, float]]:
+    """Seconds of both for the rows of each table, measured in the second database, which then holds the same rows."""
+    with bare.transaction() as connection:
+        for month in months_between(FIRST, end):
+            connection.execute("SELECT ensure_month(%s)", (month,))
+    for table in _REFERENCE:
+        with store.transaction() as source, bare.transaction() as target:
+            schema = schema_of(table, generated=True)
+            rows = copy_out(source, _all(table, list(schema)), (), schema)
+            copy_in(target, table, rows, binary=False)
+    found: dict[str, dict[str, float]] = {}
+    for table in COPIED:
+        schema = schema_of(table, generated=True)
+        with store.transaction() as connection:
+            rows = copy_out(connection, _all(table, list(schema)), (), schema)
+        found[table] = {"bare": copied(bare, table, rows), "floor": _floor(bare, table, rows)}
+    return found
 
-    The floor: buffers are ready, one transaction per window, leaves are there; no digest, lock, check or lineage.
-    Each goes first in every other window, so that none profits from what the other has warmed.
-    """
 
-    def __init__(self, bare: Store, stages: Stages, end: date) -> None:
-        self.bare, self.stages = bare, stages
-        self.seconds = dict.fromkeys(COPIED, 0.0)
-        self._write, self._turn = lanes.write_window, 0
-        with bare.transaction() as connection:
-            for month in months_between(FIRST, end):
-                connection.execute("SELECT ensure_month(%s)", (month,))
+def _all(table: str, columns: list[str]) -> sql.Composed:
+    schema = schema_of(table, generated=True)
+    return sql.SQL("SELECT {} FROM {} ORDER BY id").format(
+        select_columns({name: schema[name] for name in columns}), sql.Identifier(table)
+    )
 
-    def write_window(self, store: Store, window: Window, frame: pl.DataFrame, *rest: Any) -> Any:
-        """In place of the product's write_window: both writes, timed apart."""
-        self._turn += 1
-        if self._turn % 2:
-            self._copy(store, window, frame)
-        with self.stages.stage("write", window.table):
-            written = self._write(store, window, frame, *rest)
-        if not self._turn % 2 or window.table == "strategies":
-            self._copy(store, window, frame)
-        return written
 
-    def _copy(self, store: Store, window: Window, frame: pl.DataFrame) -> None:
-        with self.stages.stage("bare", window.table):
-            if window.table == "strategies":
-                self._strategies(store)
-            if window.table not in COPIED or frame.is_empty():
-                return
-            frame = self._relinked(store, window, frame)
-            self.seconds[window.table] += copied(self.bare, window.table, frame)
+def _floor(store: Store, table: str, rows: pl.DataFrame) -> float:
+    """Seconds to store the rows as a heap by natural key, join what they lead to, and build the keys."""
+    rule = WINDOWING[table]
+    own = [name for name in frame_schema(table) if name in rows.columns]
+    if rule.linked_table == "trade_history":  # a trade's metrics are found by its strategy and entry
+        with store.transaction() as connection:
+            keys = {"id": pl.Int64(), "strategy_id": pl.Int64(), "entry_time": schema_of("trade_history")["entry_time"]}
+            query = sql.SQL("SELECT {} FROM trade_history").format(select_columns(keys))
+            trades = copy_out(connection, query, (), keys)
+        rows = rows.join(trades, left_on="trade_id", right_on="id")
+        own = list(frame_schema(table))
+    natural = [name for name in rule.natural_key if name not in rule.links]
+    keyed = ", ".join(f'"{name}"' for name in natural) or "id"
+    partition = ', "timestamp"' if rule.time == "timestamp" else ""
+    kinds = ", ".join(f'"{name}" {kind}' for name, kind in _kinds(store, own, table, rule.linked_table))
+    heap, final = f"heap_{table}", f"floor_{table}"
+    with store.database.connect() as connection:
+        connection.execute(f"CREATE TABLE {heap} ({kinds})")
+        connection.execute(f"GRANT INSERT ON {heap} TO PUBLIC")
+    began = time.perf_counter()
+    copied(store, heap, rows.select(own))
+    joins = "".join(
+        f" JOIN {linked} AS {alias} ON {' AND '.join(f'{alias}.{a} = s.{b}' for a, b in on)}"
+        for alias, linked, on in _references(table)
+    )
+    with store.database.connect() as connection:  # the pipeline's role makes no tables
+        link = f", l.id AS {rule.links[0]}" if rule.links else ""
+        connection.execute(
+            f"CREATE TABLE {final} AS SELECT row_number() OVER () AS id, s.*{link} FROM {heap} AS s{joins}"
+        )
+        connection.execute(f"ALTER TABLE {final} ADD PRIMARY KEY (id{partition})")
+        connection.execute(f"CREATE UNIQUE INDEX ON {final} ({keyed})")
+    seconds = time.perf_counter() - began
+    with store.database.connect() as connection:
+        stored = connection.execute(f"SELECT count(*) FROM {final}").fetchone()
+        connection.execute(f"DROP TABLE {heap}, {final}")
+    if stored != (rows.height,):
+        raise SystemExit(f"{table}: the floor holds {stored} of {rows.height} rows; no figure is worth anything.")
+    return seconds
 
-    def _strategies(self, store: Store) -> None:
-        """What the others refer to, with the same ids."""
-        with store.transaction() as source, self.bare.transaction() as connection:
-            for row in source.execute("SELECT * FROM strategies ORDER BY id").fetchall():
-                values = [psycopg.types.json.Jsonb(v) if isinstance(v, dict) else v for v in row]
-                marks = ", ".join(["%s"] * len(row))
-                connection.execute(
-                    f"INSERT INTO strategies OVERRIDING SYSTEM VALUE VALUES ({marks}) ON CONFLICT DO NOTHING", values
-                )
 
-    def _relinked(self, store: Store, window: Window, frame: pl.DataFrame) -> pl.DataFrame:
-        """The rows with the ids that candles and trades have in the second database."""
-        for link, table in (("market_data_id", "market_data"), ("trade_id", "trade_history")):
-            if link not in frame.columns:
-                continue
-            target = Window(table, window.first, window.end, window.symbol, window.interval, window.strategy_id)
-            keys = [name for name in WINDOWING[table].natural_key if name != "strategy_id"]
-            here, there = (read_window(s, target, ["id", *keys]) for s in (store, self.bare))
-            ids = here.join(there, on=keys, suffix="_there").select(pl.col("id").alias(link), "id_there")
-            frame = frame.join(ids, on=link, how="left", maintain_order="left")
-            frame = frame.with_columns(pl.col("id_there").alias(link)).drop("id_there")
-        return frame
+def _references(table: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return alias, table and equal columns of each reference."""
+    rule = WINDOWING[table]
+    found = []
+    if rule.linked_table:
+        found.append(("l", rule.linked_table, [(f'"{name}"', f'"{name}"') for name in rule.linked_by]))
+    if "strategy_id" in schema_of(table):
+        found.append(("v", "strategies", [("id", "strategy_id")]))
+    return found
+
+
+def _kinds(store: Store, names: list[str], *tables: str) -> list[tuple[str, str]]:
+    """Return the SQL types of columns, from the first table that has each."""
+    with store.transaction() as connection:
+        rows = connection.execute(
+            """SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod) FROM pg_attribute
+                WHERE attrelid = ANY(%s::regclass[]) AND attnum > 0""",
+            ([table for table in tables if table],),
+        ).fetchall()
+    kinds = {(table, name): kind for table, name, kind in rows}
+    return [(name, next(kinds[table, name] for table in tables if (table, name) in kinds)) for name in names]

@@ -3,8 +3,10 @@
     python -m benchmarks.end_to_end [--rounds 3] [--days 365] [--profile FILE]
 
 Each round runs twice in fresh databases on a throw-away embedded server with fsync on: once as users run it, and
-once with one writer and a bare COPY of the same rows beside it. Candles are the real ones of BTCUSDT 1m of 2023
-(ALGOBOT_DATA, default ../shared/data), else seeded ones. README.md says how to read it.
+once with one writer; its rows are then written again by two yardsticks (bare.py).
+
+Candles are the real ones of BTCUSDT 1m of 2023 (ALGOBOT_DATA, default ../shared/data), else seeded ones. README.md
+says how to read the figures.
 """
 
 from __future__ import annotations
@@ -24,26 +26,24 @@ from algobot_assets.defs.checks import factory
 from algobot_assets.feed.folder import Folder
 from algobot_assets.pipeline import indicators, reference, signals
 from algobot_assets.pipeline import table as tables
-from algobot_assets.pipeline.candles import market_data
+from algobot_assets.pipeline.candles import parts
 from algobot_assets.pipeline.ledger import inputs as ledger_inputs
 from algobot_assets.pipeline.ledger import tables as ledger_tables
-from algobot_assets.pipeline.steps import parallel_writes
+from algobot_assets.pipeline.steps import batches, parallel_writes, reads
 from algobot_assets.schema.windows import Window
-from algobot_assets.store import writer
+from algobot_assets.store import merge, writer
+from algobot_assets.store.lineage import recorded
 from algobot_assets.store.lineage import records as lineage
 from algobot_assets.store.server import control as servers
-from benchmarks.bare import BareCopy
+from benchmarks.bare import yardsticks
 from benchmarks.harness import PACKAGES, Stages, machine, medians, peak_bytes, reset_peak, save, show
 from benchmarks.throwaway import checkpoint
 from benchmarks.year import COPIED, FIRST, check_equality, counted, fresh, prepared
 
-#: Stages inside of a table's write.
-PARTS = ("copy", "verify", "digest", "lineage")
 
-
-def table_of(_: Any, window: Window, *__: Any) -> str:
-    """The table that a call of write_window or read_window is about."""
-    return window.table
+def table_of(_: Any, items: Any, *__: Any) -> str:
+    """The table that a call of write_windows or read_window is about."""
+    return items.table if isinstance(items, Window) else items[0].window.table
 
 
 WATCHED = (
@@ -53,18 +53,17 @@ WATCHED = (
     (ledger_tables, "run_ledger", "compute", None),
     (ledger_tables, "candle_arrays", "compute", None),
     (tables, "read_window", "read", table_of),
-    (market_data, "read_window", "read", table_of),
-    (ledger_tables, "read_window", "read", table_of),
+    (reads.Reader, "fetch", "read", None),
+    (recorded.Lineages, "read", "plan", None),
     *((module, "read_table", "read", None) for module in (tables, ledger_inputs, reference)),
     (factory, "evaluate", "checks", None),
-    (io_manager, "settle", "vacuum", None),
-    (market_data, "day_digests", "digest", None),
-    (writer, "day_digests", "digest", None),
-    (writer, "copy_in", "copy", None),
-    (writer, "_compare", "verify", None),
-    (lineage, "read", "lineage", None),
+    (io_manager, "vacuum_months", "vacuum", None),
+    *((module, "day_digests", "digest", None) for module in (parts, batches, writer)),
+    (merge, "copy_in", "copy", None),
+    (merge, "_compare", "verify", None),
+    (writer, "read_windows", "lineage", None),
     (lineage, "write", "lineage", None),
-    (parallel_writes, "write_window", "write", table_of),
+    (parallel_writes, "write_windows", "write", table_of),
     (io_manager.PostgresIOManager, "handle_output", "asset", lambda _, context, __: context.asset_key.path[-1]),
     (io_manager.PostgresIOManager, "load_input", "asset", lambda _, context: context.asset_key.path[-1]),
 )
@@ -97,12 +96,12 @@ def whole_run(
         checkpoint(server)
         changes: list[int] = []
 
-        def write_window(*arguments: Any) -> Any:
-            written = writer.write_window(*arguments)
+        def write_windows(*arguments: Any) -> Any:
+            written = writer.write_windows(*arguments)
             changes.append(written.changed)
             return written
 
-        with again_stages.watching(*WATCHED), mock.patch.object(parallel_writes, "write_window", write_window):
+        with again_stages.watching(*WATCHED), mock.patch.object(parallel_writes, "write_windows", write_windows):
             began = time.perf_counter()
             again = runs.materialise(instance, FIRST, last)
             again_total = time.perf_counter() - began
@@ -128,30 +127,25 @@ def whole_run(
 
 
 def against_bare(server: servers.Server, number: int, days: int) -> dict[str, float]:
-    """The same run with one writer and a bare COPY of each window beside it: seconds of both per table."""
+    """The same run with one writer, and its rows by both yardsticks: seconds of each per table."""
     last = FIRST + timedelta(days=days - 1)
     with fresh(server, f"copied_{number}", beside=True) as (instance, store, bare):
         stages = Stages()
-        beside = BareCopy(bare, stages, last + timedelta(days=1))
-        watched = [item for item in WATCHED if item[:2] != (parallel_writes, "write_window")]
-        with (
-            stages.watching(*watched),
-            mock.patch.multiple(parallel_writes, LANES=1, HELD=0),
-            mock.patch.object(parallel_writes, "write_window", beside.write_window),
-        ):
+        with stages.watching(*WATCHED), mock.patch.multiple(parallel_writes, WRITERS=1, UNFINISHED=0):
             result = runs.materialise(instance, FIRST, last)
         if not result.success or result.skipped:
             sys.exit(f"The run failed: {result.error or result.skipped}")
+        least = yardsticks(store, bare, last + timedelta(days=1))
         if counted(store) != counted(bare):
             sys.exit("The bare COPY holds other rows than the run stored; no figure is worth anything.")
     figures: dict[str, float] = {}
     for table in COPIED:
         write = stages.seconds("write", table, inside=True)
         figures[f"write {table}"] = write
-        figures[f"copy {table}"] = beside.seconds[table]
-        figures[f"ratio {table}"] = write / beside.seconds[table]
-        for part in PARTS:
-            figures[f"part {table} {part}"] = stages.seconds(part, table)
+        figures[f"copy {table}"] = least[table]["bare"]
+        figures[f"ratio {table}"] = write / least[table]["bare"]
+        figures[f"floor {table}"] = least[table]["floor"]
+        figures[f"floor ratio {table}"] = write / least[table]["floor"]
     return figures
 
 
@@ -170,15 +164,15 @@ def report(figures: dict[str, float]) -> str:
         ((name.removeprefix("stage "), value) for name, value in figures.items() if name.startswith("stage ")),
         key=lambda item: -item[1],
     )
-    columns = ("write {}", "copy {}", "ratio {}", *(f"part {{}} {part}" for part in PARTS))
+    columns = ("write {}", "copy {}", "ratio {}", "floor {}", "floor ratio {}")
     tables = [[table, *(f"{figures[column.format(table)]:.2f}" for column in columns)] for table in COPIED]
     return "\n".join(
         [
             show("One run over all nine tables", ["figure", "median"], general),
             show("Stages of it, own time (writers work beside the rest: the sum is more than the clock)",
                  ["stage", "s", "share"], [[n, f"{v:.2f}", f"{v / total:.1%}"] for n, v in stages]),
-            show("Writing, against a bare COPY BINARY of the same rows",
-                 ["table", "write s", "bare s", "ratio", *PARTS], tables),
+            show("Writing, against a bare COPY into the keyed table, and the least that the rows can cost (bare.py)",
+                 ["table", "write s", "bare s", "ratio", "floor s", "ratio"], tables),
         ]
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
     python -m benchmarks.lineage [--rounds 5] [--days 60]
 
 Each round is one Dagster run over all nine tables into fresh databases on a throw-away server with fsync on. Each
-window is written twice: by the product, and into a second database by the same writer without digests, recorded days
+batch is written twice: by the product, and into a second database by the same writer without digests, recorded days
 and sources; which goes first alternates. To the difference come the parts of lineage outside of the writer: reading
 recorded days, digests of carried states and of fetched candles. The share is of the run without the second writes.
 Candles are those of benchmarks/year.py.
@@ -23,26 +23,24 @@ from unittest import mock
 import polars as pl
 
 from algobot_assets.cli import runs
-from algobot_assets.pipeline import incremental as chain
-from algobot_assets.pipeline import parallel_writes as lanes
-from algobot_assets.pipeline.candles import market_data as candles
-from algobot_assets.pipeline.table import Table
-from algobot_assets.schema.windows import Window
+from algobot_assets.pipeline.candles import parts
+from algobot_assets.pipeline.steps import batches, incremental, parallel_writes
 from algobot_assets.store import writer
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage import records as lineage
 from algobot_assets.store.lineage.digests import NOTHING
+from algobot_assets.store.lineage.recorded import Lineages
 from algobot_assets.store.server import control as servers
-from benchmarks.bare import BareCopy
+from algobot_assets.store.writer import WindowFrame
 from benchmarks.harness import PACKAGES, Stages, machine, medians, save, show
 from benchmarks.year import COPIED, FIRST, counted, fresh, prepared
 
 #: Lineage outside of the writer.
 OUTSIDE = (
-    (Table, "lineage", "reading recorded days", None),
-    (Table, "first_day", "reading recorded days", None),
-    (chain, "state_digest", "digests of states", None),
-    (candles, "day_digests", "digests of fetched candles", None),
+    (Lineages, "read", "reading recorded days", None),
+    (incremental, "state_digest", "digests of states", None),
+    (batches, "day_digests", "digests of computed rows", None),
+    (parts, "day_digests", "digests of fetched candles", None),
 )
 
 
@@ -56,45 +54,41 @@ def without_lineage() -> Iterator[None]:
     """Within the block the writer keeps no lineage."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(writer, "day_digests", counted_days))
-        for name, answer in (("read", {}), ("write", None), ("clear_dirty", None)):
-            stack.enter_context(mock.patch.object(lineage, name, return_value=answer))
+        stack.enter_context(mock.patch.object(writer, "read_windows", return_value={}))
+        for name in ("write", "clear_dirty"):
+            stack.enter_context(mock.patch.object(lineage, name))
         yield
 
 
-class Twice(BareCopy):
-    """In place of the product's write_window: the window with lineage, and without it in the second database."""
+class Twice:
+    """In place of the product's write_windows: the batch with lineage, and without it in the second database."""
 
-    def __init__(self, bare: Store, stages: Stages, end: date) -> None:
-        super().__init__(bare, stages, end)
-        self.with_lineage = dict.fromkeys(COPIED, 0.0)
+    def __init__(self, bare: Store, stages: Stages) -> None:
+        self.bare, self.stages, self._turn = bare, stages, 0
+        self.with_lineage, self.seconds = dict.fromkeys(COPIED, 0.0), dict.fromkeys(COPIED, 0.0)
 
-    def write_window(
-        self, store: Store, window: Window, frame: pl.DataFrame, days: Any, extra: Any = None, digests: Any = None
-    ) -> Any:
-        """Both writes, timed apart."""
+    def write_windows(self, store: Store, items: Sequence[WindowFrame]) -> Any:
+        """Both writes, timed apart; which goes first alternates."""
         self._turn += 1
-        first = self._turn % 2 == 0 and window.table in COPIED
+        table = items[0].window.table
+        first = self._turn % 2 == 0 and table in COPIED
         if first:
-            self._without(store, window, frame, days)
+            self._without(table, items)
         began = time.perf_counter()
-        written = self._write(store, window, frame, days, extra, digests)
-        if window.table in COPIED:
-            self.with_lineage[window.table] += time.perf_counter() - began
+        written = writer.write_windows(store, items)
+        if table in COPIED:
+            self.with_lineage[table] += time.perf_counter() - began
         if not first:
-            self._without(store, window, frame, days)
+            self._without(table, items)
         return written
 
-    def _without(self, store: Store, window: Window, frame: pl.DataFrame, days: Any) -> None:
-        with self.stages.stage("bare", window.table):
-            if window.table == "strategies":
-                self._strategies(store)
-            if window.table not in COPIED:
-                return
-            frame = self._relinked(store, window, frame)
-            with without_lineage():
-                began = time.perf_counter()
-                self._write(self.bare, window, frame, days)
-                self.seconds[window.table] += time.perf_counter() - began
+    def _without(self, table: str, items: Sequence[WindowFrame]) -> None:
+        plain = [WindowFrame(item.window, item.frame, item.days) for item in items]
+        with self.stages.stage("bare", table), without_lineage():
+            began = time.perf_counter()
+            writer.write_windows(self.bare, plain)
+            if table in COPIED:
+                self.seconds[table] += time.perf_counter() - began
 
 
 def one_round(server: servers.Server, number: int, days: int) -> dict[str, float]:
@@ -102,11 +96,11 @@ def one_round(server: servers.Server, number: int, days: int) -> dict[str, float
     last = FIRST + timedelta(days=days - 1)
     with fresh(server, f"lineage_{number}", beside=True) as (instance, store, bare):
         stages = Stages()
-        twice = Twice(bare, stages, last + timedelta(days=1))
+        twice = Twice(bare, stages)
         with (
             stages.watching(*OUTSIDE),
-            mock.patch.multiple(lanes, LANES=1, HELD=0),
-            mock.patch.object(lanes, "write_window", twice.write_window),
+            mock.patch.multiple(parallel_writes, WRITERS=1, UNFINISHED=0),
+            mock.patch.object(parallel_writes, "write_windows", twice.write_windows),
         ):
             began = time.perf_counter()
             result = runs.materialise(instance, FIRST, last)

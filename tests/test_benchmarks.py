@@ -23,6 +23,7 @@ SMALLEST = {
     "retention": "--rounds 1 --markets 1",
     "client_cache": "--rounds 1 --days 31",
     "day": "--history 2 6 --markets 1 --days 2",
+    "many": "--rounds 1 --smallest",
     "workers": "--rounds 1 --markets 2 --months 1 --computed 1",
     "backfill": "--markets 1 --days 8",
     "scale": "--millions 1 2",
