@@ -17,7 +17,7 @@ from algobot_assets.feed.klines import from_published
 from algobot_assets.pipeline.steps.parallel_writes import write_frames
 from algobot_assets.schema.intervals import midnight
 from algobot_assets.schema.windows import Window
-from algobot_assets.store import copy, merge
+from algobot_assets.store import copy, merge, roles
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage.records import DayInputs
 from algobot_assets.store.reader import read_window
@@ -261,6 +261,8 @@ def test_what_a_batch_refers_to_cannot_be_deleted_until_it_commits(store, statem
 
 
 def test_nobody_but_the_owners_function_may_leave_references_unchecked(store):
+    with store.database.connect() as connection:  # another test may have taken the server's right away
+        roles.establish(connection)
     with store.transaction() as connection:
         settings = connection.execute("SELECT proconfig FROM pg_proc WHERE proname = 'insert_staged'").fetchone()[0]
         assert "session_replication_role=replica" in settings

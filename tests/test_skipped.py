@@ -16,8 +16,12 @@ from algobot_assets.audit.gaps import missing_days
 from algobot_assets.audit.staleness import due, stale
 from algobot_assets.audit.verify import verify
 from algobot_assets.cli.app import cli
+from algobot_assets.pipeline.candles.accepted_gaps import withdraw_gaps
 from algobot_assets.pipeline.skipped import NO_CANDLES, PROVIDE, Skipped, by_cause
+from algobot_assets.schema.intervals import midnight
 from algobot_assets.store.connection import Store
+from algobot_assets.store.lineage import records as lineage
+from algobot_assets.store.lineage.records import DayInputs
 
 FIRST, LAST = date(2020, 1, 1), date(2020, 2, 7)
 _MARKET = "markets:\n  - {symbol: BTCUSDT, interval: 1h, start: 2020-01-01}\n"
@@ -149,6 +153,29 @@ def test_candles_that_arrive_in_an_accepted_gap_replace_it(torn: Project, databa
     monkeypatch.setenv("ALGOBOT_DATABASE_URL", other)
     assert torn.run(FIRST, LAST).success
     assert content(other) == filled
+
+
+@pytest.mark.parametrize(("parameters", "marked"), [("{}", []), ('{"stop_path": "1m"}', [date(2024, 1, 5)])])
+def test_withdrawing_a_gap_of_minutes_marks_the_ledgers_that_follow_minutes(store, parameters: str, marked: list[date]):
+    with store.transaction() as connection:
+        (strategy,) = connection.execute(
+            """INSERT INTO strategies (strategy_name, strategy_type, symbol, "interval", initial_balance,
+                                       risk_per_trade, parameters, effective_from)
+               VALUES ('hourly', 'ema_cross', 'BTCUSDT', '1h', 1, 0.01, %s, '2024-01-01') RETURNING id""",
+            (parameters,),
+        ).fetchone()
+        for day in (date(2024, 1, 3), date(2024, 1, 5)):
+            key = ("trade_history", "", "", strategy)
+            known = DayInputs(day, midnight(day + timedelta(days=1)))
+            lineage.write(connection, [(key, known, 0, b"")], "test", new=True)
+        connection.execute(
+            """INSERT INTO accepted_gaps (symbol, "interval", first_day, last_day, reason, accepted_by)
+               VALUES ('BTCUSDT', '1m', '2024-01-04', '2024-01-04', 'a test', 'a test')"""
+        )
+    withdraw_gaps(store, "BTCUSDT", "1m", date(2024, 1, 4), date(2024, 1, 4))
+    with store.transaction() as connection:
+        dirty = connection.execute("SELECT day FROM dirty_days WHERE table_name = 'trade_history'").fetchall()
+    assert [day for (day,) in dirty] == marked
 
 
 def test_only_an_unknown_stretch_can_be_accepted(torn: Project, database_url: str):

@@ -84,7 +84,7 @@ def test_spellings_of_binance_are_symbols(symbol: str) -> None:
         ("BTCUSDT_210326", CONTRACT),
         ("btcusdt.um", "BTCUSDT.UM"),
         ("BTCUSDT_219999.UM", None),
-        ("ABCDEFGHIJKLMNOPQR.UM", None),
+        ("ABCDEFGHIJKLMNOPQRSTU.UM", None),
         ("x", None),
         ("", None),
     ],

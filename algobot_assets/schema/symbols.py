@@ -14,7 +14,7 @@ from algobot_assets.schema.intervals import LENGTH_MS
 
 #: Distinguishes a USD-M future from the spot symbol of the same name.
 FUTURES_SUFFIX = ".UM"
-#: Most characters of a symbol, its suffix included.
+#: Most characters of a symbol by the rules of Binance, without the suffix of a future.
 SYMBOL_LENGTH = 20
 _NAME = re.compile(r"[^\W_]{2,}")
 _DATED = re.compile(r"(?P<pair>.+)_(?P<day>[0-9]{6})")
@@ -39,7 +39,7 @@ def is_symbol(text: str) -> bool:
         name = dated["pair"]
     has_case = any(character.islower() or (character.istitle() and not character.isupper()) for character in name)
     return (
-        len(text) <= SYMBOL_LENGTH
+        len(text.removesuffix(FUTURES_SUFFIX)) <= SYMBOL_LENGTH
         and _NAME.fullmatch(name) is not None
         and not has_case
         and unicodedata.is_normalized("NFC", name)

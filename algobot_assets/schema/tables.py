@@ -28,7 +28,7 @@ PRICE = sa.Numeric(20, 8)
 QUANTITY = sa.Numeric(28, 8)
 FLOAT: pg.DOUBLE_PRECISION[float] = pg.DOUBLE_PRECISION()
 TIME = sa.TIMESTAMP(timezone=True)
-SYMBOL = sa.String(20, collation="C")
+SYMBOL = sa.String(24, collation="C")
 INTERVAL = sa.String(10, collation="C")
 
 #: Range-partitioned by month of the candle's open; the first is the parent of the others' references.

@@ -167,7 +167,10 @@ def _reopen(connection: psycopg.Connection, symbol: str, interval: str, gap: Acc
                   (l.table_name IN ('indicators', 'signals')
                    AND (l.symbol, l."interval") = (%(symbol)s::text, %(interval)s::text))
                   OR (l.table_name = ANY(%(ledger)s) AND l.strategy_id IN (
-                      SELECT id FROM strategies WHERE (symbol, "interval") = (%(symbol)s::text, %(interval)s::text))))
+                      SELECT id FROM strategies
+                       WHERE symbol = %(symbol)s::text AND ("interval" = %(interval)s::text
+                             -- ledgers of longer candles that follow the minutes inside them
+                             OR (%(interval)s::text = '1m' AND parameters ->> 'stop_path' IS NOT NULL)))))
                ON CONFLICT DO NOTHING""",
         {"first": gap.first, "symbol": symbol, "interval": interval, "ledger": list(_LEDGER)},
     )
