@@ -9,8 +9,8 @@ down_revision = "0016"
 branch_labels = None
 depends_on = None
 
-#: Views, and a trigger that names columns, keep a column's type from changing, so they are made anew, views in the order
-#: in which they were made. A longer VARCHAR rewrites no row.
+#: Views, and a trigger that names columns, keep a column from changing its type, so they are made anew, views in the
+#: order in which they were made. A longer VARCHAR rewrites no row.
 _RESIZE = """
 DO $$
 DECLARE
