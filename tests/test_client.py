@@ -103,6 +103,7 @@ def rows(filled: str) -> Callable[..., list[tuple]]:
 
 def test_examples_of_the_docstrings_are_true(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALGOBOT_DATABASE_URL", filled)
+    monkeypatch.setenv("ALGOBOT_SOURCE", "binance")  # not the choice that a demo in this checkout has left
     count, wrong = 0, []
     with connect() as client:
         for module in (package, client_module, results):

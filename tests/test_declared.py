@@ -345,7 +345,7 @@ def test_an_alias_bomb_is_refused_at_its_first_anchor():
         ("{fast: 5}", "{fats: 5}", ["unknown parameter fats"]),
         # markets
         ("symbol: ETHUSDT.UM", "symbol: eth/usdt", ["not a symbol", "BTCUSDT.UM"]),
-        ("symbol: ETHUSDT.UM", "symbol: ABCDEFGHIJKLMNOPQR.UM", ["at most 20 characters"]),
+        ("symbol: ETHUSDT.UM", "symbol: ABCDEFGHIJKLMNOPQRSTU.UM", ["at most 20 characters"]),
         ("interval: 4h", "interval: 5h", ["not an interval", "1s, 1m, 3m"]),
         ("intervals: [1h, 1m]", "intervals: [1h, 1H]", ["'1H' is not an interval"]),
         ("intervals: [1h, 1m]", "intervals: []", ["must be a list"]),

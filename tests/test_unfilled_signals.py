@@ -97,12 +97,12 @@ def test_orders_below_the_minimum_notional_are_counted_and_shown(
 
 def test_counts_do_not_depend_on_how_the_days_are_run(project: Project, database_url: str) -> None:
     statement = "SELECT * FROM unfilled_signals ORDER BY strategy_id, day"
-    for day in range(10):
-        assert project.run(START + timedelta(days=day)).success
-    one_by_one = rows(database_url, statement)
-    assert len(one_by_one) == 20 and any(sum(row[2:]) for row in one_by_one)
+    for begin, end in ((0, 0), (1, 1), (2, 5), (6, 9)):
+        assert project.run(START + timedelta(days=begin), START + timedelta(days=end)).success
+    in_parts = rows(database_url, statement)
+    assert len(in_parts) == 20 and any(sum(row[2:]) for row in in_parts)
     assert project.run(START, LAST, signals={"recompute": True}, trade_history={"recompute": True}).success
-    assert rows(database_url, statement) == one_by_one
+    assert rows(database_url, statement) == in_parts
 
 
 def test_an_ended_version_keeps_no_counts_beyond_its_end(project: Project, database_url: str) -> None:

@@ -18,36 +18,24 @@ from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of
 from algobot_assets.pipeline.steps.batches import compute_chains
 from algobot_assets.pipeline.steps.frames import WindowFrame
 from algobot_assets.pipeline.steps.incremental import DAY, Chain, Rows, computable_days
-from algobot_assets.pipeline.steps.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.steps.reads import Reader
+from algobot_assets.pipeline.steps.plan import Plan
 from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.intervals import pieces
 from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.lineage.digests import SIZE
-from algobot_assets.store.lineage.recorded import Lineages, first_days
 
 
 def indicators(run: TableRun, market_data: Table, configurations: Table) -> Iterator[WindowFrame]:
     """Yield the indicators of each market with recorded candles."""
-    recorded = Lineages.read(run.store, ("market_data", "indicators"), run.first - DAY, run.end)
-    markets = [
-        market_data.window(symbol=symbol, interval=interval) for _, symbol, interval, _ in recorded.keys("market_data")
-    ]
-    markets = [candles for candles in markets if recorded.days(candles)]
+    plan = Plan.read(run, ("market_data", "indicators"), "indicators")
+    markets = [market_data.window(symbol=symbol, interval=interval) for symbol, interval in plan.begins]
+    markets = [candles for candles in markets if plan.recorded.days(candles)]
     run.skip_unknown([f"{candles.symbol} {candles.interval}" for candles in markets])
+    windows_on = _windows_in_force(configurations.versions(history=True))
     wanted = [candles for candles in markets if run.includes(candles.symbol, candles.interval)]
-    plan = _Plan(
-        run,
-        market_data,
-        recorded,
-        first_days(run.store, "market_data", {(candles.symbol, candles.interval) for candles in wanted}),
-        ParameterDigests.read(run.store, "indicators"),
-        Reader(run.store, recorded, from_database=run.options.recompute),
-        _windows_in_force(configurations.versions(history=True)),
-    )
-    chains = [plan.chain(candles) for candles in wanted]
+    chains = [_chain(plan, market_data, candles, windows_on) for candles in sorted(wanted, key=lambda c: c.key)]
     yield from compute_chains(run, [chain for chain in chains if chain is not None], plan.reader)
 
 
@@ -62,50 +50,40 @@ def _windows_in_force(settings: pl.DataFrame) -> Callable[[date], IndicatorWindo
     return windows_on
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What decides the days of every market: lineage, the markets' first days, parameters in force."""
+def _chain(
+    plan: Plan, market_data: Table, candles: Window, windows_on: Callable[[date], IndicatorWindows]
+) -> Chain | None:
+    """Return the days of a market; None if it ended before the run's days."""
+    run, interval = plan.run, candles.interval
+    end = end_of_trading(candles.symbol, run.end)
+    if end <= run.first:
+        return None
+    window = candles.in_table("indicators").of(run.first, end)
+    upstream = plan.recorded.days(candles)
+    own = plan.recorded.days(window.of(run.first - DAY, end))
+    begin = plan.begins.get((candles.symbol, interval))
 
-    run: TableRun
-    market_data: Table
-    recorded: Lineages
-    begins: dict[tuple[str, str], date]
-    digests: ParameterDigests
-    reader: Reader
-    windows_on: Callable[[date], IndicatorWindows]
+    def reads(days: Sequence[date]) -> list[Rows]:
+        return [Rows(candles.of(days[0], days[-1] + DAY), PRICES)]
 
-    def chain(self, candles: Window) -> Chain | None:
-        """Return the days of a market; None if it ended before the run's days."""
-        run, interval = self.run, candles.interval
-        end = end_of_trading(candles.symbol, run.end)
-        if end <= run.first:
-            return None
-        window = candles.in_table("indicators").of(run.first, end)
-        upstream = self.recorded.days(candles)
-        own = self.recorded.days(window.of(run.first - DAY, end))
-        begin = self.begins.get((candles.symbol, interval))
+    def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
+        (prices,) = map(plan.reader.get, reads(days))
+        of_day = days_of_candles(candles, prices, days)
+        frame, states = compute_indicators(prices, windows_on(days[0]), interval, of_day, state)
+        return rows_of_market(frame, window), states
 
-        def reads(days: Sequence[date]) -> list[Rows]:
-            return [Rows(candles.of(days[0], days[-1] + DAY), PRICES)]
-
-        def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
-            (prices,) = map(self.reader.get, reads(days))
-            of_day = days_of_candles(candles, prices, days)
-            frame, states = compute_indicators(prices, self.windows_on(days[0]), interval, of_day, state)
-            return rows_of_market(frame, window), states
-
-        market, last_complete = f"{candles.symbol} {interval}", self.market_data.last_complete
-        return Chain(
-            window,
-            computable_days(window, market, begin, [upstream], own, ["market_data"], last_complete),
-            own,
-            inputs=lambda day: inputs_of_day([upstream], day),
-            parameters=lambda day: self.digests.on(0, day),
-            code_version=indicators_code_version(),
-            compute=compute,
-            warm_start=_WarmStart(self.market_data, candles, begin, self.windows_on) if begin else None,
-            reads=reads,
-        )
+    market, last_complete = f"{candles.symbol} {interval}", market_data.last_complete
+    return Chain(
+        window,
+        computable_days(window, market, begin, [upstream], own, ["market_data"], last_complete),
+        own,
+        inputs=lambda day: inputs_of_day([upstream], day),
+        parameters=lambda day: plan.digests.on(0, day),
+        code_version=indicators_code_version(),
+        compute=compute,
+        warm_start=_WarmStart(market_data, candles, begin, windows_on) if begin else None,
+        reads=reads,
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import Any
@@ -20,12 +19,10 @@ from algobot_assets.pipeline.by_candle import PRICES, days_of_candles, inputs_of
 from algobot_assets.pipeline.steps.batches import attempt, compute_chains
 from algobot_assets.pipeline.steps.frames import WindowFrame
 from algobot_assets.pipeline.steps.incremental import DAY, Chain, Rows, computable_days
-from algobot_assets.pipeline.steps.parameter_digests import ParameterDigests
-from algobot_assets.pipeline.steps.reads import Reader
+from algobot_assets.pipeline.steps.plan import Plan
 from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
 from algobot_assets.schema.symbols import end_of_trading
-from algobot_assets.store.lineage.recorded import Lineages, first_days
 
 
 def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Table) -> Iterator[WindowFrame]:
@@ -39,68 +36,48 @@ def signals(run: TableRun, market_data: Table, indicators: Table, strategies: Ta
         for version in versions.sort("symbol", "interval", "id").iter_rows(named=True)
         if run.includes(version["symbol"], version["interval"])
     ]
-    recorded = Lineages.read(run.store, ("market_data", "indicators", "signals"), run.first - DAY, run.end)
-    plan = _Plan(
-        run,
-        market_data,
-        recorded,
-        first_days(run.store, "market_data", {(version["symbol"], version["interval"]) for version in wanted}),
-        ParameterDigests.read(run.store, "signals"),
-        Reader(run.store, recorded, from_database=run.options.recompute),
-    )
-    chains = [attempt(run, partial(plan.chain, version)) for version in wanted]
+    markets = {(version["symbol"], version["interval"]) for version in wanted}
+    plan = Plan.read(run, ("market_data", "indicators", "signals"), "signals", markets)
+    chains = [attempt(run, partial(_chain, plan, market_data, version)) for version in wanted]
     yield from compute_chains(run, [chain for chain in chains if chain is not None], plan.reader)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What decides the days of every strategy version: lineage, the markets' first days, parameters in force."""
+def _chain(plan: Plan, market_data: Table, version: dict[str, Any]) -> Chain | None:
+    """Return the days of a version; None if it ended before the run's days."""
+    run, symbol, interval = plan.run, version["symbol"], version["interval"]
+    end = end_of_trading(symbol, min(run.end, version["until"] or run.end))
+    if end <= run.first:
+        return None
+    strategy_type = version["strategy_type"]
+    columns = tuple(get_strategy(strategy_type).indicators)
+    candles = market_data.window(end=end, symbol=symbol, interval=interval)
+    window = candles.in_table("signals", version["id"])
+    sources = ["market_data", "indicators"] if columns else ["market_data"]
+    upstream = [plan.recorded.days(candles.in_table(name)) for name in sources]
+    own = plan.recorded.days(window.of(run.first - DAY, end))
+    parameters = from_json(version["parameters"]).parameters
 
-    run: TableRun
-    market_data: Table
-    recorded: Lineages
-    begins: dict[tuple[str, str], date]
-    digests: ParameterDigests
-    reader: Reader
+    def reads(days: Sequence[date]) -> list[Rows]:
+        part = candles.of(days[0], days[-1] + DAY)
+        prices = Rows(part, PRICES)
+        return [prices, Rows(part.in_table("indicators"), ("timestamp", *columns))] if columns else [prices]
 
-    def chain(self, version: dict[str, Any]) -> Chain | None:
-        """Return the days of a version; None if it ended before the run's days."""
-        run, symbol, interval = self.run, version["symbol"], version["interval"]
-        end = end_of_trading(symbol, min(run.end, version["until"] or run.end))
-        if end <= run.first:
-            return None
-        strategy_type = version["strategy_type"]
-        columns = tuple(get_strategy(strategy_type).indicators)
-        candles = self.market_data.window(end=end, symbol=symbol, interval=interval)
-        window = candles.in_table("signals", version["id"])
-        sources = ["market_data", "indicators"] if columns else ["market_data"]
-        upstream = [self.recorded.days(candles.in_table(name)) for name in sources]
-        own = self.recorded.days(window.of(run.first - DAY, end))
-        parameters = from_json(version["parameters"]).parameters
+    def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
+        prices, *values = map(plan.reader.get, reads(days))
+        of_day = days_of_candles(candles, prices, days)
+        frame, states = compute_signals(strategy_type, prices, values[0] if values else None, parameters, of_day, state)
+        return rows_of_market(frame, window), states
 
-        def reads(days: Sequence[date]) -> list[Rows]:
-            part = candles.of(days[0], days[-1] + DAY)
-            prices = Rows(part, PRICES)
-            return [prices, Rows(part.in_table("indicators"), ("timestamp", *columns))] if columns else [prices]
-
-        def compute(days: Sequence[date], state: np.ndarray | None) -> tuple[pl.DataFrame, np.ndarray]:
-            prices, *values = map(self.reader.get, reads(days))
-            of_day = days_of_candles(candles, prices, days)
-            frame, states = compute_signals(
-                strategy_type, prices, values[0] if values else None, parameters, of_day, state
-            )
-            return rows_of_market(frame, window), states
-
-        begin = self.begins.get((symbol, interval))
-        last_complete = self.market_data.last_complete
-        return Chain(
-            window,
-            computable_days(window, f"{symbol} {interval}", begin, upstream, own, sources, last_complete),
-            own,
-            inputs=lambda day: inputs_of_day(upstream, day),
-            parameters=lambda day: self.digests.on(version["id"], day),
-            code_version=strategy_code_version(strategy_type),
-            compute=compute,
-            strategy=version["strategy_name"],
-            reads=reads,
-        )
+    begin = plan.begins.get((symbol, interval))
+    last_complete = market_data.last_complete
+    return Chain(
+        window,
+        computable_days(window, f"{symbol} {interval}", begin, upstream, own, sources, last_complete),
+        own,
+        inputs=lambda day: inputs_of_day(upstream, day),
+        parameters=lambda day: plan.digests.on(version["id"], day),
+        code_version=strategy_code_version(strategy_type),
+        compute=compute,
+        strategy=version["strategy_name"],
+        reads=reads,
+    )

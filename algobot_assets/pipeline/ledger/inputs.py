@@ -22,6 +22,7 @@ from algobot_assets.errors import WindowError
 from algobot_assets.pipeline.by_candle import inputs_of_day
 from algobot_assets.pipeline.steps.incremental import DAY, Recorded, Rows
 from algobot_assets.pipeline.steps.parameter_digests import ParameterDigests
+from algobot_assets.pipeline.steps.plan import Plan
 from algobot_assets.pipeline.steps.reads import Reader
 from algobot_assets.pipeline.steps.run import TableRun
 from algobot_assets.pipeline.table import Table
@@ -30,7 +31,7 @@ from algobot_assets.schema.symbols import end_of_trading
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.connection import Store
 from algobot_assets.store.lineage.digests import NOTHING
-from algobot_assets.store.lineage.recorded import Lineages, first_days
+from algobot_assets.store.lineage.recorded import Lineages
 from algobot_assets.store.reader import read_table
 
 PRICES = ("timestamp", "open", "high", "low", "close")
@@ -78,9 +79,8 @@ class LedgerInputs:
         reach = max(
             (len(minute_days(row["interval"], run.first)) for row in begun.to_dicts() if _by_minutes(row)), default=1
         )
-        tables = ("market_data", "signals", "trade_history", run.table)
-        recorded = Lineages.read(run.store, tables, run.first - reach * DAY, run.end)
         markets = {(row["symbol"], row["interval"]) for row in begun.iter_rows(named=True)}
+        plan = Plan.read(run, ("market_data", "signals", "trade_history", run.table), "ledger", markets, reach)
         rules = read_table(run.store, "symbol_rules", "effective_from")
         risks = risk_parameters.versions(history=True).sort("effective_from").to_dicts()
         return cls(
@@ -90,11 +90,11 @@ class LedgerInputs:
             configurations.versions(history=True),
             {key: list(rows) for key, rows in groupby(sorted(risks, key=_strategy), _strategy)},
             {symbol: rows for (symbol,), rows in rules.partition_by("symbol", as_dict=True).items()},
-            ParameterDigests.read(run.store, "ledger"),
-            recorded,
-            first_days(run.store, "market_data", markets),
+            plan.digests,
+            plan.recorded,
+            plan.begins,
             closing_days(run.store, ending.filter(pl.col("until").is_not_null())),
-            Reader(run.store, recorded, from_database=run.options.recompute),
+            plan.reader,
         )
 
     def versions(self) -> list[dict[str, Any]]:
