@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from conftest import days, published_candles
 
+from algobot_assets.cli.summary import StoredTables
 from algobot_assets.errors import ArchivedError
 from algobot_assets.feed.klines import from_published
 from algobot_assets.pipeline.steps.parallel_writes import write_frames
@@ -298,6 +299,10 @@ def test_without_the_right_references_are_checked_row_by_row(store):
             write_windows(store, items)
             assert not write_windows(store, [indicators(item) for item in items]).errors
             assert all(stored(store, indicators(item)) for item in items)
+            found = StoredTables.read(store)
+            assert found.row_by_row and found.document()["references_checked"] == "row by row"
         finally:
             connection.execute(f"GRANT SET ON PARAMETER session_replication_role TO {name}")
             connection.commit()
+    with store.transaction() as connection:
+        assert roles.joins_prove_references(connection)

@@ -22,6 +22,7 @@ from algobot_assets.store.catalogue import StoredVersion
 from algobot_assets.store.connection import Store
 from algobot_assets.store.health import Health
 from algobot_assets.store.reader import query
+from algobot_assets.store.roles import joins_prove_references
 
 #: Confirmed gaps by market and reason. Outages are summed up; halts, delistings and renamed coins are listed singly.
 CONFIRMED_GAPS = """
@@ -61,12 +62,13 @@ SELECT s.strategy_name AS strategy, s.version, {}, min(u.day)::text AS counted_f
 
 @dataclass(frozen=True)
 class StoredTables:
-    """Row counts of the nine tables, and the archived months with their place."""
+    """Row counts of the nine tables, the archived months with their place, and how references are checked."""
 
     database: str
     rows: pl.DataFrame
     archived: pl.DataFrame
     place: str
+    row_by_row: bool
 
     @classmethod
     def read(cls, store: Store) -> StoredTables:
@@ -75,7 +77,9 @@ class StoredTables:
             f"SELECT {i} AS n, '{table}' AS table, count(*) AS rows FROM {table}" for i, table in enumerate(NINE)
         )
         rows = query(store, f"SELECT * FROM ({union}) AS counted ORDER BY n").drop("n")
-        return cls(store.database.name, rows, query(store, ARCHIVED), store.archive.shown())
+        with store.transaction() as connection:
+            row_by_row = not joins_prove_references(connection)
+        return cls(store.database.name, rows, query(store, ARCHIVED), store.archive.shown(), row_by_row)
 
     def show(self) -> None:
         """Print the row counts and the archived months as tables."""
@@ -83,10 +87,18 @@ class StoredTables:
         if self.archived.height:
             megabytes = self.archived.select(pl.exclude("bytes"), (pl.col("bytes") / 2**20).alias("MB"))
             print_table(megabytes, f"Archived in {self.place}", {"rows": ",", "MB": ",.1f"})
+        if self.row_by_row:
+            text = (
+                "References to candles are checked row by row, which makes writing slower: the owner of the tables may "
+                "not set session_replication_role. A superuser can allow it: see `algobot db grants`."
+            )
+            click.echo(textwrap.fill(text, WIDTH))
 
     def document(self) -> dict[str, Any]:
         """Return the row counts and the archived months for JSON."""
-        return {"database": self.database, "rows": dict(self.rows.iter_rows()), "archived": self.archived}
+        checked = "row by row" if self.row_by_row else "by join"
+        rows = dict(self.rows.iter_rows())
+        return {"database": self.database, "rows": rows, "archived": self.archived, "references_checked": checked}
 
 
 @dataclass(frozen=True)
