@@ -51,6 +51,11 @@ def login(database_url: str) -> Iterator[Callable[..., str]]:
     yield make
     with psycopg.connect(database_url, autocommit=True) as owner:
         for name in made:
+            for _ in range(500):  # sessions that end still drop their temporary tables
+                row = owner.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (name,)).fetchone()
+                if row == (0,):
+                    break
+                owner.execute("SELECT pg_sleep(0.01)")
             owner.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(name)))
             owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
             owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from threading import Lock
 
 import polars as pl
 
+from algobot_assets.schema.intervals import consecutive
 from algobot_assets.schema.windows import Window
 from algobot_assets.store.lineage.digests import NOTHING
 from algobot_assets.store.writer import DayDigests
 
+_DAY = timedelta(days=1)
 #: The columns that later tables read; the others are not kept.
 _KEPT = {
     "market_data": ("timestamp", "open", "high", "low", "close", "volume"),
@@ -77,8 +79,9 @@ def handed_on(window: Window, outputs: Mapping[date, bytes]) -> pl.DataFrame | N
         days = [day for day in left if first <= day < end]
         if not days or any(digests.get(day, (0, NOTHING))[1] != left[day] for day in days):
             continue
-        lo, hi = window.of(first, end).bounds
-        parts.append(frame.filter(pl.col("timestamp").is_between(lo, hi, closed="left")))
+        for run in consecutive(days):  # days between them come from another frame, or are not recorded
+            lo, hi = window.of(run[0], run[-1] + _DAY).bounds
+            parts.append(frame.filter(pl.col("timestamp").is_between(lo, hi, closed="left")))
         for day in days:
             del left[day]
     return pl.concat(parts).sort("timestamp") if parts and not left else None
